@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A device that the matrix named, opened: its transport's plugin (with filters
+ * stacked over it), and one lane (instance + worker) or several.
+ */
+#ifndef MC_CORE_DEVICE_H
+#define MC_CORE_DEVICE_H
+
+#include "engine.h"
+
+struct mc_lane;
+
+struct mc_device {
+	struct mc_engine *engine;
+	uint16_t idx;    /* in engine->devices */
+	char label[MC_PLUGIN_NAME_MAX + MC_DEVICE_NAME_MAX + 2]; /* "tcp:eth0" */
+	const char *transport, *name, *wire; /* of the manifest, of the device */
+	uint16_t wire_min, wire_max;
+	struct mc_plugin *plugin;
+	const struct mc_transport_ops *ops; /* the stack's, if there are filters */
+	struct mc_transport_caps caps;      /* of lane 0 */
+	struct mc_device_info info;         /* from probe; empty if the plugin has none */
+	bool require;
+	double weight;
+	uint32_t state; /* enum mc_device_state; atomic */
+	uint16_t nr_lanes;
+	struct mc_lane **lanes;
+};
+
+#endif

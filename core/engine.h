@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The engine: what the parts of the core share.  Built and torn down by
+ * engine.c; each member is owned by the file that its comment names.
+ */
+#ifndef MC_CORE_ENGINE_H
+#define MC_CORE_ENGINE_H
+
+#include <pthread.h>
+#include <sys/types.h>
+
+#include "config.h"
+#include "control.h"
+#include "helper.h"
+#include "loader.h"
+#include "matrix.h"
+#include "worker.h"
+
+struct mc_device; /* device.h */
+struct mc_local;  /* segment.h: our own buffers */
+
+struct mc_engine {
+	struct mc_config *config; /* our clone; immutable while open */
+	const struct mc_settings *set;
+	struct mc_registry *registry;
+	struct mc_matrix *matrix;
+	pid_t pid; /* who opened us: a forked child is refused */
+
+	char name[MC_SEGMENT_NAME_MAX + 1];
+	uint64_t generation;
+	uint16_t port;
+
+	struct mc_helpers *helpers;
+	struct mc_control *control;
+	struct mc_meta *meta;           /* record.c */
+	struct mc_port *listener;       /* stream.c */
+	struct mc_sessions *sessions;   /* session.c */
+	struct mc_local *local;         /* segment.c */
+	struct mc_notifies *notifies;   /* notify.c */
+	struct mc_rpc *rpc;             /* rpc.c */
+	struct mc_kinds *kinds;         /* kind.c: memory kinds */
+
+	size_t nr_devices;
+	struct mc_device **devices; /* device.c; fixed while open */
+};
+
+/* Addresses under which peers reach us, "host:port", best first: advertise_address, or the
+ * interfaces that are up.  stream.c; valid after mc_stream_listen.  Lives as long as the engine */
+char **mc_engine_addresses(struct mc_engine *engine);
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The metadata service as the core uses it, and the engine's own small leased
+ * record under mooncake/<cluster>/engine/<name>.
+ */
+#ifndef MC_CORE_RECORD_H
+#define MC_CORE_RECORD_H
+
+#include <mooncake/metadata.h>
+
+struct mc_engine;
+
+/* An engine's record, parsed. */
+struct mc_record {
+	char *name;
+	uint64_t generation;
+	char **addresses; /* "host:port", best first; ends with NULL */
+	uint64_t revision;
+};
+void mc_record_free(struct mc_record *record);
+int mc_record_parse(const char *what, const char *text, size_t len, struct mc_record **ret_record,
+		    struct mc_error *err);
+
+/* Open the metadata plugin that the config's URL names.  Sets engine->meta.  [any] */
+int mc_meta_open(struct mc_engine *engine, uint64_t deadline_ns, struct mc_error *err);
+void mc_meta_close(struct mc_engine *engine);
+
+/* Publish our record under the configured name and keep it alive; follows the rules of names
+ * (design.md section 3): sets engine->name if it had to give way.  From now on the record is
+ * republished whenever the service has lost it (P10).  [any] */
+int mc_record_publish(struct mc_engine *engine, uint64_t deadline_ns, struct mc_error *err);
+/* Take it back.  -ETIMEDOUT: it ends with its lease. */
+int mc_record_withdraw(struct mc_engine *engine, uint64_t deadline_ns);
+/* Find another engine.  -ENOENT: err names the closest ten that exist. */
+int mc_record_find(struct mc_engine *engine, const char *name, uint64_t deadline_ns,
+		   struct mc_record **ret_record, struct mc_error *err);
+int mc_record_list(struct mc_engine *engine, uint64_t deadline_ns,
+		   int (*each)(void *ctx, const char *name), void *ctx, struct mc_error *err);
+
+/* Key-value service of plugins: prefix mooncake/<cluster>/plugin/<name>/; done runs through
+ * post_done on whatever thread the instance lives.  [any] */
+int mc_meta_kv(struct mc_engine *engine, const char *plugin, struct mc_kv_call *call,
+	       void (*post_done)(void *arg, struct mc_kv_call *call, int status, const struct mc_kv *kv),
+	       void *arg);
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The port: accepts and dials every connection, reads and writes the preamble,
+ * and hands admitted streams to their owners: control connections to session.c,
+ * data streams to path.c, rpc streams to rpc.c.
+ */
+#ifndef MC_CORE_STREAM_H
+#define MC_CORE_STREAM_H
+
+#include <mooncake/types.h>
+
+struct mc_engine;
+struct mc_session;
+
+enum mc_stream_kind { MC_STREAM_CONTROL = 1, MC_STREAM_DATA = 2, MC_STREAM_RPC = 3 };
+
+/* What the preamble says; the wire layout is in stream_wire.h and docs/wire.md. */
+struct mc_stream_hello {
+	uint32_t kind;          /* enum mc_stream_kind */
+	uint64_t session_id;    /* DATA: of the session it belongs to; CONTROL: the session's own; RPC: 0 */
+	uint64_t from_generation;
+	uint64_t to_generation; /* 0: whoever listens (a control connection to a peer seen first) */
+	uint32_t rail_id, lane, epoch; /* DATA */
+	uint64_t token;                /* DATA */
+	char from[MC_SEGMENT_NAME_MAX + 1]; /* segment name of the dialler */
+};
+
+/* Bind the port (see design.md section 3) and listen.  Sets engine->port.  [any] before the loop has other users */
+int mc_stream_listen(struct mc_engine *engine, struct mc_error *err);
+/* Stop accepting; unadmitted connections are closed. */
+void mc_stream_unlisten(struct mc_engine *engine);
+
+/* Dial the first of addresses that answers (NULL-terminated, tried one after another with 300 ms
+ * head start each), from local_address if not empty, say hello and wait to be admitted.  done runs
+ * once on [control]: fd >= 0 (non-blocking, TCP_NODELAY, the callee's) or -errno and a sentence.
+ * [any], never blocks */
+struct mc_dial;
+int mc_stream_dial(struct mc_engine *engine, const char *const *addresses, const char *local_address,
+		   const struct mc_stream_hello *hello, uint64_t deadline_ns,
+		   void (*done)(void *arg, int fd, const char *why), void *arg);
+
+/* Owners of accepted streams, on [control]; they own fd and return 0, or refuse with -errno (the
+ * dialler is told).  Set before the port is opened. */
+struct mc_stream_owners {
+	int (*control)(struct mc_engine *engine, int fd, const struct mc_stream_hello *hello);
+	int (*data)(struct mc_engine *engine, struct mc_session *session, int fd,
+		    const struct mc_stream_hello *hello);
+	int (*rpc)(struct mc_engine *engine, int fd, const struct mc_stream_hello *hello);
+};
+void mc_stream_set_owners(struct mc_engine *engine, const struct mc_stream_owners *owners);
+
+#endif
