@@ -249,7 +249,8 @@ struct mc_host {
 	int (*rewatch)(const struct mc_host *h, struct mc_watch *w, uint32_t events);
 	void (*unwatch)(const struct mc_host *h, struct mc_watch *w);
 	void (*timer_set)(const struct mc_host *h, struct mc_timer *t, uint64_t deadline_ns); /* 0: disarm */
-	/* Run w->run on the instance's worker soon.  [any] */
+	/* Run w->run on the instance's worker soon, never from inside this call.  What was posted
+	 * before stop is run before close.  [any] */
 	void (*post)(const struct mc_host *h, struct mc_work *w);
 	/* Run w->run on a helper thread, then w->done on the worker.  [any] */
 	void (*run_blocking)(const struct mc_host *h, struct mc_work *w);
@@ -292,14 +293,14 @@ struct mc_host {
 			 uint64_t len, uint32_t access, struct mc_range *range);
 	void (*range_put)(const struct mc_host *h, struct mc_range *range);
 	/* Copy between memory of some kind and host memory, by the kind's own operation.  MC_DONE,
-	 * 0 (c->done follows) or -errno.  [worker] */
+	 * 0 (c->done follows, never from inside this call), -EAGAIN or -errno.  [worker] */
 	int (*mem_copy)(const struct mc_host *h, struct mc_copy *c);
 	/* Say what kind of memory an address is.  0 or -errno.  [any] */
 	int (*mem_identify)(const struct mc_host *h, const void *addr, uint64_t len,
 			    struct mc_mem_desc *desc);
 
-	/* Key-value access below mooncake/<cluster>/plugin/<name>/; answers through c->done.
-	 * 0 or -errno (then done is not called).  [worker] */
+	/* Key-value access below mooncake/<cluster>/plugin/<name>/; answers through c->done, never
+	 * from inside this call.  0 or -errno (then done is not called).  [worker] */
 	int (*kv)(const struct mc_host *h, struct mc_kv_call *c);
 
 	/* For metadata plugins: a watched key changed (kv->value NULL: deleted).  [helper], or

@@ -31,6 +31,7 @@ extern "C" {
 #define MC_CAP_OWN_THREAD (1u << 4)   /* calls only from the worker's own thread, never a lent baton */
 #define MC_CAP_SYNC (1u << 5)         /* submit always answers MC_DONE or an error: nothing to fence */
 #define MC_CAP_SPIN (1u << 6)         /* progress finds work that no descriptor announces at once */
+#define MC_CAP_TRUST (1u << 7)        /* ranges are not enforced against a hostile peer (P4): shm, cxl */
 
 /* What proves that an attempt is dead, so that a retry may start (P2). */
 enum mc_fence_class {
@@ -79,7 +80,9 @@ struct mc_device_info {
 /* ---- objects ------------------------------------------------------------------------------- */
 
 /* One operation.  The host fills it, the plugin only reads it; priv is the plugin's. */
-#define MC_SLICE_FLUSH (1u << 0)  /* a read that makes this peer's earlier writes visible; len may be 0 */
+/* A read that makes this peer's earlier writes visible.  len may be 0; region, local, remote and
+ * remote_offset are then those of one of these writes, so that a wire which needs keys has them. */
+#define MC_SLICE_FLUSH (1u << 0)
 #define MC_SLICE_MORE (1u << 1)   /* another slice for this peer follows before flush */
 struct mc_slice {
 	uint32_t size;    /* sizeof(struct mc_slice) of the host */
@@ -180,7 +183,9 @@ struct mc_transport_ops {
 	/* Write what peers need to reach the region into blob (cap >= MC_EXPORT_BLOB_MAX); returns
 	 * its length.  [helper] on lane 0 */
 	int (*mem_export)(void *inst, void *region, void *blob, size_t cap);
-	/* Prepare access to a peer's buffer.  0, or -EINPROGRESS and later host->imported.  [worker] */
+	/* Prepare access to a peer's buffer, not before peer_ready(0).  0, or -EINPROGRESS and later
+	 * host->imported, unless mem_release came first.  Other errors: slices never name it.
+	 * [worker] */
 	int (*mem_import)(void *inst, void *remote, void *peer, const struct mc_remote_buffer *buf);
 	void (*mem_release)(void *inst, void *remote);
 
@@ -213,8 +218,9 @@ struct mc_transport_ops {
 	 * -EALREADY (it is on the wire: only fence ends it).  Never completes from inside.  [worker] */
 	int (*cancel)(void *inst, struct mc_slice *slice);
 	/* End every epoch <= epoch of this peer at this end: take no more bytes, touch no memory.
-	 * Slices of these epochs complete with -ECONNRESET and MC_SCOPE_PEER, then host->fenced.
-	 * The peer stays open and may connect again under a later epoch (peer_attach, peer_msg).
+	 * Slices of these epochs complete with -ECONNRESET and MC_SCOPE_PEER, then host->fenced;
+	 * both may happen inside this call.  The peer stays open: the host attaches streams of a
+	 * later epoch to it (transports with streams only), or closes it and opens it anew.
 	 * [worker] */
 	int (*fence)(void *inst, void *peer, uint32_t epoch);
 
@@ -260,6 +266,9 @@ struct mc_filter_ops {
 	void (*completed)(void *inst, struct mc_slice *slice, int status, int scope, uint64_t done_len);
 	/* A stream is about to be attached; may change stream->fd.  */
 	void (*attach)(void *inst, void *peer, struct mc_stream *stream);
+	/* Before the transport's stop: slices that the filter holds complete with -ECANCELED
+	 * through progress.  [worker] */
+	void (*stop)(void *inst);
 };
 
 #ifdef __cplusplus
