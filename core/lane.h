@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A lane: one plugin instance with its worker, the paths that use it, and the
+ * host services that it calls.
+ */
+#ifndef MC_CORE_LANE_H
+#define MC_CORE_LANE_H
+
+#include "device.h"
+#include "worker.h"
+
+struct mc_hslice;
+struct mc_path;
+
+#define MC_LANE_COUNTERS 32
+
+struct mc_lane_counter {
+	char name[48];
+	const char *doc;
+	uint64_t value;
+};
+
+struct mc_lane {
+	struct mc_host host; /* first: the plugin hands it back to us */
+	char label[MC_PLUGIN_NAME_MAX + MC_DEVICE_NAME_MAX + 8]; /* "tcp:eth0", with "/1" for lane 1 */
+	struct mc_device *device;
+	uint16_t idx;
+	void *inst;
+	const struct mc_transport_ops *ops;
+	struct mc_transport_caps caps;
+	struct mc_worker *worker;
+	struct mc_client client;
+
+	/* [worker] */
+	struct mc_path *paths;       /* all that are open, active and passive */
+	struct mc_path *ready;       /* with queued work and room, round robin */
+	struct mc_path **ready_tail;
+	struct mc_hslice *free_slices;
+	struct mc_slab *slabs;
+	uint32_t nr_slices;          /* in flight */
+	bool inside;                 /* within submit or cancel: completions are forbidden */
+	bool flush_due;
+	bool stopping;
+	uint64_t inflight;           /* bytes; atomic for readers */
+	uint64_t bytes_read, bytes_written, slices, failures; /* counters; atomic for readers */
+
+	struct mc_hslice *any_done;  /* atomic stack: complete_any */
+	struct mc_post any_post;
+	uint32_t any_posted;         /* atomic */
+
+	struct mc_lane_counter counters[MC_LANE_COUNTERS];
+	uint32_t nr_counters;
+};
+
+/* Fill lane->host with every service (host.c, path.c, record.c behind them).  lane->device, idx,
+ * label, worker are set. */
+void mc_host_init(struct mc_lane *lane);
+extern const struct mc_client_ops mc_lane_client_ops; /* path.c: progress, arm, tick, frozen */
+/* Free slabs. */
+void mc_lane_slices_free(struct mc_lane *lane);
+
+#endif

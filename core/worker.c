@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A worker's thread, baton, inbox and turn.  The rule that makes hand-overs safe:
+ * a poster pushes, then looks whether somebody holds the baton; a holder gives
+ * the baton back, then looks into the inbox.  Both in sequentially consistent
+ * order, so a message is seen by one of them.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "worker_impl.h"
+
+/* How many turns without success of progress go by between two looks at the inner epoll. */
+#define TURNS_PER_POLL 8
+
+static __thread unsigned held_count;
+static __thread char thread_token; /* its address names the thread */
+
+uint64_t mc_boot_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return (uint64_t)ts.tv_sec * MC_SEC + (uint64_t)ts.tv_nsec;
+}
+
+bool mc_worker_mine(const struct mc_worker *w)
+{
+	return atomic_load_explicit(&w->holder, memory_order_relaxed) == &thread_token;
+}
+
+bool mc_worker_any_mine(void)
+{
+	return held_count != 0;
+}
+
+bool mc_worker_cpu_copy(const struct mc_worker *w)
+{
+	return w->args.cpu_copy;
+}
+
+static void kick(int fd)
+{
+	uint64_t one = 1;
+
+	while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
+		;
+}
+
+static void wake_thread(struct mc_worker *w)
+{
+	if (!atomic_exchange(&w->thread_signalled, true))
+		kick(w->thread_wake);
+}
+
+/* ---- baton ---------------------------------------------------------------------------------- */
+
+static bool take(struct mc_worker *w)
+{
+	if (atomic_load_explicit(&w->baton, memory_order_relaxed) || atomic_exchange(&w->baton, 1))
+		return false;
+	atomic_store_explicit(&w->holder, &thread_token, memory_order_relaxed);
+	held_count++;
+	return true;
+}
+
+static void inner_set(struct mc_worker *w, bool on)
+{
+	struct epoll_event ev = {.events = on ? EPOLLIN | EPOLLONESHOT : 0, .data.fd = w->inner};
+
+	epoll_ctl(w->outer, EPOLL_CTL_MOD, w->inner, &ev);
+	w->armed = on;
+}
+
+bool mc_worker_enter(struct mc_worker *w)
+{
+	if (w->args.own_thread || !take(w))
+		return false;
+	if (w->armed)
+		inner_set(w, false);
+	return true;
+}
+
+/* Somebody waits for the baton: tell him that it is free. */
+static void ring_want(struct mc_worker *w)
+{
+	if (!atomic_load(&w->wanted))
+		return;
+	pthread_mutex_lock(&w->want_lock);
+	atomic_store(&w->wanted, false);
+	if (w->want) {
+		struct mc_bell *bell = w->want;
+
+		w->want = NULL;
+		mc_bell_ring(bell);
+	}
+	pthread_mutex_unlock(&w->want_lock);
+}
+
+static void give(struct mc_worker *w)
+{
+	if (w->nr_watches && !w->armed)
+		inner_set(w, true);
+	atomic_store_explicit(&w->holder, NULL, memory_order_relaxed);
+	held_count--;
+	atomic_store(&w->baton, 0);
+}
+
+void mc_worker_leave(struct mc_worker *w)
+{
+	uint64_t next = mc_worker_next_deadline(w);
+	bool quiet = mc_worker_arm(w);
+
+	give(w);
+	if (!quiet || atomic_load(&w->inbox) || next < atomic_load(&w->thread_until))
+		wake_thread(w);
+	ring_want(w);
+}
+
+/* ---- inbox ---------------------------------------------------------------------------------- */
+
+void mc_worker_post(struct mc_worker *w, struct mc_post *post)
+{
+	post->next = atomic_load_explicit(&w->inbox, memory_order_relaxed);
+	while (!atomic_compare_exchange_weak(&w->inbox, &post->next, post))
+		;
+	if (!atomic_load(&w->baton))
+		wake_thread(w);
+	else if (atomic_load(&w->holder_asleep) && atomic_exchange(&w->holder_asleep, false))
+		kick(w->holder_wake);
+}
+
+static int drain(struct mc_worker *w)
+{
+	struct mc_post *list, *oldest = NULL;
+	int n = 0;
+
+	if (!atomic_load_explicit(&w->inbox, memory_order_relaxed))
+		return 0;
+	list = atomic_exchange(&w->inbox, NULL);
+	while (list) {
+		struct mc_post *next = list->next;
+
+		list->next = oldest;
+		oldest = list;
+		list = next;
+	}
+	while (oldest) {
+		struct mc_post *next = oldest->next;
+
+		oldest->run(oldest);
+		oldest = next;
+		n++;
+	}
+	return n;
+}
+
+/* ---- turn ----------------------------------------------------------------------------------- */
+
+static void check_frozen(struct mc_worker *w)
+{
+	uint64_t now = mc_boot_ns();
+	uint64_t gap = now - w->last_turn_boot;
+
+	w->last_turn_boot = now;
+	if (MC_LIKELY(gap <= w->args.peer_timeout_ns / 2))
+		return;
+	for (struct mc_client *c = w->clients; c; c = c->next)
+		if (c->linked && c->ops->frozen)
+			c->ops->frozen(c);
+}
+
+static void tick(struct mc_worker *w, uint64_t now)
+{
+	uint64_t span = 0;
+
+	for (struct mc_client *c = w->clients, *next; c; c = next) {
+		next = c->next;
+		if (!c->busy && !c->linked)
+			continue;
+		if (w->next_tick && now >= w->next_tick && c->ops->tick)
+			c->ops->tick(c, now);
+		if (c->busy)
+			span = TICK_BUSY_NS;
+		else if (c->linked && !span)
+			span = w->args.peer_timeout_ns / 10;
+	}
+	if (!span)
+		w->next_tick = 0;
+	else if (!w->next_tick || now >= w->next_tick || w->next_tick > now + span)
+		w->next_tick = now + span;
+}
+
+int mc_worker_turn(struct mc_worker *w)
+{
+	uint64_t now = mc_now_ns();
+	int n = 0;
+
+	check_frozen(w);
+	n += drain(w);
+	if (w->nr_timers)
+		n += mc_worker_fire(w, now);
+	for (struct mc_client *c = w->clients, *next; c; c = next) {
+		next = c->next;
+		n += c->ops->progress(c);
+	}
+	if (++w->turns_since_poll >= TURNS_PER_POLL || (!n && !mc_worker_spin_on(w)))
+		n += mc_worker_poll(w);
+	tick(w, now);
+	return n;
+}
+
+bool mc_worker_spin_on(const struct mc_worker *w)
+{
+	for (const struct mc_client *c = w->clients; c; c = c->next)
+		if (c->polled)
+			return true;
+	return false;
+}
+
+bool mc_worker_arm(struct mc_worker *w)
+{
+	for (struct mc_client *c = w->clients; c; c = c->next)
+		if (c->ops->arm(c) == -EBUSY)
+			return false;
+	return !atomic_load(&w->inbox);
+}
+
+/* ---- the thread ----------------------------------------------------------------------------- */
+
+/* Turn until nothing has happened for the spin time, or a caller wants the baton. */
+static void thread_run(struct mc_worker *w)
+{
+	uint64_t idle_since = 0;
+
+	while (!atomic_load_explicit(&w->stopping, memory_order_relaxed)) {
+		if (mc_worker_turn(w)) {
+			if (idle_since)
+				mc_worker_spin_result(w, true);
+			idle_since = 0;
+		} else {
+			uint64_t now = mc_now_ns();
+
+			if (!idle_since)
+				idle_since = now;
+			if (now - idle_since >= w->spin_ns) {
+				mc_worker_spin_result(w, false);
+				mc_worker_poll(w);
+				if (mc_worker_arm(w))
+					return;
+				idle_since = 0;
+			}
+			mc_cpu_relax();
+		}
+		if (atomic_load_explicit(&w->wanted, memory_order_relaxed) && !w->args.own_thread)
+			return;
+	}
+}
+
+static int until_ms(uint64_t until)
+{
+	uint64_t now, ms;
+
+	if (until == UINT64_MAX)
+		return -1;
+	now = mc_now_ns();
+	if (until <= now)
+		return 0;
+	ms = (until - now + MC_MSEC - 1) / MC_MSEC;
+	return ms > 60000 ? 60000 : (int)ms;
+}
+
+static void thread_sleep(struct mc_worker *w, uint64_t until)
+{
+	struct epoll_event ev[2];
+	uint64_t count;
+	int n;
+
+	atomic_store(&w->thread_until, until);
+	if (atomic_load(&w->inbox) && !atomic_load(&w->baton)) {
+		atomic_store(&w->thread_until, 0);
+		return;
+	}
+	n = epoll_wait(w->outer, ev, 2, until_ms(until));
+	atomic_store(&w->thread_until, 0);
+	for (int i = 0; i < n; i++) {
+		if (ev[i].data.fd != w->thread_wake)
+			continue;
+		if (read(w->thread_wake, &count, sizeof count) < 0 && errno != EAGAIN)
+			mc_debug("worker '%s': eventfd: %s", w->name, strerror(errno));
+		atomic_store(&w->thread_signalled, false);
+	}
+}
+
+static void *thread_main(void *arg)
+{
+	struct mc_worker *w = arg;
+
+	while (!atomic_load(&w->stopping)) {
+		/* While a caller holds the baton it serves timers and ticks; look again later. */
+		uint64_t until = mc_now_ns() + TICK_BUSY_NS;
+
+		if (take(w)) {
+			if (w->armed)
+				inner_set(w, false);
+			thread_run(w);
+			/* A caller that wanted the baton may be gone again: look soon. */
+			until = mc_worker_arm(w) ? mc_worker_next_deadline(w) : mc_now_ns() + MC_MSEC;
+			give(w);
+			ring_want(w);
+		}
+		thread_sleep(w, until);
+	}
+	return NULL;
+}
+
+/* ---- life ----------------------------------------------------------------------------------- */
+
+static int open_fds(struct mc_worker *w)
+{
+	struct epoll_event inner = {.events = 0};
+	struct epoll_event wake = {.events = EPOLLIN};
+
+	w->inner = epoll_create1(EPOLL_CLOEXEC);
+	w->outer = epoll_create1(EPOLL_CLOEXEC);
+	w->thread_wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	w->holder_wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (w->inner < 0 || w->outer < 0 || w->thread_wake < 0 || w->holder_wake < 0)
+		return -errno;
+	inner.data.fd = w->inner;
+	wake.data.fd = w->thread_wake;
+	if (epoll_ctl(w->outer, EPOLL_CTL_ADD, w->inner, &inner) < 0 ||
+	    epoll_ctl(w->outer, EPOLL_CTL_ADD, w->thread_wake, &wake) < 0)
+		return -errno;
+	return 0;
+}
+
+static void close_fds(struct mc_worker *w)
+{
+	int fds[] = {w->inner, w->outer, w->thread_wake, w->holder_wake};
+
+	for (size_t i = 0; i < MC_ARRAY_SIZE(fds); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
+static int start_thread(struct mc_worker *w)
+{
+	sigset_t all, old;
+	int r;
+
+	/* The application's signal handlers run on its own threads. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(&w->thread, NULL, thread_main, w);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (!r)
+		pthread_setname_np(w->thread, w->name);
+	return -r;
+}
+
+int mc_worker_new(const struct mc_worker_args *args, struct mc_worker **ret_worker)
+{
+	struct mc_worker *w = aligned_alloc(MC_CACHE_LINE, sizeof *w);
+	int r;
+
+	if (!w)
+		return -ENOMEM;
+	memset(w, 0, sizeof *w);
+	w->args = *args;
+	snprintf(w->name, sizeof w->name, "mc:%s", args->name);
+	w->args.name = w->name;
+	w->inner = w->outer = w->thread_wake = w->holder_wake = -1;
+	w->spin_ns = args->spin_ns;
+	w->last_turn_boot = mc_boot_ns();
+	pthread_mutex_init(&w->want_lock, NULL);
+	r = open_fds(w);
+	if (!r)
+		r = start_thread(w);
+	if (r < 0) {
+		close_fds(w);
+		pthread_mutex_destroy(&w->want_lock);
+		free(w);
+		return r;
+	}
+	*ret_worker = w;
+	return 0;
+}
+
+void mc_worker_free(struct mc_worker *w)
+{
+	if (!w)
+		return;
+	atomic_store(&w->stopping, true);
+	kick(w->thread_wake);
+	pthread_join(w->thread, NULL);
+	drain(w);
+	close_fds(w);
+	pthread_mutex_destroy(&w->want_lock);
+	free(w->timers);
+	free(w);
+}
+
+void mc_worker_add(struct mc_worker *w, struct mc_client *client)
+{
+	client->worker = w;
+	client->next = w->clients;
+	w->clients = client;
+}
+
+void mc_worker_remove(struct mc_worker *w, struct mc_client *client)
+{
+	struct mc_client **at = &w->clients;
+
+	while (*at && *at != client)
+		at = &(*at)->next;
+	if (*at)
+		*at = client->next;
+	client->worker = NULL;
+}

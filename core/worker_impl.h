@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside of a worker, shared by worker.c (baton, thread, turn), worker_drive.c
+ * (callers that wait) and worker_poll.c (watches, timers).
+ *
+ * Three epolls' worth of waiting:
+ *   inner   the data descriptors, level-triggered; polled by the holder of the baton
+ *   outer   what the worker's own thread sleeps on: inner (EPOLLONESHOT) and thread_wake.
+ *           Whoever takes the baton disarms inner in it, whoever gives it back rearms it, so
+ *           the thread is not woken for what a caller handles.
+ *   poll    what a caller that holds the baton sleeps on: inner and holder_wake
+ */
+#ifndef MC_CORE_WORKER_IMPL_H
+#define MC_CORE_WORKER_IMPL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/epoll.h>
+
+#include "core/util/check.h"
+#include "worker.h"
+
+#define WORKER_EVENTS 64
+#define TICK_BUSY_NS (10 * MC_MSEC)
+
+struct mc_worker {
+	/* Set once. */
+	struct mc_worker_args args;
+	char name[16];
+	int inner, outer, thread_wake, holder_wake;
+	pthread_t thread;
+
+	/* Any thread. */
+	_Alignas(MC_CACHE_LINE) _Atomic(struct mc_post *) inbox; /* newest first */
+	atomic_uint baton;            /* 1: held */
+	_Atomic(const void *) holder; /* token of the thread that holds it */
+	atomic_bool holder_asleep;    /* in poll: needs holder_wake */
+	atomic_bool thread_signalled; /* thread_wake was written and not yet read */
+	_Atomic uint64_t thread_until; /* when the sleeping thread wakes by itself; 0: awake */
+	atomic_bool stopping;
+
+	/* A caller that waits for the baton; its bell is rung when the thread gives it up.  The lock
+	 * guards the slot, so that a bell is not rung after its owner took it back. */
+	pthread_mutex_t want_lock;
+	struct mc_bell *want;
+	atomic_bool wanted;
+
+	/* The holder's. */
+	_Alignas(MC_CACHE_LINE) struct mc_client *clients;
+	bool armed; /* inner is armed in outer */
+	unsigned nr_watches;
+	unsigned turns_since_poll;
+	uint64_t last_turn_boot; /* CLOCK_BOOTTIME of the last turn */
+	uint64_t next_tick;      /* monotonic; 0: none */
+	uint64_t spin_ns;        /* adaptive, <= args.spin_ns */
+	struct mc_timer **timers; /* heap by deadline */
+	unsigned nr_timers, cap_timers;
+	struct epoll_event events[WORKER_EVENTS]; /* of the running poll; entries of removed watches are cleared */
+	int nr_events;
+};
+
+/* worker_poll.c */
+int mc_worker_poll(struct mc_worker *w);             /* handle ready watches, no waiting */
+int mc_worker_fire(struct mc_worker *w, uint64_t now); /* timers that are due */
+uint64_t mc_worker_next_deadline(const struct mc_worker *w); /* UINT64_MAX: none */
+
+/* worker.c */
+bool mc_worker_arm(struct mc_worker *w); /* false: a client has work */
+uint64_t mc_boot_ns(void);
+bool mc_worker_spin_on(const struct mc_worker *w); /* some client is polled */
+/* The spin after activity paid off, or it did not: adapt its bound. */
+static inline void mc_worker_spin_result(struct mc_worker *w, bool hit)
+{
+	if (hit)
+		w->spin_ns = MC_MIN(w->args.spin_ns, w->spin_ns * 2 + 1000);
+	else
+		w->spin_ns = MC_MAX(w->spin_ns / 2, w->args.spin_ns / 8);
+}
+
+static inline void mc_cpu_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield" ::: "memory");
+#endif
+}
+
+#endif
