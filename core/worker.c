@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "log.h"
 #include "worker_impl.h"
 
@@ -21,14 +21,6 @@
 
 static __thread unsigned held_count;
 static __thread char thread_token; /* its address names the thread */
-
-uint64_t mc_boot_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_BOOTTIME, &ts);
-	return (uint64_t)ts.tv_sec * MC_SEC + (uint64_t)ts.tv_nsec;
-}
 
 bool mc_worker_mine(const struct mc_worker *w)
 {

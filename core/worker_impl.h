@@ -66,7 +66,6 @@ uint64_t mc_worker_next_deadline(const struct mc_worker *w); /* UINT64_MAX: none
 
 /* worker.c */
 bool mc_worker_arm(struct mc_worker *w); /* false: a client has work */
-uint64_t mc_boot_ns(void);
 bool mc_worker_spin_on(const struct mc_worker *w); /* some client is polled */
 /* The spin after activity paid off, or it did not: adapt its bound. */
 static inline void mc_worker_spin_result(struct mc_worker *w, bool hit)

@@ -8,21 +8,6 @@
 
 #include "worker_impl.h"
 
-static uint64_t monotonic_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * MC_SEC + (uint64_t)ts.tv_nsec;
-}
-
-uint64_t (*mc_clock_hook)(void) = monotonic_ns;
-
-uint64_t mc_now_ns(void)
-{
-	return mc_clock_hook();
-}
-
 int mc_worker_watch(struct mc_worker *w, struct mc_watch *watch)
 {
 	struct epoll_event ev = {.events = watch->events, .data.ptr = watch};
