@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "clock.h"
-#include "log.h"
 #include "worker_impl.h"
 
 /* How many turns without success of progress go by between two looks at the inner epoll. */
@@ -284,8 +283,8 @@ static void thread_sleep(struct mc_worker *w, uint64_t until)
 	for (int i = 0; i < n; i++) {
 		if (ev[i].data.fd != w->thread_wake)
 			continue;
-		if (read(w->thread_wake, &count, sizeof count) < 0 && errno != EAGAIN)
-			mc_debug("worker '%s': eventfd: %s", w->name, strerror(errno));
+		while (read(w->thread_wake, &count, sizeof count) < 0 && errno == EINTR)
+			;
 		atomic_store(&w->thread_signalled, false);
 	}
 }
