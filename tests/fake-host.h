@@ -88,6 +88,10 @@ int fake_memory_open(struct fake_world *w, const struct fake_plugin *plugin,
  * epoll, after arm has agreed: a lost wake-up is a timeout.  With FAKE_THREADS it only waits. */
 typedef bool (*fake_cond)(void *ctx);
 int fake_run(struct fake_world *w, fake_cond cond, void *ctx, uint64_t bound_ns);
+struct fake_inst;
+/* The same with cond asked on the instance's thread; what fake_run's cond reads must otherwise be
+ * safe to read from the test's thread. */
+int fake_run_on(struct fake_inst *inst, fake_cond cond, void *ctx, uint64_t bound_ns);
 
 /* ---- instances ----------------------------------------------------------------------------- */
 
@@ -215,12 +219,14 @@ struct fake_peer {
 	uint32_t fenced_epoch, remote_fenced_epoch; /* answers of both ends */
 	uint32_t fence_asked;
 	bool remote_open; /* the passive object exists */
+	bool remote_ready, snapshot; /* the other end is ready; all its buffers were told */
 	unsigned nr_inflight;
 	uint64_t next_token;
 	struct fake_remote *remotes;
 	struct fake_peer *next;
 };
 
+struct fake_link;
 /* Join two instances of this process. */
 int fake_link(struct fake_inst *a, struct fake_inst *b, struct fake_link **ret_a,
 	      struct fake_link **ret_b);

@@ -1,0 +1,962 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Links and peers of the fake host: what the core's control channel does between
+ * two engines.  A link is a SOCK_SEQPACKET pair, in one process or across two;
+ * data streams are made by one end and handed to the other as descriptors.
+ */
+#include "fake-host-impl.h"
+#include "core/util/check.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum msg_type { MSG_OPEN = 1, MSG_ACCEPTED, MSG_READY, MSG_PEER, MSG_STREAM, MSG_FENCE, MSG_FENCED,
+		MSG_BUFFER, MSG_UNBUFFER, MSG_SNAPSHOT, MSG_CLOSE };
+
+/* Both ends are the same program on the same host, so plain structs travel. */
+struct msg {
+	uint32_t type, id, epoch;
+	int32_t status;
+	uint64_t token;
+	union {
+		struct {
+			uint64_t generation;
+			uint32_t lane;
+			char engine[MC_SEGMENT_NAME_MAX + 1], device[MC_DEVICE_NAME_MAX + 1];
+		} open;
+		struct {
+			uint64_t base, len;
+			int32_t ordinal;
+			uint32_t access, blob_len;
+			char kind[32];
+			unsigned char blob[MC_EXPORT_BLOB_MAX];
+		} buffer;
+		struct {
+			uint32_t len;
+			unsigned char bytes[MC_PEER_MSG_MAX];
+		} peer;
+	};
+};
+
+struct outgoing {
+	struct outgoing *next;
+	struct msg m;
+	int fd;
+};
+
+struct fake_link {
+	struct fake_inst *inst;
+	int fd;
+	bool broken;
+	uint32_t side, next_id;
+	struct fake_source *source;
+	struct outgoing *out, **out_tail;
+	struct fake_link *other; /* same process */
+	struct fake_link *next;
+};
+
+/* ---- sending ----------------------------------------------------------------------------------- */
+
+static int send_now(struct fake_link *l, const struct msg *m, int fd)
+{
+	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))) = { 0 };
+	struct iovec iov = { (void *)(uintptr_t)m, sizeof *m };
+	struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (fd >= 0) {
+		struct cmsghdr *c;
+
+		h.msg_control = control;
+		h.msg_controllen = sizeof control;
+		c = CMSG_FIRSTHDR(&h);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &fd, sizeof fd);
+	}
+	return sendmsg(l->fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+/* Takes fd.  A full link queues: the other end runs later on the same thread. */
+static int link_send(struct fake_link *l, const struct msg *m, int fd)
+{
+	int r = l->broken ? -EPIPE : l->out ? -EAGAIN : send_now(l, m, fd);
+
+	if (r == -EAGAIN) {
+		struct outgoing *o = calloc(1, sizeof *o);
+
+		if (!o)
+			abort();
+		o->m = *m;
+		o->fd = fd;
+		*l->out_tail = o;
+		l->out_tail = &o->next;
+		return 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+int links_flush(struct fake_inst *inst)
+{
+	int n = 0;
+
+	for (struct fake_link *l = inst->st->links; l; l = l->next) {
+		struct outgoing *o;
+
+		while ((o = l->out)) {
+			n++;
+			if (!l->broken && send_now(l, &o->m, o->fd) == -EAGAIN)
+				break;
+			l->out = o->next;
+			if (!l->out)
+				l->out_tail = &l->out;
+			if (o->fd >= 0)
+				close(o->fd);
+			free(o);
+		}
+	}
+	return n;
+}
+
+/* ---- peers: common to both ends ------------------------------------------------------------------ */
+
+static struct fake_peer *peer_find(struct fake_link *l, uint32_t id)
+{
+	for (struct fake_peer *p = l->inst->st->peers; p; p = p->next)
+		if (p->link == l && p->id == id && p->open)
+			return p;
+	return NULL;
+}
+
+static struct fake_peer *peer_new(struct fake_link *l, uint32_t id, uint32_t epoch, bool passive)
+{
+	struct fake_peer *p = calloc(1, sizeof *p);
+	struct fake_inst *inst = l->inst;
+
+	if (!p)
+		abort();
+	p->inst = inst;
+	p->link = l;
+	p->id = id;
+	p->epoch = epoch;
+	p->passive = passive;
+	p->open = true;
+	p->status = 1;
+	p->caps = inst->caps;
+	p->area = area_new(inst->world, AREA_PEER, inst->ops->peer_size, p);
+	p->next = inst->st->peers;
+	inst->st->peers = p;
+	return p;
+}
+
+static void remotes_release(struct fake_peer *p)
+{
+	while (p->remotes) {
+		struct fake_remote *r = p->remotes;
+
+		p->remotes = r->next;
+		if (r->area) {
+			if (r->status == 0 || r->status == -EINPROGRESS)
+				p->inst->ops->mem_release(p->inst->priv, r->area);
+			area_release(p->inst->world, r->area);
+		}
+		free(r);
+	}
+}
+
+/* The object goes, the structure stays for the test. */
+static void peer_drop(struct fake_peer *p)
+{
+	struct fake_inst *inst = p->inst;
+	struct fake_peer **q = &inst->st->peers;
+
+	if (!p->open)
+		return;
+	if (p->nr_inflight)
+		fake_breach(inst->world, "the test closes a peer of %s with %u slices in flight",
+			    inst->name, p->nr_inflight);
+	remotes_release(p);
+	if (!p->passive || fake_has(inst->plugin, peer_accept))
+		inst->ops->peer_close(inst->priv, p->area);
+	p->open = p->ready = false;
+	area_release(inst->world, p->area);
+	p->area = NULL;
+	while (*q != p)
+		q = &(*q)->next;
+	*q = p->next;
+	pthread_mutex_lock(&inst->world->lock);
+	p->next = inst->world->old_peers;
+	inst->world->old_peers = p;
+	pthread_mutex_unlock(&inst->world->lock);
+}
+
+static void fill_peer_args(struct fake_peer *p, const struct msg *m, struct mc_peer_args *args)
+{
+	static const char *const addresses[] = { "127.0.0.1", NULL };
+
+	*args = (struct mc_peer_args){
+		.size = sizeof *args,
+		.segment = m->open.engine,
+		.generation = m->open.generation,
+		.remote_device = m->open.device,
+		.remote_kinds = "cpu",
+		.addresses = addresses,
+		.wire_version = p->inst->plugin->desc->wire_max,
+		.epoch = p->epoch,
+		.remote_lane = m->open.lane,
+		.passive = p->passive,
+		.deadline_ns = world_now(p->inst->world) + 5 * MC_SEC,
+	};
+}
+
+static void fill_open(const struct fake_inst *inst, struct msg *m)
+{
+	m->open.generation = inst->generation;
+	m->open.lane = inst->lane;
+	memcpy(m->open.engine, inst->engine, sizeof m->open.engine);
+	memcpy(m->open.device, inst->device, sizeof m->open.device);
+}
+
+static void import_ready(struct fake_peer *p)
+{
+	struct fake_inst *inst = p->inst;
+
+	for (struct fake_remote *r = p->remotes; r && p->open && p->ready; r = r->next) {
+		struct mc_remote_buffer b = { .size = sizeof b, .base = r->base, .len = r->len,
+					      .kind = r->kind, .ordinal = r->ordinal,
+					      .access = r->access, .blob_len = r->blob_len,
+					      .blob = r->blob_len ? r->blob : NULL };
+
+		if (r->area)
+			continue;
+		r->area = area_new(inst->world, AREA_REMOTE, inst->ops->remote_size, r);
+		r->status = 0;
+		r->status = inst->ops->mem_import(inst->priv, r->area, p->area, &b);
+	}
+}
+
+static void import_job(struct fake_job *job)
+{
+	struct fake_peer *p = job->a;
+
+	if (p->open && !p->passive)
+		import_ready(p);
+}
+
+/* ---- streams --------------------------------------------------------------------------------------- */
+
+static int stream_tcp(int fds[2])
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	socklen_t len = sizeof a;
+	int l = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), r = 0;
+
+	fds[0] = fds[1] = -1;
+	if (l < 0 || bind(l, (void *)&a, len) < 0 || listen(l, 1) < 0 ||
+	    getsockname(l, (void *)&a, &len) < 0 ||
+	    (fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) < 0 ||
+	    connect(fds[0], (void *)&a, len) < 0 || (fds[1] = accept4(l, NULL, NULL, SOCK_CLOEXEC)) < 0)
+		r = -errno;
+	close(l);
+	return r;
+}
+
+static int stream_pair(struct fake_world *w, int fds[2])
+{
+	int r = 0;
+
+	if (w->flags & FAKE_UNIX)
+		r = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0 ? -errno : 0;
+	else
+		r = stream_tcp(fds);
+	for (int i = 0; i < 2 && r == 0; i++) {
+		fcntl(fds[i], F_SETFL, O_NONBLOCK);
+		if (!(w->flags & FAKE_UNIX))
+			setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
+	}
+	return r;
+}
+
+static void attach(struct fake_peer *p, int fd, bool passive, uint64_t token, uint32_t epoch)
+{
+	struct mc_stream s = { .size = sizeof s, .fd = fd, .passive = passive, .token = token,
+			       .epoch = epoch, .why = fd < 0 ? "no connection" : NULL };
+
+	p->inst->ops->peer_attach(p->inst->priv, p->area, &s);
+}
+
+static void make_stream(struct fake_peer *p, uint64_t token)
+{
+	struct msg m = { .type = MSG_STREAM, .id = p->id, .epoch = p->epoch, .token = token };
+	int fds[2], r = p->gone ? -ECONNREFUSED : stream_pair(p->inst->world, fds);
+
+	if (r == 0)
+		r = link_send(p->link, &m, fds[1]);
+	attach(p, r < 0 ? r : fds[0], false, token, p->epoch);
+}
+
+static void make_streams(struct fake_peer *p)
+{
+	uint32_t nr = p->inst->caps.streams;
+
+	for (uint32_t i = 0; i < nr && p->open; i++)
+		make_stream(p, i);
+}
+
+static void dial_job(struct fake_job *job)
+{
+	struct fake_peer *p = job->a;
+
+	if (p->open)
+		make_stream(p, (uint64_t)job->n);
+}
+
+/* ---- what arrives ------------------------------------------------------------------------------------- */
+
+static void tell_buffer(struct fake_peer *p, const struct fake_buf *b, bool gone)
+{
+	struct msg m = { .type = gone ? MSG_UNBUFFER : MSG_BUFFER, .id = p->id };
+
+	m.buffer.base = (uintptr_t)b->base;
+	m.buffer.len = b->len;
+	m.buffer.ordinal = b->desc.ordinal;
+	m.buffer.access = b->desc.access;
+	m.buffer.blob_len = (uint32_t)b->blob_len;
+	snprintf(m.buffer.kind, sizeof m.buffer.kind, "%s", b->desc.kind);
+	memcpy(m.buffer.blob, b->blob, (size_t)b->blob_len);
+	link_send(p->link, &m, -1);
+}
+
+void peers_tell_buffer(struct fake_inst *inst, struct fake_buf *buf, bool gone)
+{
+	for (struct fake_peer *p = inst->st->peers; p; p = p->next)
+		if (p->passive)
+			tell_buffer(p, buf, gone);
+}
+
+static void on_open(struct fake_link *l, const struct msg *m)
+{
+	struct fake_inst *inst = l->inst;
+	struct fake_peer *p = peer_new(l, m->id, m->epoch, true);
+	struct msg answer = { .type = MSG_ACCEPTED, .id = p->id };
+	struct mc_peer_args args;
+
+	fill_peer_args(p, m, &args);
+	fill_open(inst, &answer);
+	if (fake_has(inst->plugin, peer_accept))
+		answer.status = inst->ops->peer_accept(inst->priv, p->area, &args);
+	else
+		answer.status = 0;
+	link_send(l, &answer, -1);
+	if (answer.status < 0) {
+		area_release(inst->world, p->area);
+		inst->st->peers = p->next;
+		free(p);
+		return;
+	}
+	for (struct fake_buf *b = inst->lane0->st->bufs; b; b = b->next)
+		if (!b->dying)
+			tell_buffer(p, b, false);
+	answer = (struct msg){ .type = MSG_SNAPSHOT, .id = p->id };
+	link_send(l, &answer, -1);
+	if (!fake_has(inst->plugin, peer_accept)) {
+		answer.type = MSG_READY;
+		link_send(l, &answer, -1);
+	}
+}
+
+static void on_buffer(struct fake_peer *p, const struct msg *m)
+{
+	struct fake_remote *r = calloc(1, sizeof *r), **tail = &p->remotes;
+
+	if (!r)
+		abort();
+	r->peer = p;
+	r->status = -EINPROGRESS;
+	r->base = m->buffer.base;
+	r->len = m->buffer.len;
+	r->ordinal = m->buffer.ordinal;
+	r->access = m->buffer.access;
+	r->blob_len = m->buffer.blob_len;
+	memcpy(r->kind, m->buffer.kind, sizeof r->kind);
+	memcpy(r->blob, m->buffer.blob, sizeof r->blob);
+	while (*tail)
+		tail = &(*tail)->next;
+	*tail = r;
+	import_ready(p);
+}
+
+static void on_unbuffer(struct fake_peer *p, const struct msg *m)
+{
+	for (struct fake_remote **q = &p->remotes, *r; (r = *q); q = &r->next) {
+		if (r->base != m->buffer.base)
+			continue;
+		*q = r->next;
+		if (r->area) {
+			if (r->status == 0 || r->status == -EINPROGRESS)
+				p->inst->ops->mem_release(p->inst->priv, r->area);
+			area_release(p->inst->world, r->area);
+		}
+		free(r);
+		return;
+	}
+}
+
+static void on_fence(struct fake_peer *p, uint32_t epoch)
+{
+	int r;
+
+	p->fence_asked = epoch;
+	r = p->inst->ops->fence(p->inst->priv, p->area, epoch);
+	if (r == -ENOTSUP) {
+		struct msg m = { .type = MSG_FENCED, .id = p->id, .epoch = epoch };
+
+		p->fenced_epoch = epoch;
+		link_send(p->link, &m, -1);
+	} else if (r) {
+		fake_breach(p->inst->world, "fence at the target answers 0: it answered %d", r);
+	}
+}
+
+static void on_peer(struct fake_peer *p, const struct msg *m, int fd)
+{
+	switch (m->type) {
+	case MSG_ACCEPTED:
+		p->remote_open = m->status == 0;
+		if (m->status < 0)
+			p->status = m->status;
+		break;
+	case MSG_READY:
+		p->remote_ready = m->status == 0;
+		break;
+	case MSG_PEER:
+		p->inst->ops->peer_msg(p->inst->priv, p->area, m->peer.bytes, m->peer.len);
+		break;
+	case MSG_STREAM:
+		attach(p, fd, true, m->token, m->epoch);
+		p->epoch = MC_MAX(p->epoch, m->epoch);
+		break;
+	case MSG_FENCE:
+		on_fence(p, m->epoch);
+		break;
+	case MSG_FENCED:
+		p->remote_fenced_epoch = MC_MAX(p->remote_fenced_epoch, m->epoch);
+		break;
+	case MSG_BUFFER:
+		on_buffer(p, m);
+		break;
+	case MSG_UNBUFFER:
+		on_unbuffer(p, m);
+		break;
+	case MSG_SNAPSHOT:
+		p->snapshot = true;
+		break;
+	case MSG_CLOSE:
+		if (p->nr_inflight)
+			p->gone = true; /* the test fences it and closes it */
+		else
+			peer_drop(p);
+		break;
+	}
+}
+
+/* A passive peer whose engine died is fenced and closed, as the core's P6 does. */
+static void drop_job(struct fake_job *job)
+{
+	struct fake_peer *p = job->a;
+
+	if (p->open)
+		peer_drop(p);
+}
+
+static void link_lost(struct fake_link *l)
+{
+	if (l->broken)
+		return;
+	l->broken = true;
+	if (l->source)
+		inst_drop_source(l->inst, l->fd, l->source);
+	l->source = NULL;
+	for (struct fake_peer *p = l->inst->st->peers, *next; p; p = next) {
+		next = p->next;
+		if (p->link != l)
+			continue;
+		p->gone = true;
+		if (p->passive && p->fence_asked < p->epoch) {
+			p->fence_asked = p->epoch;
+			if (l->inst->ops->fence(l->inst->priv, p->area, p->epoch) == -ENOTSUP)
+				p->fenced_epoch = p->epoch;
+		}
+		if (p->passive && p->fenced_epoch >= p->epoch)
+			inst_post(l->inst, drop_job, p, NULL, 0);
+	}
+}
+
+/* One message and the descriptor that came with it, or < 0. */
+static int link_receive(struct fake_link *l, struct msg *m, int *ret_fd)
+{
+	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8)));
+	struct iovec iov = { m, sizeof *m };
+	struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+			    .msg_controllen = sizeof control };
+	ssize_t n = recvmsg(l->fd, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct cmsghdr *c;
+
+	if (n < 0)
+		return -errno;
+	if (n != (ssize_t)sizeof *m)
+		return -EPIPE;
+	*ret_fd = -1;
+	c = CMSG_FIRSTHDR(&h);
+	if (c && c->cmsg_type == SCM_RIGHTS)
+		memcpy(ret_fd, CMSG_DATA(c), sizeof *ret_fd);
+	return 0;
+}
+
+void link_ready(struct fake_link *l)
+{
+	for (int i = 0; i < 16 && !l->broken; i++) {
+		struct fake_peer *p;
+		struct msg m;
+		int fd, r = link_receive(l, &m, &fd);
+
+		if (r == -EAGAIN || r == -EINTR)
+			return;
+		if (r < 0) {
+			link_lost(l);
+			return;
+		}
+		p = peer_find(l, m.id);
+		if (m.type == MSG_OPEN)
+			on_open(l, &m);
+		else if (p)
+			on_peer(p, &m, fd);
+		else if (fd >= 0)
+			close(fd);
+	}
+}
+
+/* ---- services ------------------------------------------------------------------------------------------- */
+
+static struct fake_peer *peer_of(const struct mc_host *h, void *area, const char *service)
+{
+	struct fake_inst *inst = (struct fake_inst *)(uintptr_t)h;
+	struct fake_peer *p = area_owner(area, AREA_PEER);
+
+	if (!on_worker(inst))
+		fake_breach(inst->world, "%s is called on the instance's worker: %s called it from another thread",
+			    service, inst->name);
+	if (!p || p->inst != inst || !p->open) {
+		fake_breach(inst->world, "a peer is not named after peer_close: %s called %s", inst->name, service);
+		return NULL;
+	}
+	return p;
+}
+
+int peer_service_send(const struct mc_host *h, void *area, const void *msg, size_t len)
+{
+	struct fake_peer *p = peer_of(h, area, "peer_send");
+	struct msg m = { .type = MSG_PEER };
+
+	if (!p)
+		return -EINVAL;
+	if (len > MC_PEER_MSG_MAX) {
+		fake_breach(p->inst->world, "a handshake message has at most %d bytes: %zu sent", MC_PEER_MSG_MAX, len);
+		return -EMSGSIZE;
+	}
+	m.id = p->id;
+	m.peer.len = (uint32_t)len;
+	memcpy(m.peer.bytes, msg, len);
+	return link_send(p->link, &m, -1);
+}
+
+void peer_service_ready(const struct mc_host *h, void *area, int status,
+			const struct mc_transport_caps *caps, const char *why)
+{
+	struct fake_peer *p = peer_of(h, area, "peer_ready");
+	struct msg m = { .type = MSG_READY, .status = status };
+
+	if (!p)
+		return;
+	if (status > 0)
+		fake_breach(p->inst->world, "a status is 0 or -errno: peer_ready got %d", status);
+	if (status < 0 && (!why || !*why))
+		fake_breach(p->inst->world, "peer_ready with an error says why: %s gave %d alone",
+			    p->inst->name, status);
+	p->status = status;
+	p->ready = status == 0;
+	p->nr_ready++;
+	snprintf(p->why, sizeof p->why, "%s", why ? why : "");
+	if (caps && status == 0) {
+		p->caps = *caps;
+		if (caps->size < sizeof *caps || caps->max_slice > p->inst->caps.max_slice)
+			fake_breach(p->inst->world, "peer_ready narrows the caps of open: %s widened them",
+				    p->inst->name);
+	}
+	m.id = p->id;
+	if (p->passive)
+		link_send(p->link, &m, -1);
+	else if (p->ready)
+		inst_post(p->inst, import_job, p, NULL, 0);
+}
+
+void peer_service_writable(const struct mc_host *h, void *area)
+{
+	struct fake_peer *p = peer_of(h, area, "peer_writable");
+
+	if (p)
+		p->nr_writable++;
+}
+
+void peer_service_fenced(const struct mc_host *h, void *area, uint32_t epoch)
+{
+	struct fake_peer *p = peer_of(h, area, "fenced");
+	struct msg m = { .type = MSG_FENCED, .epoch = epoch };
+
+	if (!p)
+		return;
+	if (p->nr_inflight && epoch >= p->epoch)
+		fake_breach(p->inst->world, "slices of an epoch complete before fenced: %s had %u in flight",
+			    p->inst->name, p->nr_inflight);
+	if (epoch > p->fence_asked)
+		fake_breach(p->inst->world, "fenced answers fence: %s named epoch %u, asked was %u",
+			    p->inst->name, epoch, p->fence_asked);
+	p->fenced_epoch = MC_MAX(p->fenced_epoch, epoch);
+	m.id = p->id;
+	if (p->passive) {
+		link_send(p->link, &m, -1);
+		if (p->gone)
+			inst_post(p->inst, drop_job, p, NULL, 0);
+	}
+}
+
+int peer_service_dial(const struct mc_host *h, void *area, uint64_t token)
+{
+	struct fake_peer *p = peer_of(h, area, "stream_dial");
+
+	if (!p)
+		return -EINVAL;
+	inst_post(p->inst, dial_job, p, NULL, (int64_t)token);
+	return 0;
+}
+
+void peer_service_imported(const struct mc_host *h, void *area, int status)
+{
+	struct fake_inst *inst = (struct fake_inst *)(uintptr_t)h;
+	struct fake_remote *r = area_owner(area, AREA_REMOTE);
+
+	if (!on_worker(inst))
+		fake_breach(inst->world, "imported is called on the instance's worker: %s did not", inst->name);
+	if (!r || r->status != -EINPROGRESS) {
+		fake_breach(inst->world, "imported answers an import once, before mem_release: %s broke it",
+			    inst->name);
+		return;
+	}
+	r->status = status;
+}
+
+/* ---- links ------------------------------------------------------------------------------------------------ */
+
+struct link_add {
+	struct fake_link *l;
+	int r;
+};
+
+static void do_link_add(void *ctx)
+{
+	struct link_add *c = ctx;
+	struct fake_link *l = c->l;
+
+	l->source = calloc(1, sizeof *l->source);
+	if (!l->source)
+		abort();
+	*l->source = (struct fake_source){ .kind = SOURCE_LINK, .obj = l };
+	l->next = l->inst->st->links;
+	l->inst->st->links = l;
+	c->r = inst_add_source(l->inst, l->fd, EPOLLIN, l->source);
+}
+
+static int link_new(struct fake_inst *inst, int fd, uint32_t side, struct fake_link **ret_link)
+{
+	struct fake_link *l = calloc(1, sizeof *l);
+	struct link_add c = { .l = l };
+
+	if (!l)
+		abort();
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){ 1 << 20 }, sizeof(int));
+	l->inst = inst;
+	l->fd = fd;
+	l->side = side;
+	l->out_tail = &l->out;
+	fake_call(inst, do_link_add, &c);
+	*ret_link = l;
+	return c.r;
+}
+
+int fake_link_fd(struct fake_inst *inst, int fd, struct fake_link **ret_link)
+{
+	return link_new(inst, fd, (uint32_t)getpid() << 16, ret_link);
+}
+
+int fake_link(struct fake_inst *a, struct fake_inst *b, struct fake_link **ret_a, struct fake_link **ret_b)
+{
+	int fds[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0)
+		return -errno;
+	if (link_new(a, fds[0], 0, ret_a) < 0 || link_new(b, fds[1], 1u << 31, ret_b) < 0)
+		abort();
+	(*ret_a)->other = *ret_b;
+	(*ret_b)->other = *ret_a;
+	return 0;
+}
+
+static void do_break(void *ctx)
+{
+	struct fake_link *l = ctx;
+
+	shutdown(l->fd, SHUT_RDWR);
+	link_lost(l);
+}
+
+void fake_link_break(struct fake_link *link)
+{
+	fake_call(link->inst, do_break, link);
+}
+
+void links_close(struct fake_inst *inst)
+{
+	struct fake_link *l;
+
+	links_flush(inst);
+	while ((l = inst->st->links)) {
+		inst->st->links = l->next;
+		if (l->source)
+			inst_drop_source(inst, l->fd, l->source);
+		while (l->out) {
+			struct outgoing *o = l->out;
+
+			l->out = o->next;
+			if (o->fd >= 0)
+				close(o->fd);
+			free(o);
+		}
+		if (l->other)
+			l->other->other = NULL;
+		close(l->fd);
+		free(l);
+	}
+}
+
+/* ---- peers of a test ------------------------------------------------------------------------------------------ */
+
+struct peer_call {
+	struct fake_inst *inst;
+	struct fake_link *link;
+	struct fake_peer *peer;
+	int r;
+};
+
+static void do_peer_open(void *ctx)
+{
+	struct peer_call *c = ctx;
+	struct fake_inst *inst = c->inst;
+	struct fake_peer *p = peer_new(c->link, c->link->side | ++c->link->next_id, 1, false);
+	struct msg m = { .type = MSG_OPEN, .id = p->id, .epoch = p->epoch };
+	struct mc_peer_args args;
+
+	p->epoch = m.epoch = c->link->next_id; /* later peers have later epochs */
+	fill_open(inst, &m);
+	link_send(c->link, &m, -1);
+	if (c->link->other)
+		fill_open(c->link->other->inst, &m);
+	fill_peer_args(p, &m, &args);
+	c->r = inst->ops->peer_open(inst->priv, p->area, &args);
+	if (c->r < 0) {
+		struct msg bye = { .type = MSG_CLOSE, .id = p->id };
+
+		link_send(c->link, &bye, -1);
+		area_release(inst->world, p->area);
+		inst->st->peers = p->next;
+		free(p);
+		return;
+	}
+	make_streams(p);
+	c->peer = p;
+}
+
+int fake_peer_open(struct fake_inst *inst, struct fake_link *link, struct fake_peer **ret_peer)
+{
+	struct peer_call c = { .inst = inst, .link = link };
+
+	fake_call(inst, do_peer_open, &c);
+	if (c.r == 0)
+		*ret_peer = c.peer;
+	return c.r;
+}
+
+static bool peer_settled(void *ctx)
+{
+	struct fake_peer *p = ctx;
+
+	if (p->status < 0 || !p->open)
+		return true;
+	if (!p->ready || !p->remote_open || !p->remote_ready || !p->snapshot)
+		return false;
+	for (struct fake_remote *r = p->remotes; r; r = r->next)
+		if (!r->area || r->status == -EINPROGRESS)
+			return false;
+	return true;
+}
+
+int fake_peer_wait(struct fake_peer *peer, uint64_t bound_ns)
+{
+	int r = fake_run_on(peer->inst, peer_settled, peer, bound_ns);
+
+	return r < 0 ? r : MC_MIN(peer->status, 0);
+}
+
+static void do_fence(void *ctx)
+{
+	struct peer_call *c = ctx;
+	struct fake_peer *p = c->peer;
+	struct msg m = { .type = MSG_FENCE, .id = p->id, .epoch = p->epoch };
+
+	p->fence_asked = p->epoch;
+	p->ready = false;
+	c->r = p->inst->ops->fence(p->inst->priv, p->area, p->epoch);
+	if (c->r == -ENOTSUP) {
+		if (!(p->inst->caps.flags & MC_CAP_SYNC))
+			fake_breach(p->inst->world, "a transport with slices in flight can fence: %s cannot",
+				    p->inst->name);
+		p->fenced_epoch = p->epoch;
+		c->r = 0;
+	}
+	if (p->inst->caps.fence == MC_FENCE_BOTH && !p->gone)
+		link_send(p->link, &m, -1);
+	else
+		p->remote_fenced_epoch = p->epoch; /* local suffices, or the target does it by itself */
+}
+
+int fake_peer_fence_begin(struct fake_peer *peer)
+{
+	struct peer_call c = { .peer = peer };
+
+	fake_call(peer->inst, do_fence, &c);
+	return c.r;
+}
+
+bool fake_peer_fenced(const struct fake_peer *p)
+{
+	return p->fenced_epoch >= p->epoch && (p->remote_fenced_epoch >= p->epoch || p->gone);
+}
+
+static bool is_fenced(void *ctx)
+{
+	return fake_peer_fenced(ctx);
+}
+
+int fake_peer_fence(struct fake_peer *peer, uint64_t bound_ns)
+{
+	int r = fake_peer_fence_begin(peer);
+
+	return r < 0 ? r : fake_run_on(peer->inst, is_fenced, peer, bound_ns);
+}
+
+static void do_reattach(void *ctx)
+{
+	struct peer_call *c = ctx;
+	struct fake_peer *p = c->peer;
+
+	p->epoch = ++p->link->next_id;
+	p->status = 1;
+	make_streams(p);
+}
+
+int fake_peer_reattach(struct fake_peer *peer)
+{
+	struct peer_call c = { .peer = peer };
+
+	if (!peer->inst->caps.streams)
+		return -ENOTSUP;
+	fake_call(peer->inst, do_reattach, &c);
+	return 0;
+}
+
+static void do_close(void *ctx)
+{
+	struct fake_peer *p = ctx;
+	struct msg m = { .type = MSG_CLOSE, .id = p->id };
+
+	if (!p->open)
+		return;
+	link_send(p->link, &m, -1);
+	peer_drop(p);
+}
+
+void fake_peer_close(struct fake_peer *peer)
+{
+	if (peer)
+		fake_call(peer->inst, do_close, peer);
+}
+
+/* Both objects of a closing instance's peers go.  A passive one may still be served: it is fenced
+ * first. */
+void peers_close(struct fake_inst *inst, uint64_t bound_ns)
+{
+	struct fake_peer *p;
+
+	while ((p = inst->st->peers)) {
+		if (p->passive && p->fenced_epoch < p->epoch && fake_has(inst->plugin, fence)) {
+			struct peer_call c = { .peer = p };
+
+			p->gone = false;
+			fake_call(inst, do_fence, &c);
+			p->remote_fenced_epoch = p->epoch;
+			if (fake_run_on(inst, is_fenced, p, bound_ns) < 0)
+				fake_breach(inst->world, "fence at the target ends: %s did not", inst->name);
+		}
+		fake_peer_close(p);
+	}
+}
+
+struct find_other {
+	struct fake_link *link;
+	uint32_t id;
+	struct fake_peer *found;
+};
+
+static void do_find(void *ctx)
+{
+	struct find_other *c = ctx;
+
+	c->found = peer_find(c->link, c->id);
+}
+
+struct fake_peer *fake_peer_other(struct fake_peer *peer)
+{
+	struct find_other c = { .link = peer->link->other, .id = peer->id };
+
+	if (c.link)
+		fake_call(c.link->inst, do_find, &c);
+	return c.found;
+}
+
+struct fake_remote *fake_remote_find(struct fake_peer *peer, const void *base)
+{
+	struct fake_remote *r = peer->remotes;
+
+	while (r && r->base != (uintptr_t)base)
+		r = r->next;
+	return r;
+}
