@@ -27,5 +27,7 @@ int mc_helpers_call(struct mc_helpers *helpers, int (*f)(void *arg), void *arg);
 bool mc_on_helper(void);
 /* Finish what is queued, end the threads. */
 void mc_helpers_free(struct mc_helpers *helpers);
+/* Span after which an idle thread ends; tests shorten it. */
+extern uint64_t mc_helpers_idle_ns;
 
 #endif
