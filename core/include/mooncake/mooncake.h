@@ -111,6 +111,26 @@ MC_EXPORT uint64_t mc_engine_generation(const struct mc_engine *engine);
 /* The matrix in use, as JSON text; lives as long as the engine.  [any]  since 0.1 */
 MC_EXPORT const char *mc_engine_matrix(const struct mc_engine *engine);
 
+/* ---- devices --------------------------------------------------------------------------------- */
+
+/* A device that a transport finds on this host; strings borrowed during the call, never NULL. */
+struct mc_device {
+	size_t size;
+	const char *name;    /* "eth0" */
+	const char *address; /* what a person would call it by; may be empty */
+	const char *remedy;  /* not active: the sentence that says what to do */
+	uint64_t speed;      /* bytes per second; 0: unknown */
+	int32_t numa_node;   /* -1: unknown */
+	bool active;
+};
+/* Call each for every device that the transport named (as in "tcp:eth0": the part before the
+ * colon) finds, until it returns non-zero; that value is returned.  Opens none.  [any]
+ *   returns   0; -ENOENT: no such transport (err names those that exist); what loading it gave
+ *   since 0.1 */
+MC_EXPORT int mc_transport_devices(const struct mc_config *config, const char *transport,
+				   int (*each)(void *ctx, const struct mc_device *device),
+				   void *ctx, struct mc_error *err);
+
 /* ---- memory --------------------------------------------------------------------------------- */
 
 /* Allocate and register memory at a location ("cpu:0", "cxl:0", "*").  [any]

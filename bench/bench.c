@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * transfer_engine_bench, also installed as transfer_engine_test: starts a target,
+ * or an initiator that reads or writes a target's memory and says how fast.
+ */
+#include "bench.h"
+
+#include <stdio.h>
+
+static int run(const struct bench_options *opts, struct mc_config *config)
+{
+	struct mc_error err = {0};
+
+	if (opts->help) {
+		bench_help(stdout);
+		return BENCH_EXIT_OK;
+	}
+	if (opts->helpfull) {
+		bench_help_full(stdout, config);
+		return BENCH_EXIT_OK;
+	}
+	if (opts->version) {
+		printf("transfer_engine_bench %s\n", mc_version());
+		return BENCH_EXIT_OK;
+	}
+	if (bench_configure(opts, config, &err) < 0) {
+		fprintf(stderr, "%s\n", err.text);
+		return BENCH_EXIT_USAGE;
+	}
+	if (bench_stop_init(&err) < 0) {
+		fprintf(stderr, "%s\n", err.text);
+		return BENCH_EXIT_FAILED;
+	}
+	return opts->mode == BENCH_TARGET ? bench_target(opts, config)
+					  : bench_initiator(opts, config);
+}
+
+int main(int argc, char **argv)
+{
+	struct mc_error err = {0};
+	struct bench_options opts;
+	struct mc_config *config;
+	int code;
+
+	bench_options_init(&opts);
+	if (mc_config_new(&config, &err) < 0) {
+		fprintf(stderr, "%s\n", err.text);
+		return BENCH_EXIT_FAILED;
+	}
+	if (bench_options_parse(&opts, argc, argv, config, &err) < 0 ||
+	    bench_options_check(&opts, &err) < 0) {
+		fprintf(stderr, "%s\n", err.text);
+		code = BENCH_EXIT_USAGE;
+	} else {
+		code = run(&opts, config);
+	}
+	mc_config_free(config);
+	return code;
+}

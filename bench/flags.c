@@ -1,0 +1,576 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The bench's flags: one table, gflags' spelling.  --flag=value, --flag value,
+ * --bool, --nobool; dashes and underscores are the same; one leading dash will
+ * do.  What the table lacks is looked up among the config keys; what neither
+ * knows is refused with the closest known one.
+ */
+#include "flags.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include <core/util/check.h>
+
+enum flag_type { FLAG_BOOL, FLAG_COUNT, FLAG_SIZE, FLAG_INT, FLAG_SECONDS, FLAG_STRING, FLAG_WORD };
+
+struct flag {
+	const char *name;
+	enum flag_type type;
+	size_t offset; /* of the field in struct bench_options */
+	double min, max;
+	const char *const *words;
+	const char *doc;
+};
+
+#define GIB 1073741824.0
+#define FIELD(f) offsetof(struct bench_options, f)
+
+static const char *const mode_words[] = {"initiator", "target", NULL};
+static const char *const operation_words[] = {"read", "write", NULL};
+
+static const struct flag flags[] = {
+	{"mode", FLAG_WORD, FIELD(mode), 0, 0, mode_words, "initiator or target"},
+	{"segment_id", FLAG_STRING, FIELD(segment_id), 0, 0, NULL,
+	 "the target's segment; default: the only other one"},
+	{"operation", FLAG_WORD, FIELD(operation), 0, 0, operation_words, "read or write"},
+	{"block_size", FLAG_SIZE, FIELD(block_size), 1, 16 * GIB, NULL, "bytes per request"},
+	{"batch_size", FLAG_COUNT, FIELD(batch_size), 1, 1048576, NULL, "requests per batch"},
+	{"threads", FLAG_COUNT, FIELD(threads), 1, 1024, NULL, "submitting threads"},
+	{"duration", FLAG_SECONDS, FIELD(duration), 0, 31536000, NULL,
+	 "seconds; initiator 0: one batch per thread; target 0 (its default): for ever"},
+	{"buffer_size", FLAG_SIZE, FIELD(buffer_size), 4096, 65536 * GIB, NULL,
+	 "bytes of each buffer of the target, one per NUMA node"},
+	{"stride", FLAG_SIZE, FIELD(stride), 0, 32 * GIB, NULL,
+	 "bytes from entry to entry; default: the block size (adjacent)"},
+	{"hot", FLAG_BOOL, FIELD(hot), 0, 0, NULL, "all requests of a thread use one block"},
+	{"prepared", FLAG_BOOL, FIELD(prepared), 0, 0, NULL, "submit a prepared list"},
+	{"check", FLAG_BOOL, FIELD(check), 0, 0, NULL, "verify seeded patterns at both ends"},
+	{"init_mem", FLAG_BOOL, FIELD(init_mem), 0, 0, NULL, "fill the memory before the run"},
+	{"json", FLAG_BOOL, FIELD(json), 0, 0, NULL, "one JSON object on stdout"},
+	{"protocol", FLAG_STRING, FIELD(protocol), 0, 0, NULL, "use this transport only"},
+	{"device_name", FLAG_STRING, FIELD(device_name), 0, 0, NULL,
+	 "comma-separated devices to use"},
+	{"auto_discovery", FLAG_BOOL, FIELD(auto_discovery), 0, 0, NULL,
+	 "let the engine find devices, as it does without a matrix"},
+	{"use_vram", FLAG_BOOL, FIELD(use_vram), 0, 0, NULL, "memory of a GPU instead of the host"},
+	{"gpu_id", FLAG_INT, FIELD(gpu_id), 0, 1023, NULL, "which GPU"},
+	{"report_unit", FLAG_STRING, FIELD(report_unit), 0, 0, NULL,
+	 "GB, GiB, Gb, MB, MiB, Mb, KB, KiB or Kb"},
+	{"report_precision", FLAG_COUNT, FIELD(report_precision), 0, 9, NULL, "decimals"},
+	{"ready_fd", FLAG_INT, FIELD(ready_fd), 0, 1048576, NULL,
+	 "target: write 'NAME PORT' there when ready"},
+	{"ready_file", FLAG_STRING, FIELD(ready_file), 0, 0, NULL,
+	 "target: create this file with 'NAME PORT' when ready"},
+	{"config", FLAG_STRING, FIELD(config), 0, 0, NULL, "config file"},
+	{"help", FLAG_BOOL, FIELD(help), 0, 0, NULL, "one screen of help"},
+	{"helpfull", FLAG_BOOL, FIELD(helpfull), 0, 0, NULL, "every flag and config key"},
+	{"version", FLAG_BOOL, FIELD(version), 0, 0, NULL, "print the version"},
+};
+
+static_assert(MC_ARRAY_SIZE(flags) <= 64, "one bit per flag in bench_options.set");
+
+void bench_options_init(struct bench_options *opts)
+{
+	*opts = (struct bench_options){
+		.mode = BENCH_INITIATOR,
+		.operation = MC_OP_READ,
+		.segment_id = "",
+		.protocol = "",
+		.device_name = "",
+		.block_size = 65536,
+		.batch_size = 128,
+		.threads = 12,
+		.buffer_size = UINT64_C(1) << 30,
+		.duration = 10,
+		.init_mem = true,
+		.report_unit = "GB",
+		.report_precision = 2,
+		.ready_fd = -1,
+		.ready_file = "",
+		.config = "",
+	};
+}
+
+/* ---- values ---------------------------------------------------------------------------------- */
+
+static int range_error(const struct flag *flag, const char *text, struct mc_error *err)
+{
+	return mc_fail(err, -EINVAL, "flag --%s: '%s' is not a number from %.0f to %.0f",
+		       flag->name, text, flag->min, flag->max);
+}
+
+/* Bytes per unit of a size's suffix: K, M, G, T with an optional iB; KB, MB, ... are decimal. */
+static uint64_t suffix_factor(const char *s)
+{
+	static const char letters[] = "KMGT";
+	const char *at = *s ? strchr(letters, toupper((unsigned char)*s)) : NULL;
+	uint64_t factor = 1;
+	bool decimal = at && strcmp(s + 1, "B") == 0;
+
+	if (!*s || strcmp(s, "B") == 0)
+		return 1;
+	if (!at || !(decimal || !s[1] || strcmp(s + 1, "iB") == 0))
+		return 0;
+	for (const char *l = letters; l <= at; l++)
+		factor *= decimal ? 1000 : 1024;
+	return factor;
+}
+
+static int parse_integer(const struct flag *flag, const char *text, int64_t *ret,
+			 struct mc_error *err)
+{
+	char *end;
+	int64_t value, factor = 1;
+
+	errno = 0;
+	value = strtoll(text, &end, 0);
+	if (end == text || errno)
+		return range_error(flag, text, err);
+	if (flag->type == FLAG_SIZE)
+		factor = (int64_t)suffix_factor(end);
+	else if (*end)
+		factor = 0;
+	if (!factor || __builtin_mul_overflow(value, factor, &value) || (double)value < flag->min ||
+	    (double)value > flag->max)
+		return range_error(flag, text, err);
+	*ret = value;
+	return 0;
+}
+
+static int parse_seconds(const struct flag *flag, const char *text, double *ret,
+			 struct mc_error *err)
+{
+	char *end;
+	double value = strtod(text, &end);
+
+	if (end != text && strcmp(end, "s") == 0)
+		end++;
+	if (end == text || *end || !isfinite(value) || value < flag->min || value > flag->max)
+		return range_error(flag, text, err);
+	*ret = value;
+	return 0;
+}
+
+static int parse_bool(const char *name, const char *text, bool *ret, struct mc_error *err)
+{
+	static const char *const words[] = {"false", "true", "0", "1", "no", "yes",
+					    "off",   "on",   "f", "t", "n",  "y"};
+
+	for (size_t i = 0; i < MC_ARRAY_SIZE(words); i++) {
+		if (strcasecmp(text, words[i]) == 0) {
+			*ret = i % 2;
+			return 0;
+		}
+	}
+	return mc_fail(err, -EINVAL, "flag --%s: '%s' is neither true nor false", name, text);
+}
+
+static int parse_word(const struct flag *flag, const char *text, int *ret, struct mc_error *err)
+{
+	char list[128];
+	size_t used = 0;
+
+	list[0] = '\0';
+	for (int i = 0; flag->words[i]; i++) {
+		if (strcmp(flag->words[i], text) == 0) {
+			*ret = i;
+			return 0;
+		}
+		used += (size_t)snprintf(list + used, sizeof list - used, "%s'%s'", i ? " or " : "",
+					 flag->words[i]);
+	}
+	return mc_fail(err, -EINVAL, "flag --%s: '%s' is not %s", flag->name, text, list);
+}
+
+static int flag_apply(struct bench_options *opts, const struct flag *flag, const char *text,
+		      struct mc_error *err)
+{
+	void *field = (char *)opts + flag->offset;
+	int64_t number = 0;
+	int r = 0;
+
+	switch (flag->type) {
+	case FLAG_BOOL:
+		r = parse_bool(flag->name, text, field, err);
+		break;
+	case FLAG_COUNT:
+	case FLAG_SIZE:
+	case FLAG_INT: /* int64_t and uint64_t fields; max is far below either's limit */
+		r = parse_integer(flag, text, &number, err);
+		if (r == 0)
+			memcpy(field, &number, sizeof number);
+		break;
+	case FLAG_SECONDS:
+		r = parse_seconds(flag, text, field, err);
+		break;
+	case FLAG_STRING:
+		*(const char **)field = text;
+		break;
+	case FLAG_WORD:
+		r = parse_word(flag, text, field, err);
+		break;
+	}
+	if (r == 0)
+		opts->set |= UINT64_C(1) << (flag - flags);
+	return r;
+}
+
+/* ---- names ------------------------------------------------------------------------------------
+ */
+
+#define NAME_MAX_LEN 127
+
+static const struct flag *flag_find(const char *name)
+{
+	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++) {
+		if (strcmp(flags[i].name, name) == 0)
+			return &flags[i];
+	}
+	return NULL;
+}
+
+/* Levenshtein's distance; names longer than NAME_MAX_LEN never come here. */
+static size_t distance(const char *a, const char *b)
+{
+	size_t row[NAME_MAX_LEN + 1], nb = MC_MIN(strlen(b), (size_t)NAME_MAX_LEN);
+
+	for (size_t j = 0; j <= nb; j++)
+		row[j] = j;
+	for (size_t i = 0; a[i]; i++) {
+		size_t diagonal = row[0];
+
+		row[0] = i + 1;
+		for (size_t j = 0; j < nb; j++) {
+			size_t best = diagonal + (a[i] != b[j]);
+
+			diagonal = row[j + 1];
+			best = MC_MIN(best, diagonal + 1);
+			row[j + 1] = MC_MIN(best, row[j] + 1);
+		}
+	}
+	return row[nb];
+}
+
+/* A search among the config keys: the exact one, and the closest. */
+struct key_search {
+	const char *name;
+	bool found, is_bool;
+	size_t best;
+	char closest[NAME_MAX_LEN + 1];
+};
+
+static void search_offer(struct key_search *s, const char *known)
+{
+	size_t d = distance(s->name, known);
+
+	if (d < s->best) {
+		s->best = d;
+		snprintf(s->closest, sizeof s->closest, "%s", known);
+	}
+}
+
+static int search_key(void *ctx, const struct mc_config_key *key)
+{
+	struct key_search *s = ctx;
+
+	if (strcmp(key->key, s->name) == 0) {
+		s->found = true;
+		s->is_bool = key->type && strcmp(key->type, "bool") == 0;
+		return 1;
+	}
+	search_offer(s, key->key);
+	return 0;
+}
+
+static int unknown_flag(struct key_search *s, struct mc_error *err)
+{
+	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++)
+		search_offer(s, flags[i].name);
+	if (s->best <= MC_MAX((size_t)2, strlen(s->name) / 3))
+		return mc_fail(err, -EINVAL, "flag --%s is not known (did you mean --%s?)", s->name,
+			       s->closest);
+	return mc_fail(err, -EINVAL, "flag --%s is not known; --helpfull lists them all", s->name);
+}
+
+/* ---- the command line --------------------------------------------------------------------------
+ */
+
+/* One argument taken apart. */
+struct arg {
+	char name[NAME_MAX_LEN + 1]; /* dashes made underscores */
+	const char *value; /* after '='; NULL: none */
+	const char *next; /* the following argument; NULL: none */
+};
+
+static int arg_split(const char *text, const char *next, struct arg *arg, struct mc_error *err)
+{
+	const char *name = text + (text[0] == '-') + (text[0] == '-' && text[1] == '-');
+	size_t len = strcspn(name, "=");
+
+	if (name == text || !len || len > NAME_MAX_LEN)
+		return mc_fail(err, -EINVAL,
+			       "argument '%s': not a flag; flags look like --mode=target", text);
+	for (size_t i = 0; i < len; i++)
+		arg->name[i] = name[i] == '-' ? '_' : name[i];
+	arg->name[len] = '\0';
+	arg->value = name[len] == '=' ? name + len + 1 : NULL;
+	arg->next = next;
+	return 0;
+}
+
+/* The value of a flag that needs one; sets *used when it is the next argument. */
+static const char *arg_value(const struct arg *arg, bool *used, struct mc_error *err)
+{
+	if (arg->value)
+		return arg->value;
+	if (!arg->next) {
+		mc_fail(err, -EINVAL, "flag --%s: the value is missing", arg->name);
+		return NULL;
+	}
+	*used = true;
+	return arg->next;
+}
+
+/* --set KEY=VALUE */
+static int apply_set(struct mc_config *config, const char *text, struct mc_error *err)
+{
+	const char *eq = strchr(text, '=');
+	char key[NAME_MAX_LEN + 1];
+
+	if (!eq || eq == text || eq - text > NAME_MAX_LEN)
+		return mc_fail(err, -EINVAL, "flag --set: '%s' is not KEY=VALUE", text);
+	snprintf(key, sizeof key, "%.*s", (int)(eq - text), text);
+	return mc_config_set(config, key, eq + 1, err);
+}
+
+static int apply_config_key(struct mc_config *config, const struct arg *arg, bool *used,
+			    struct mc_error *err)
+{
+	struct key_search s = {.name = arg->name, .best = SIZE_MAX};
+	const char *value;
+
+	mc_config_each(config, search_key, &s);
+	if (!s.found && strncmp(arg->name, "no", 2) == 0) {
+		struct key_search no = {.name = arg->name + 2, .best = SIZE_MAX};
+
+		mc_config_each(config, search_key, &no);
+		if (no.found && no.is_bool && !arg->value)
+			return mc_config_set(config, no.name, "false", err);
+	}
+	/* Keys of plugins have dots; the config knows better than we what exists. */
+	if (!s.found && !strchr(arg->name, '.'))
+		return unknown_flag(&s, err);
+	if (s.is_bool && !arg->value)
+		return mc_config_set(config, arg->name, "true", err);
+	value = arg_value(arg, used, err);
+	return value ? mc_config_set(config, arg->name, value, err) : -EINVAL;
+}
+
+static int apply_arg(struct bench_options *opts, struct mc_config *config, const struct arg *arg,
+		     bool *used, struct mc_error *err)
+{
+	const struct flag *flag = flag_find(strcmp(arg->name, "h") ? arg->name : "help");
+	const char *value;
+
+	if (!flag && strncmp(arg->name, "no", 2) == 0 && !arg->value) {
+		const struct flag *no = flag_find(arg->name + 2);
+
+		if (no && no->type == FLAG_BOOL)
+			return flag_apply(opts, no, "false", err);
+	}
+	if (flag && flag->type == FLAG_BOOL)
+		return flag_apply(opts, flag, arg->value ? arg->value : "true", err);
+	if (!flag && strcmp(arg->name, "set"))
+		return apply_config_key(config, arg, used, err);
+	value = arg_value(arg, used, err);
+	if (!value)
+		return -EINVAL;
+	return flag ? flag_apply(opts, flag, value, err) : apply_set(config, value, err);
+}
+
+/* Load the file of every --config, wherever it stands. */
+static int load_files(int argc, char **argv, struct mc_config *config, struct mc_error *err)
+{
+	for (int i = 1; i < argc; i++) {
+		const char *name = argv[i] + strspn(argv[i], "-");
+		const char *path = NULL;
+
+		if (argv[i][0] != '-' || strncmp(name, "config", 6) != 0)
+			continue;
+		if (name[6] == '=')
+			path = name + 7;
+		else if (!name[6] && i + 1 < argc)
+			path = argv[++i];
+		if (path) {
+			int r = mc_config_load(config, path, err);
+
+			if (r < 0)
+				return r;
+		}
+	}
+	return 0;
+}
+
+int bench_options_parse(struct bench_options *opts, int argc, char **argv, struct mc_config *config,
+			struct mc_error *err)
+{
+	int r = load_files(argc, argv, config, err);
+
+	if (r == 0)
+		r = mc_config_env(config, err);
+	for (int i = 1; r == 0 && i < argc; i++) {
+		struct arg arg;
+		bool used = false;
+
+		r = arg_split(argv[i], i + 1 < argc ? argv[i + 1] : NULL, &arg, err);
+		if (r == 0)
+			r = apply_arg(opts, config, &arg, &used, err);
+		i += used;
+	}
+	return r;
+}
+
+bool bench_option_given(const struct bench_options *opts, const char *name)
+{
+	const struct flag *flag = flag_find(name);
+
+	return flag && (opts->set >> (flag - flags) & 1);
+}
+
+/* ---- what they mean together
+ * ---------------------------------------------------------------------- */
+
+uint64_t bench_entry_offset(const struct bench_options *opts, uint64_t thread, uint64_t i)
+{
+	return opts->stride * (opts->hot ? thread : i * opts->threads + thread);
+}
+
+uint64_t bench_footprint(const struct bench_options *opts)
+{
+	return bench_entry_offset(opts, opts->threads - 1, opts->batch_size - 1) + opts->block_size;
+}
+
+double bench_unit(const char *unit)
+{
+	static const struct {
+		const char *name;
+		double bytes;
+	} units[] = {
+		{"GB", 1e9}, {"GiB", 1073741824.0}, {"Gb", 1e9 / 8},
+		{"MB", 1e6}, {"MiB", 1048576.0},    {"Mb", 1e6 / 8},
+		{"KB", 1e3}, {"KiB", 1024.0},       {"Kb", 1e3 / 8},
+	};
+
+	for (size_t i = 0; i < MC_ARRAY_SIZE(units); i++) {
+		if (strcmp(units[i].name, unit) == 0)
+			return units[i].bytes;
+	}
+	return 0;
+}
+
+int bench_options_check(struct bench_options *opts, struct mc_error *err)
+{
+	if (!bench_unit(opts->report_unit))
+		return mc_fail(
+			err, -EINVAL,
+			"flag --report_unit: '%s' is not GB, GiB, Gb, MB, MiB, Mb, KB, KiB or Kb",
+			opts->report_unit);
+	if (opts->stride && opts->stride < opts->block_size)
+		return mc_fail(err, -EINVAL,
+			       "flag --stride: %" PRIu64 " is below the block size %" PRIu64
+			       "; entries would overlap",
+			       opts->stride, opts->block_size);
+	if (!opts->stride)
+		opts->stride = opts->block_size;
+	if (opts->check && strcmp(opts->protocol, "null") == 0)
+		return mc_fail(
+			err, -EINVAL,
+			"flag --check: the null transport moves nothing, so there is nothing to "
+			"check; leave it out, or use another --protocol");
+	/* 2^20 entries of 2^35 bytes for 2^10 threads still fit 2^65; keep below 2^46. */
+	if ((double)opts->stride * (double)opts->batch_size * (double)opts->threads > 65536 * GIB)
+		return mc_fail(
+			err, -EINVAL,
+			"flags --block_size (or --stride), --batch_size, --threads: together they "
+			"span more than 64 TiB; lower one");
+	if (opts->mode == BENCH_TARGET && !bench_option_given(opts, "duration"))
+		opts->duration = 0;
+	return 0;
+}
+
+/* ---- showing them
+ * ---------------------------------------------------------------------------------- */
+
+static void flag_text(const struct bench_options *opts, const struct flag *flag, char *buf,
+		      size_t cap)
+{
+	const void *field = (const char *)opts + flag->offset;
+	int64_t number;
+
+	switch (flag->type) {
+	case FLAG_BOOL:
+		snprintf(buf, cap, "%s", *(const bool *)field ? "true" : "false");
+		break;
+	case FLAG_COUNT:
+	case FLAG_SIZE:
+	case FLAG_INT:
+		memcpy(&number, field, sizeof number);
+		snprintf(buf, cap, "%" PRId64, number);
+		break;
+	case FLAG_SECONDS:
+		snprintf(buf, cap, "%g", *(const double *)field);
+		break;
+	case FLAG_STRING:
+		snprintf(buf, cap, "%s", *(const char *const *)field);
+		break;
+	case FLAG_WORD:
+		snprintf(buf, cap, "%s", flag->words[*(const int *)field]);
+		break;
+	}
+}
+
+void bench_options_each(const struct bench_options *opts,
+			void (*each)(void *ctx, const char *name, const char *value, bool quote),
+			void *ctx)
+{
+	char text[4096];
+
+	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++) {
+		flag_text(opts, &flags[i], text, sizeof text);
+		each(ctx, flags[i].name, text,
+		     flags[i].type == FLAG_STRING || flags[i].type == FLAG_WORD);
+	}
+}
+
+static int help_key(void *ctx, const struct mc_config_key *key)
+{
+	fprintf(ctx, "  --%s  %s, default '%s'%s%s\n      %s\n", key->key,
+		key->type ? key->type : "", key->def ? key->def : "", key->env ? ", env " : "",
+		key->env ? key->env : "", key->doc ? key->doc : "");
+	return 0;
+}
+
+void bench_help_full(FILE *f, const struct mc_config *config)
+{
+	struct bench_options defaults;
+	char text[64];
+
+	bench_options_init(&defaults);
+	fputs("Flags of the bench:\n", f);
+	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++) {
+		flag_text(&defaults, &flags[i], text, sizeof text);
+		fprintf(f, "  --%s  default '%s'", flags[i].name, text);
+		if (flags[i].max > 0)
+			fprintf(f, ", %.0f to %.0f", flags[i].min, flags[i].max);
+		fprintf(f, "\n      %s\n", flags[i].doc);
+	}
+	fputs("  --set KEY=VALUE\n      any config key\nConfig keys:\n", f);
+	mc_config_each(config, help_key, f);
+}

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The initiator: find the target, prepare memory on both sides, run the load,
+ * have both ends verify, report.
+ */
+#include "bench.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "pattern.h"
+
+/* ---- the target's segment ----------------------------------------------------------------------
+ */
+
+struct others {
+	const char *self;
+	size_t nr;
+	char name[MC_SEGMENT_NAME_MAX + 1]; /* of the first */
+	char list[512];
+};
+
+static int others_add(void *ctx, const char *name)
+{
+	struct others *o = ctx;
+	size_t used = strlen(o->list);
+
+	if (strcmp(name, o->self) == 0)
+		return 0;
+	if (o->nr++ == 0)
+		snprintf(o->name, sizeof o->name, "%s", name);
+	snprintf(o->list + used, sizeof o->list - used, "%s'%s'", used ? ", " : "", name);
+	return 0;
+}
+
+/* Without --segment_id: the only other segment. */
+static int find_segment(struct mc_engine *engine, struct others *o, struct mc_error *err)
+{
+	int r;
+
+	o->self = mc_engine_name(engine);
+	r = mc_segment_list(engine, BENCH_CONNECT_NS, others_add, o, err);
+	if (r < 0)
+		return r;
+	if (o->nr == 0)
+		return mc_fail(
+			err, -ENOENT,
+			"no other segment is known at this metadata server; start a target with "
+			"the same --metadata_server, or name one by --segment_id");
+	if (o->nr > 1)
+		return mc_fail(err, -EINVAL,
+			       "several segments are there: %s; choose by --segment_id", o->list);
+	return 0;
+}
+
+static int open_segment(const struct bench_options *opts, struct mc_engine *engine,
+			struct mc_segment **ret_segment, struct mc_error *err)
+{
+	struct others o = {0};
+	const char *name = opts->segment_id;
+
+	if (!*name) {
+		int r = find_segment(engine, &o, err);
+
+		if (r < 0)
+			return r;
+		name = o.name;
+	}
+	return mc_segment_open(engine, name, BENCH_CONNECT_NS, ret_segment, err);
+}
+
+/* The offsets of the target's buffers; each must hold what the flags ask for. */
+static int find_buffers(const struct bench_options *opts, const struct mc_segment *segment,
+			uint64_t *offsets, size_t cap, size_t *ret_nr, struct mc_error *err)
+{
+	size_t nr = mc_segment_nr_buffers(segment);
+	uint64_t need = bench_footprint(opts);
+
+	if (nr == 0)
+		return mc_fail(err, -ENOENT, "segment '%s' has no buffers; is it a target?",
+			       mc_segment_name(segment));
+	nr = nr < cap ? nr : cap;
+	for (size_t i = 0; i < nr; i++) {
+		struct mc_buffer_info info = {.size = sizeof info};
+
+		mc_segment_buffer(segment, i, &info);
+		if (info.len < need)
+			return mc_fail(err, -EACCES,
+				       "segment '%s': buffer %zu holds %" PRIu64
+				       " bytes, the batches span %" PRIu64
+				       "; start the target with --buffer_size=%" PRIu64
+				       ", or lower --block_size, --batch_size or --threads",
+				       mc_segment_name(segment), i, info.len, need, need);
+		offsets[i] = info.offset;
+	}
+	*ret_nr = nr;
+	return 0;
+}
+
+/* ---- one run
+ * -------------------------------------------------------------------------------------- */
+
+struct initiator {
+	const struct bench_options *opts;
+	struct mc_engine *engine;
+	struct mc_segment *segment;
+	struct bench_memory local, scratch;
+	uint64_t remote[BENCH_MAX_BUFFERS];
+	size_t nr_remote;
+	struct bench_load *load;
+	struct bench_rail before[BENCH_MAX_RAILS];
+	struct bench_result result;
+	struct bench_report report;
+};
+
+/* Ask about the entries of every thread. */
+static int ask_all(struct initiator *in, enum bench_msg_type type, uint64_t *bytes,
+		   struct mc_error *err)
+{
+	for (uint64_t i = 0; i < in->opts->threads; i++) {
+		struct bench_msg msg = {.type = type};
+		bool wrote = bench_load_entries(in->load, i, &msg.entries);
+		int r;
+
+		if (bench_stopping())
+			return mc_fail(err, -ECANCELED, "interrupted");
+		if (type == BENCH_MSG_VERIFY && !wrote)
+			continue;
+		r = bench_ask(in->engine, in->segment, &msg, BENCH_ANSWER_NS, err);
+		if (r < 0)
+			return r;
+		if (msg.status == -EBADMSG)
+			return mc_fail(err, -EBADMSG,
+				       "check: the target '%s' finds its byte at offset 0x%" PRIx64
+				       " wrong",
+				       mc_segment_name(in->segment), msg.bad);
+		if (msg.status < 0)
+			return mc_fail(err, (int)msg.status,
+				       "target '%s' could not %s its memory: %s",
+				       mc_segment_name(in->segment),
+				       type == BENCH_MSG_FILL ? "fill" : "verify",
+				       strerror((int)-msg.status));
+		*bytes += msg.value;
+	}
+	return 0;
+}
+
+static int alloc_memory(struct initiator *in, struct mc_error *err)
+{
+	uint64_t len = bench_footprint(in->opts);
+	int r = bench_memory_alloc(&in->local, in->engine, in->opts, len, MC_ACCESS_LOCAL, err);
+
+	if (r == 0 && in->opts->check && in->opts->operation == MC_OP_WRITE)
+		r = bench_memory_alloc(&in->scratch, in->engine, in->opts, len, MC_ACCESS_LOCAL,
+				       err);
+	return r;
+}
+
+static int prepare(struct initiator *in, struct mc_error *err)
+{
+	struct bench_load_args args = {
+		.opts = in->opts,
+		.engine = in->engine,
+		.segment = in->segment,
+		.local = &in->local,
+		.scratch = &in->scratch,
+		.remote = in->remote,
+		.seed = bench_mix((uint64_t)getpid() ^ bench_now_ns()),
+	};
+	uint64_t filled = 0;
+	int r = find_buffers(in->opts, in->segment, in->remote, BENCH_MAX_BUFFERS, &in->nr_remote,
+			     err);
+
+	if (r == 0)
+		r = alloc_memory(in, err);
+	if (r < 0)
+		return r;
+	args.nr_remote = in->nr_remote;
+	r = bench_load_new(&args, &in->load, err);
+	if (r < 0)
+		return r;
+	if (!in->opts->check && !in->opts->init_mem)
+		return 0;
+	r = ask_all(in, BENCH_MSG_FILL, &filled, err);
+	/* A foreign target answers no questions; only --check needs the answers. */
+	if (r == -ETIMEDOUT && !in->opts->check) {
+		fprintf(stderr, "%s; going on without\n", err->text);
+		return 0;
+	}
+	return r;
+}
+
+/* CPU time of the target so far; false if it does not say. */
+static bool ask_cpu(struct initiator *in, uint64_t *ret_ns)
+{
+	struct bench_msg msg = {.type = BENCH_MSG_CPU};
+
+	if (bench_stopping() ||
+	    bench_ask(in->engine, in->segment, &msg, BENCH_CONNECT_NS, NULL) < 0)
+		return false;
+	*ret_ns = msg.value;
+	return true;
+}
+
+static int measure(struct initiator *in, struct mc_error *err)
+{
+	struct bench_report *rep = &in->report;
+	uint64_t cpu_before = 0, cpu_after = 0;
+	bool known;
+	size_t nr_before;
+	int r = bench_load_start(in->load, err);
+
+	if (r < 0)
+		return r;
+	known = ask_cpu(in, &cpu_before);
+	nr_before = bench_rails_read(in->engine, in->before, BENCH_MAX_RAILS);
+	bench_load_finish(in->load, &in->result);
+	rep->nr_rails = bench_rails_read(in->engine, rep->rails, BENCH_MAX_RAILS);
+	bench_rails_subtract(rep->rails, rep->nr_rails, in->before, nr_before);
+	known = known && in->result.status == 0 && ask_cpu(in, &cpu_after);
+	rep->remote_cpu_known = known;
+	rep->remote_cpu_ns = cpu_after - cpu_before;
+	if (in->result.status == 0 && in->opts->check) {
+		in->result.status =
+			ask_all(in, BENCH_MSG_VERIFY, &rep->remote_checked, &in->result.err);
+	}
+	return 0;
+}
+
+static void report(struct initiator *in)
+{
+	if (in->opts->json) {
+		bench_report_json(stdout, &in->report);
+		fflush(stdout);
+	} else {
+		bench_report_text(stdout, &in->report);
+	}
+	if (in->result.status < 0) {
+		fflush(stdout);
+		fprintf(stderr, "%s\n", in->result.err.text);
+	}
+	bench_report_line(in->opts->json ? stderr : stdout, &in->report);
+	fflush(stdout);
+}
+
+static void release(struct initiator *in)
+{
+	bench_load_free(in->load);
+	if (in->segment)
+		mc_segment_close(in->segment);
+	bench_memory_free(&in->scratch, in->engine);
+	bench_memory_free(&in->local, in->engine);
+	mc_engine_close(in->engine, BENCH_CLOSE_NS);
+	bench_stop_done();
+}
+
+int bench_initiator(const struct bench_options *opts, const struct mc_config *config)
+{
+	struct initiator *in = calloc(1, sizeof *in);
+	struct mc_error err = {0};
+	bool reported = false;
+	int r = in ? 0 : mc_fail(&err, -ENOMEM, "no memory");
+
+	if (r == 0)
+		r = mc_engine_open(config, BENCH_OPEN_NS, &in->engine, &err);
+	if (r == 0) {
+		in->opts = opts;
+		r = open_segment(opts, in->engine, &in->segment, &err);
+		if (r == 0)
+			r = prepare(in, &err);
+		if (r == 0) {
+			in->report = (struct bench_report){
+				.opts = opts,
+				.config = config,
+				.local_name = mc_engine_name(in->engine),
+				.segment = mc_segment_name(in->segment),
+				.matrix = mc_engine_matrix(in->engine),
+				.result = &in->result,
+			};
+			r = measure(in, &err);
+			reported = r == 0;
+		}
+		if (reported) {
+			r = in->result.status;
+			report(in);
+		}
+		release(in);
+	}
+	bench_stop_done();
+	if (r < 0 && !reported)
+		fprintf(stderr, "%s\n", err.text);
+	free(in);
+	return r < 0 ? BENCH_EXIT_FAILED : BENCH_EXIT_OK;
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Ending on SIGINT and SIGTERM.  The signals are blocked in every thread and one
+ * thread waits for them, so that no call of the library is interrupted and the
+ * record is taken back.  Should the process hang in a call that waits for others
+ * (a name held by somebody, a host that does not answer), that thread ends it.
+ */
+#include "bench.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+static atomic_bool stopping, done;
+static int stop_fd = -1;
+
+bool bench_stopping(void)
+{
+	return atomic_load_explicit(&stopping, memory_order_relaxed);
+}
+
+void bench_stop_done(void)
+{
+	atomic_store(&done, true);
+}
+
+int bench_stop_fd(void)
+{
+	return stop_fd;
+}
+
+static void *stop_thread(void *arg)
+{
+	static const char text[] =
+		"stopped before it was finished; the record ends with its lease\n";
+	const struct timespec grace = {.tv_sec = 0, .tv_nsec = 950 * 1000 * 1000};
+	const uint64_t one = 1;
+	sigset_t set;
+	int sig;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	if (sigwait(&set, &sig) != 0)
+		return NULL;
+	atomic_store(&stopping, true);
+	if (write(stop_fd, &one, sizeof one) < 0)
+		_exit(BENCH_EXIT_FAILED);
+	sigtimedwait(&set, NULL, &grace);
+	if (atomic_load(&done))
+		return NULL;
+	if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
+		_exit(BENCH_EXIT_FAILED);
+	_exit(BENCH_EXIT_FAILED);
+}
+
+int bench_stop_init(struct mc_error *err)
+{
+	pthread_t thread;
+	sigset_t set;
+	int r;
+
+	stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (stop_fd < 0)
+		return mc_fail(err, -errno, "no descriptor for the stop signal: %s",
+			       strerror(errno));
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	r = pthread_create(&thread, NULL, stop_thread, NULL);
+	if (r)
+		return mc_fail(err, -r, "no thread for signals: %s", strerror(r));
+	pthread_detach(thread);
+	return 0;
+}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The target: memory that others read and write, and answers to the initiator's
+ * questions.  It says once that it is ready, then sleeps until a signal or the
+ * end of its duration.
+ */
+#include "bench.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Write the line for scripts: to a temporary file first, so that it appears whole. */
+static int write_ready_file(const char *path, const char *line, struct mc_error *err)
+{
+	char temp[4096];
+	FILE *f;
+	int r = 0;
+
+	if ((size_t)snprintf(temp, sizeof temp, "%s.%ld", path, (long)getpid()) >= sizeof temp)
+		return mc_fail(err, -ENAMETOOLONG, "flag --ready_file: the path is too long");
+	f = fopen(temp, "we");
+	if (!f || fputs(line, f) < 0)
+		r = -errno;
+	if (f && fclose(f) != 0 && r == 0)
+		r = -errno;
+	if (r == 0 && rename(temp, path) < 0)
+		r = -errno;
+	if (r < 0) {
+		unlink(temp);
+		return mc_fail(err, r, "ready file '%s': %s", path, strerror(-r));
+	}
+	return 0;
+}
+
+static int announce(const struct bench_options *opts, const struct mc_engine *engine,
+		    struct mc_error *err)
+{
+	char line[MC_SEGMENT_NAME_MAX + 32];
+
+	printf("target '%s' is ready on port %u\n", mc_engine_name(engine),
+	       (unsigned)mc_engine_port(engine));
+	fflush(stdout);
+	snprintf(line, sizeof line, "%s %u\n", mc_engine_name(engine),
+		 (unsigned)mc_engine_port(engine));
+	if (opts->ready_fd >= 0) {
+		ssize_t n = write((int)opts->ready_fd, line, strlen(line));
+
+		if (n < 0)
+			return mc_fail(err, -errno, "ready descriptor %" PRId64 ": %s",
+				       opts->ready_fd, strerror(errno));
+		close((int)opts->ready_fd);
+	}
+	return *opts->ready_file ? write_ready_file(opts->ready_file, line, err) : 0;
+}
+
+static void answer(struct mc_engine *engine, const struct bench_memory *mem,
+		   const struct mc_notify *notify)
+{
+	struct mc_error err = {0};
+	struct bench_msg msg, reply;
+	uint8_t buf[BENCH_MSG_LEN];
+	struct mc_segment *segment;
+	int r;
+
+	if (bench_msg_decode(notify->data, notify->len, &msg) < 0 || msg.reply)
+		return;
+	bench_memory_serve(mem, &msg, bench_stopping, &reply);
+	bench_msg_encode(&reply, buf);
+	r = mc_segment_open(engine, notify->from, BENCH_CONNECT_NS, &segment, &err);
+	if (r == 0) {
+		r = mc_notify_send(segment, buf, sizeof buf, BENCH_CONNECT_NS, &err);
+		mc_segment_close(segment);
+	}
+	if (r < 0 && !bench_stopping())
+		fprintf(stderr, "no answer to '%s': %s\n", notify->from, err.text);
+}
+
+static void serve(const struct bench_options *opts, struct mc_engine *engine,
+		  const struct bench_memory *mem)
+{
+	struct pollfd pfds[2] = {{.fd = bench_stop_fd(), .events = POLLIN},
+				 {.fd = mc_notify_fd(engine), .events = POLLIN}};
+	struct mc_notify notify = {.size = sizeof notify};
+	uint64_t end =
+		opts->duration > 0 ? bench_now_ns() + (uint64_t)(opts->duration * 1e9) : MC_FOREVER;
+
+	while (!bench_stopping()) {
+		uint64_t now = bench_now_ns();
+		int timeout_ms = -1;
+
+		if (now >= end)
+			return;
+		if (end != MC_FOREVER)
+			timeout_ms = end - now > 3600 * MC_SEC ? 3600000
+							       : (int)((end - now) / MC_MSEC + 1);
+		poll(pfds, 2, timeout_ms);
+		while (!bench_stopping() && mc_notify_recv(engine, &notify, 0) == 0)
+			answer(engine, mem, &notify);
+	}
+}
+
+static int run(const struct bench_options *opts, struct mc_engine *engine, struct mc_error *err)
+{
+	struct bench_memory mem = {0};
+	uint64_t len = opts->buffer_size, need = bench_footprint(opts);
+	int r;
+
+	if (len < need) {
+		fprintf(stderr,
+			"buffer size %" PRIu64
+			" is too small for the batches that the flags describe; "
+			"using %" PRIu64 "\n",
+			len, need);
+		len = need;
+	}
+	r = bench_memory_alloc(&mem, engine, opts, len, MC_ACCESS_ALL, err);
+	if (r == 0)
+		r = announce(opts, engine, err);
+	if (r == 0)
+		serve(opts, engine, &mem);
+	if (!bench_stopping()) /* else closing the engine does it, within its bound */
+		bench_memory_free(&mem, engine);
+	return r;
+}
+
+int bench_target(const struct bench_options *opts, const struct mc_config *config)
+{
+	struct mc_engine *engine;
+	struct mc_error err = {0};
+	int r = mc_engine_open(config, BENCH_OPEN_NS, &engine, &err);
+
+	if (r == 0) {
+		r = run(opts, engine, &err);
+		if (mc_engine_close(engine, BENCH_CLOSE_NS) == -ETIMEDOUT)
+			fprintf(stderr,
+				"not everything was confirmed in time; the record ends with its "
+				"lease\n");
+	}
+	bench_stop_done();
+	if (r < 0) {
+		fprintf(stderr, "%s\n", err.text);
+		return BENCH_EXIT_FAILED;
+	}
+	return BENCH_EXIT_OK;
+}

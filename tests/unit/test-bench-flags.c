@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The bench's command line, over a config of three keys. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+
+/* ---- a config that notes what it is told ---------------------------------------------------- */
+
+static char told[1024];
+
+static void tell(const char *what, const char *a, const char *b)
+{
+	size_t used = strlen(told);
+
+	snprintf(told + used, sizeof told - used, "%s(%s,%s) ", what, a, b);
+}
+
+int mc_config_load(struct mc_config *config, const char *path, struct mc_error *err)
+{
+	tell("load", path, "");
+	return strcmp(path, "bad") ? 0 : mc_fail(err, -ENOENT, "config 'bad': no such file");
+}
+
+int mc_config_env(struct mc_config *config, struct mc_error *err)
+{
+	tell("env", "", "");
+	return 0;
+}
+
+int mc_config_set(struct mc_config *config, const char *key, const char *value,
+		  struct mc_error *err)
+{
+	tell("set", key, value);
+	return 0;
+}
+
+const char *mc_config_get(const struct mc_config *config, const char *key,
+			  enum mc_origin *ret_origin)
+{
+	*ret_origin = strstr(told, "set(nic_priority_matrix") ? MC_ORIGIN_FLAG : MC_ORIGIN_DEFAULT;
+	return "";
+}
+
+int mc_config_each(const struct mc_config *config,
+		   int (*each)(void *ctx, const struct mc_config_key *key), void *ctx)
+{
+	static const struct mc_config_key keys[] = {
+		{.size = sizeof *keys, .key = "metadata_server", .type = "string", .def = ""},
+		{.size = sizeof *keys, .key = "spill", .type = "bool", .def = "false"},
+		{.size = sizeof *keys, .key = "nic_priority_matrix", .type = "string", .def = ""},
+	};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < 3; i++)
+		r = each(ctx, &keys[i]);
+	return r;
+}
+
+int mc_transport_devices(const struct mc_config *config, const char *transport,
+			 int (*each)(void *ctx, const struct mc_device *device), void *ctx,
+			 struct mc_error *err)
+{
+	static const struct mc_device devices[] = {
+		{.size = sizeof *devices, .name = "lo", .address = "127.0.0.1", .active = true},
+		{.size = sizeof *devices, .name = "eth0", .address = "192.0.2.1", .active = true},
+		{.size = sizeof *devices, .name = "eth1", .address = "192.0.2.2", .active = false},
+	};
+	int r = 0;
+
+	if (strcmp(transport, "tcp") != 0)
+		return mc_fail(err, -ENOENT, "no transport '%s'", transport);
+	for (size_t i = 0; r == 0 && i < 3; i++)
+		r = each(ctx, &devices[i]);
+	return r;
+}
+
+/* ---- helpers ----------------------------------------------------------------------------------
+ */
+
+static struct bench_options opts;
+static struct mc_error err;
+
+/* Parse and check the arguments in one string, separated by spaces. */
+static int parse(const char *line)
+{
+	static char copy[1024];
+	char *argv[32] = {"bench"};
+	int argc = 1;
+
+	told[0] = '\0';
+	memset(&err, 0, sizeof err);
+	snprintf(copy, sizeof copy, "%s", line);
+	for (char *p = strtok(copy, " "); p && argc < 31; p = strtok(NULL, " "))
+		argv[argc++] = p;
+	bench_options_init(&opts);
+	int r = bench_options_parse(&opts, argc, argv, NULL, &err);
+
+	return r ? r : bench_options_check(&opts, &err);
+}
+
+#define assert_refused(line, sentence)                                           \
+	do {                                                                 \
+		assert_true(parse(line) < 0);                                \
+		if (!strstr(err.text, sentence))                                 \
+			fail_msg("'%s' does not hold '%s'", err.text, sentence); \
+	} while (0)
+
+/* ---- tests --------------------------------------------------------------------------------------
+ */
+
+static void test_defaults(void **state)
+{
+	assert_int_equal(parse(""), 0);
+	assert_int_equal(opts.mode, BENCH_INITIATOR);
+	assert_int_equal(opts.operation, MC_OP_READ);
+	assert_int_equal(opts.block_size, 65536);
+	assert_int_equal(opts.stride, 65536);
+	assert_int_equal(opts.batch_size, 128);
+	assert_int_equal(opts.threads, 12);
+	assert_true(opts.duration == 10);
+	assert_int_equal(parse("--mode=target"), 0);
+	assert_true(opts.duration == 0);
+	assert_int_equal(parse("--mode=target --duration=3"), 0);
+	assert_true(opts.duration == 3);
+}
+
+static void test_spellings(void **state)
+{
+	assert_int_equal(parse("--block_size=8 --batch-size 3 -threads=2 --operation write"), 0);
+	assert_int_equal(opts.block_size, 8);
+	assert_int_equal(opts.batch_size, 3);
+	assert_int_equal(opts.threads, 2);
+	assert_int_equal(opts.operation, MC_OP_WRITE);
+	assert_int_equal(parse("--check --noinit_mem --hot=true --json=0"), 0);
+	assert_true(opts.check && opts.hot && !opts.init_mem && !opts.json);
+	assert_int_equal(parse("--check --nocheck"), 0);
+	assert_false(opts.check);
+	assert_int_equal(parse("--segment-id=-x --duration=0.5s"), 0);
+	assert_string_equal(opts.segment_id, "-x");
+	assert_true(opts.duration == 0.5);
+	assert_int_equal(parse("-h"), 0);
+	assert_true(opts.help);
+}
+
+static void test_sizes(void **state)
+{
+	static const struct {
+		const char *text;
+		uint64_t value;
+	} cases[] = {{"1K", 1024},         {"1KiB", 1024},  {"2k", 2048},
+		     {"3KB", 3000},        {"1M", 1048576}, {"2MB", 2000000},
+		     {"1GiB", 1073741824}, {"7B", 7},       {"0x100", 256}};
+
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		char line[64];
+
+		snprintf(line, sizeof line, "--block_size=%s --batch_size=1", cases[i].text);
+		assert_int_equal(parse(line), 0);
+		assert_int_equal(opts.block_size, cases[i].value);
+	}
+	assert_refused("--block_size=1X", "not a number from 1 to");
+	assert_refused("--block_size=1Ki", "not a number from 1 to");
+	assert_refused("--batch_size=1K", "--batch_size: '1K' is not a number from 1 to 1048576");
+}
+
+static void test_ranges(void **state)
+{
+	assert_refused("--block_size=0", "--block_size: '0' is not a number from 1 to 17179869184");
+	assert_refused("--block_size=1099511627776", "from 1 to 17179869184");
+	assert_refused("--block_size=99999999999999999999", "from 1 to 17179869184");
+	assert_refused("--block_size=9007199254740993G", "from 1 to 17179869184");
+	assert_refused("--threads=-1", "--threads: '-1' is not a number from 1 to 1024");
+	assert_refused("--threads=", "--threads: '' is not");
+	assert_refused("--duration=-1", "from 0 to");
+	assert_refused("--duration=nan", "from 0 to");
+	assert_refused("--mode=both", "'both' is not 'initiator' or 'target'");
+	assert_refused("--check=maybe", "neither true nor false");
+	assert_refused("--report_unit=TB", "'TB' is not GB");
+	assert_refused("--block_size=16G --batch_size=1048576", "span more than 64 TiB");
+	assert_refused("--block_size=4096 --stride=64", "below the block size");
+}
+
+static void test_unknown(void **state)
+{
+	assert_refused("--blocksize=1", "did you mean --block_size?");
+	assert_refused("--metadata_sever=x", "did you mean --metadata_server?");
+	assert_refused("--zzzzzzzzzz", "--helpfull lists them all");
+	assert_refused("target", "not a flag");
+	assert_refused("--", "not a flag");
+	assert_refused("--=3", "not a flag");
+	assert_refused("--nothreads", "not known");
+	assert_refused("--segment_id", "the value is missing");
+}
+
+static void test_config_keys(void **state)
+{
+	assert_int_equal(parse("--metadata-server=file:///x --spill --set a.b=c=d --config f"), 0);
+	assert_string_equal(told, "load(f,) env(,) set(metadata_server,file:///x) "
+				  "set(spill,true) set(a.b,c=d) ");
+	assert_int_equal(parse("--nospill --metadata_server file:///y --transports.tcp.lanes=2"),
+			 0);
+	assert_string_equal(told, "env(,) set(spill,false) set(metadata_server,file:///y) "
+				  "set(transports.tcp.lanes,2) ");
+	assert_refused("--config=bad", "no such file");
+	assert_refused("--set novalue", "'novalue' is not KEY=VALUE");
+}
+
+static void test_check_needs_data(void **state)
+{
+	assert_refused("--protocol=null --check", "moves nothing");
+	assert_int_equal(parse("--protocol=null"), 0);
+	assert_int_equal(parse("--protocol=tcp --check"), 0);
+}
+
+/* Entries of all threads tile the footprint; hot ones share a block per thread. */
+static void test_entries(void **state)
+{
+	bool seen[12] = {false};
+
+	assert_int_equal(parse("--block_size=16 --batch_size=4 --threads=3"), 0);
+	assert_int_equal(bench_footprint(&opts), 16 * 12);
+	for (uint64_t t = 0; t < 3; t++) {
+		for (uint64_t i = 0; i < 4; i++) {
+			uint64_t at = bench_entry_offset(&opts, t, i);
+
+			assert_int_equal(at, 16 * (i * 3 + t));
+			assert_false(seen[at / 16]);
+			seen[at / 16] = true;
+		}
+	}
+	assert_int_equal(parse("--block_size=16 --batch_size=4 --threads=3 --hot"), 0);
+	assert_int_equal(bench_footprint(&opts), 48);
+	assert_int_equal(bench_entry_offset(&opts, 2, 3), 32);
+	assert_int_equal(parse("--block_size=16 --batch_size=4 --threads=1 --stride=100"), 0);
+	assert_int_equal(bench_footprint(&opts), 316);
+}
+
+static void test_matrix(void **state)
+{
+	char text[256];
+
+	assert_int_equal(bench_matrix_text("tcp", "eth0,,rdma:m0", text, sizeof text, &err), 0);
+	assert_string_equal(text, "{\"*\": [[\"tcp:eth0\", \"rdma:m0\"]]}");
+	assert_int_equal(bench_matrix_text("", "eth0", text, sizeof text, &err), 0);
+	assert_string_equal(text, "{\"*\": [[\"eth0\"]]}");
+	assert_int_equal(bench_matrix_text("", ",", text, sizeof text, &err), -EINVAL);
+	assert_int_equal(bench_matrix_text("", "a\"b", text, sizeof text, &err), -EINVAL);
+	for (size_t cap = 12; cap < 32; cap++)
+		assert_int_equal(bench_matrix_text("tcp", "eth0,eth1,eth2", text, cap, &err),
+				 -EINVAL);
+}
+
+static void test_protocol(void **state)
+{
+	assert_int_equal(parse("--protocol=tcp"), 0);
+	assert_int_equal(bench_configure(&opts, NULL, &err), 0);
+	assert_non_null(strstr(told, "set(nic_priority_matrix,{\"*\": [[\"tcp:eth0\"]]})"));
+	assert_int_equal(parse("--protocol=tcp --device_name=lo"), 0);
+	assert_int_equal(bench_configure(&opts, NULL, &err), 0);
+	assert_non_null(strstr(told, "set(nic_priority_matrix,{\"*\": [[\"tcp:lo\"]]})"));
+	assert_int_equal(parse("--protocol=tpc"), 0);
+	assert_int_equal(bench_configure(&opts, NULL, &err), -ENOENT);
+	assert_int_equal(parse("--protocol=tcp --nic_priority_matrix=x"), 0);
+	assert_int_equal(bench_configure(&opts, NULL, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "leave one out"));
+}
+
+/* One screen of 80 columns and 24 lines, with an example. */
+static void test_help_fits(void **state)
+{
+	char *text = NULL;
+	size_t len = 0, lines = 0;
+	FILE *f = open_memstream(&text, &len);
+
+	assert_non_null(f);
+	bench_help(f);
+	fclose(f);
+	for (char *p = text; *p; lines++) {
+		char *end = strchr(p, '\n');
+
+		assert_non_null(end);
+		assert_true(end - p <= 80);
+		p = end + 1;
+	}
+	assert_true(lines <= 23); /* the shell's prompt needs one */
+	assert_non_null(strstr(text, "transfer_engine_bench --mode=target"));
+	free(text);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_spellings),
+		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_ranges),
+		cmocka_unit_test(test_unknown),
+		cmocka_unit_test(test_config_keys),
+		cmocka_unit_test(test_check_needs_data),
+		cmocka_unit_test(test_entries),
+		cmocka_unit_test(test_matrix),
+		cmocka_unit_test(test_protocol),
+		cmocka_unit_test(test_help_fits),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
