@@ -39,6 +39,9 @@ struct mc_settings {
 const struct mc_settings *mc_config_settings(const struct mc_config *config);
 /* Origin of a core key or of "transports.tcp.lanes"; MC_ORIGIN_DEFAULT if unknown. */
 enum mc_origin mc_config_origin(const struct mc_config *config, const char *key);
+/* The manifests that the config was made with; borrowed, ref it to keep it. */
+struct mc_registry;
+struct mc_registry *mc_config_registry(const struct mc_config *config);
 /* A deep copy, so that an engine may keep it. */
 int mc_config_clone(const struct mc_config *config, struct mc_config **ret_config);
 

@@ -27,7 +27,7 @@ struct mc_json {
 };
 
 /* Parse len bytes; `what` (a file name, 'matrix') begins error sentences: "what:line:column: ...".
- * Depth is at most 64, size at most 16 MiB. */
+ * Depth is at most 64, size at most 16 MiB, values at most 1,048,576. */
 int mc_json_parse(const char *what, const char *text, size_t len, struct mc_json **ret_json,
 		  struct mc_error *err);
 void mc_json_free(struct mc_json *json);
@@ -38,7 +38,14 @@ int64_t mc_json_int(const struct mc_json *object, const char *key, int64_t def);
 /* Unsigned 64-bit ids travel as strings of 16 hex digits. */
 uint64_t mc_json_hex(const struct mc_json *object, const char *key, uint64_t def);
 
-/* Writer: builds text; mc_json_out_take gives it away (NULL if memory ran out at any step). */
+/* A scalar as a user would write it; an array of strings joined with commas.  NULL: it is neither, or
+ * memory ran out. */
+char *mc_json_text(const struct mc_json *json);
+/* "a number", "an object", ...: for sentences. */
+const char *mc_json_type_name(enum mc_json_type type);
+
+/* Writer: builds text; mc_json_out_take gives it away (NULL if memory ran out at any step, a string
+ * was not UTF-8, or brackets do not match).  Accepts NULL for o everywhere. */
 struct mc_json_out;
 struct mc_json_out *mc_json_out_new(bool pretty);
 void mc_json_out_open(struct mc_json_out *o, char bracket); /* '{' or '[' */
@@ -49,6 +56,7 @@ void mc_json_out_int(struct mc_json_out *o, int64_t i);
 void mc_json_out_hex(struct mc_json_out *o, uint64_t u);
 void mc_json_out_double(struct mc_json_out *o, double d);
 void mc_json_out_bool(struct mc_json_out *o, bool b);
+void mc_json_out_json(struct mc_json_out *o, const struct mc_json *json); /* a whole tree */
 char *mc_json_out_take(struct mc_json_out *o); /* also frees o */
 
 /* Whole file into memory, NUL-terminated; at most 16 MiB. */

@@ -21,12 +21,17 @@ struct mc_manifest {
 	uint16_t wire_min, wire_max;
 	char **memory, **claims, **schemes; /* NULL-terminated, never NULL */
 	bool optional;
-	struct mc_option *options;          /* ends with name == NULL; owned */
+	bool has_options;                   /* false: the schema is not known without loading */
+	struct mc_option *options;          /* ends with name == NULL; never NULL; owned */
+	char **values;                      /* per option: what plugins.d sets beyond its default, or NULL */
+	char *summary;
 };
 
 /* All manifests, read once; immutable. */
 struct mc_registry;
 int mc_registry_load(struct mc_registry **ret_registry, struct mc_error *err);
+/* Shared by configs and engines; free drops one reference. */
+struct mc_registry *mc_registry_ref(struct mc_registry *registry);
 void mc_registry_free(struct mc_registry *registry);
 size_t mc_registry_nr(const struct mc_registry *registry);
 const struct mc_manifest *mc_registry_at(const struct mc_registry *registry, size_t idx);
@@ -61,8 +66,15 @@ struct mc_plugin {
  * library: a file name searched in MC_PLUGIN_PATH then plugindir, or a path with '/'. */
 int mc_plugin_load(const struct mc_registry *registry, enum mc_kind kind, const char *name,
 		   struct mc_plugin **ret_plugin, struct mc_error *err);
+/* kind 0 and name NULL: whatever the file holds. */
 int mc_plugin_load_file(const char *path, enum mc_kind kind, const char *name,
 			struct mc_plugin **ret_plugin, struct mc_error *err);
+/* One more user of it. */
+struct mc_plugin *mc_plugin_ref(struct mc_plugin *plugin);
 void mc_plugin_unref(struct mc_plugin *plugin);
+/* Its `open` failed with r and its own sentence in err (may be empty): say which plugin and device
+ * that was.  Returns r. */
+int mc_plugin_open_failed(const struct mc_plugin *plugin, const char *device, int r,
+			  struct mc_error *err);
 
 #endif

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Small things that all readers of text need: a file as a string, the closest known word. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+
+#include "json.h"
+#include "util/check.h"
+#include "util/cleanup.h"
+
+#define FILE_SIZE_MAX (16u << 20)
+#define WORD_MAX 128
+
+static int read_all(int fd, char **ret_text, size_t *ret_len)
+{
+	size_t cap = 4096, len = 0;
+	mc_cleanup(mc_freep) char *text = malloc(cap);
+
+	if (!text)
+		return -ENOMEM;
+	for (;;) {
+		ssize_t n;
+
+		if (len + 1 == cap) {
+			char *more = realloc(text, cap * 2);
+
+			if (!more)
+				return -ENOMEM;
+			text = more;
+			cap *= 2;
+		}
+		n = read(fd, text + len, cap - len - 1);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		len += (size_t)n;
+		if (len > FILE_SIZE_MAX)
+			return -EFBIG;
+	}
+	text[len] = '\0';
+	*ret_text = mc_steal(text);
+	*ret_len = len;
+	return 0;
+}
+
+int mc_read_file(const char *path, char **ret_text, size_t *ret_len, struct mc_error *err)
+{
+	/* A FIFO must not hold up who reads a config. */
+	mc_cleanup(mc_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int r;
+
+	r = fd < 0 ? -errno : read_all(fd, ret_text, ret_len);
+	if (r == -EFBIG)
+		return mc_fail(err, r, "file '%s': it is larger than %u MiB", path, FILE_SIZE_MAX >> 20);
+	if (r < 0)
+		return mc_fail(err, r, "file '%s': cannot read it: %s", path, strerror(-r));
+	return 0;
+}
+
+static char fold(char c)
+{
+	if (c >= 'A' && c <= 'Z')
+		return (char)(c - 'A' + 'a');
+	return c == '-' ? '_' : c;
+}
+
+/* Levenshtein distance; case does not count, '-' is '_'. */
+static size_t distance(const char *a, const char *b)
+{
+	size_t la = strlen(a), lb = strlen(b);
+	size_t row[WORD_MAX + 1];
+
+	if (la > WORD_MAX || lb > WORD_MAX)
+		return SIZE_MAX;
+	for (size_t j = 0; j <= lb; j++)
+		row[j] = j;
+	for (size_t i = 1; i <= la; i++) {
+		size_t diag = row[0];
+
+		row[0] = i;
+		for (size_t j = 1; j <= lb; j++) {
+			size_t best = diag + (fold(a[i - 1]) != fold(b[j - 1]));
+
+			diag = row[j];
+			best = MC_MIN(best, row[j] + 1);
+			row[j] = MC_MIN(best, row[j - 1] + 1);
+		}
+	}
+	return row[lb];
+}
+
+const char *mc_closest(const char *word, const char *const *words)
+{
+	size_t limit = (strlen(word) + 2) / 3;
+	size_t best_dist = SIZE_MAX;
+	const char *best = NULL;
+
+	for (; *words; words++) {
+		size_t d = distance(word, *words);
+
+		if (d < best_dist && d <= limit) {
+			best_dist = d;
+			best = *words;
+		}
+	}
+	return best;
+}
+
+const char *mc_json_type_name(enum mc_json_type type)
+{
+	static const char *const names[] = {
+		[MC_JSON_NULL] = "null",	  [MC_JSON_BOOL] = "a boolean",
+		[MC_JSON_INT] = "a whole number", [MC_JSON_DOUBLE] = "a number",
+		[MC_JSON_STRING] = "a string",	  [MC_JSON_ARRAY] = "an array",
+		[MC_JSON_OBJECT] = "an object",
+	};
+
+	return names[type];
+}
+
+static char *join_strings(const struct mc_json *array)
+{
+	size_t len = 1, at = 0;
+	char *text;
+
+	for (size_t i = 0; i < array->list.nr; i++) {
+		if (array->list.items[i].type != MC_JSON_STRING)
+			return NULL;
+		len += strlen(array->list.items[i].s) + 1;
+	}
+	text = calloc(1, len);
+	for (size_t i = 0; text && i < array->list.nr; i++)
+		at += (size_t)sprintf(text + at, "%s%s", i ? "," : "", array->list.items[i].s);
+	return text;
+}
+
+char *mc_json_text(const struct mc_json *json)
+{
+	char buf[40], *dot;
+
+	switch (json->type) {
+	case MC_JSON_BOOL:
+		return strdup(json->b ? "true" : "false");
+	case MC_JSON_INT:
+		snprintf(buf, sizeof buf, "%lld", (long long)json->i);
+		return strdup(buf);
+	case MC_JSON_DOUBLE:
+		snprintf(buf, sizeof buf, "%.17g", json->d);
+		dot = strchr(buf, ','); /* of the application's locale */
+		if (dot)
+			*dot = '.';
+		return strdup(buf);
+	case MC_JSON_STRING:
+		return strdup(json->s);
+	case MC_JSON_ARRAY:
+		return join_strings(json);
+	case MC_JSON_NULL:
+	case MC_JSON_OBJECT:
+		break;
+	}
+	return NULL;
+}
