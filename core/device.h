@@ -25,6 +25,18 @@ struct mc_device {
 	uint32_t state; /* enum mc_device_state; atomic */
 	uint16_t nr_lanes;
 	struct mc_lane **lanes;
+	struct mc_device_impl *impl; /* device.c */
 };
+
+/* Open every device that engine->matrix names; sets engine->devices.  named: the user wrote the
+ * matrix, so what it names may not just be left out.  [any] but control and workers */
+int mc_devices_open(struct mc_engine *engine, bool named, uint64_t deadline_ns, struct mc_error *err);
+/* Sessions are gone: nothing new arrives.  -ETIMEDOUT: a plugin did not give back its slices in time. */
+int mc_devices_close(struct mc_engine *engine, uint64_t deadline_ns);
+/* By transport and name; NULL: not open. */
+struct mc_device *mc_device_find(const struct mc_engine *engine, const char *transport,
+				 const char *name);
+/* True if slices of the device may name local memory of the kind. */
+bool mc_device_reaches(const struct mc_device *device, const char *kind);
 
 #endif

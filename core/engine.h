@@ -6,6 +6,7 @@
 #ifndef MC_CORE_ENGINE_H
 #define MC_CORE_ENGINE_H
 
+#include <errno.h>
 #include <pthread.h>
 #include <sys/types.h>
 
@@ -18,6 +19,7 @@
 
 struct mc_device; /* device.h */
 struct mc_local;  /* segment.h: our own buffers */
+struct mc_segment;
 
 struct mc_engine {
 	struct mc_config *config; /* our clone; immutable while open */
@@ -42,7 +44,20 @@ struct mc_engine {
 
 	size_t nr_devices;
 	struct mc_device **devices; /* device.c; fixed while open */
+
+	pthread_mutex_t segments_lock; /* guards the list of segment handles, nothing else; api.c */
+	struct mc_segment *segments;
 };
+
+/* The id of this process, kept right over fork without a system call. */
+extern pid_t mc_self_pid;
+/* 0; -EINVAL: no engine; -EPERM: this is a forked child of whoever opened it.  [any] */
+static inline int mc_engine_check(const struct mc_engine *engine)
+{
+	if (!engine)
+		return -EINVAL;
+	return engine->pid == __atomic_load_n(&mc_self_pid, __ATOMIC_RELAXED) ? 0 : -EPERM;
+}
 
 /* Addresses under which peers reach us, "host:port", best first: advertise_address, or the
  * interfaces that are up.  stream.c; valid after mc_stream_listen.  Lives as long as the engine */

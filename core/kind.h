@@ -25,6 +25,9 @@ void mc_kind_free(struct mc_engine *engine, struct mc_mem_desc *desc);
 int mc_kind_copy(struct mc_engine *engine, struct mc_worker *worker, struct mc_copy *c);
 /* Make writes that devices did visible, for every open kind, before a notify is delivered. */
 void mc_kinds_flush(struct mc_engine *engine);
+/* Zeroed pages of host memory, len rounded up to pages, bound to a node (-1: any); NULL: errno.  [any] */
+void *mc_pages_alloc(uint64_t len, int32_t node);
+void mc_pages_free(void *addr, uint64_t len);
 /* Interned name of a kind: equal kinds have equal pointers for the life of the process. */
 const char *mc_kind_name(const char *kind);
 

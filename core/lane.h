@@ -49,7 +49,8 @@ struct mc_lane {
 	uint32_t any_posted;         /* atomic */
 
 	struct mc_lane_counter counters[MC_LANE_COUNTERS];
-	uint32_t nr_counters;
+	uint32_t nr_counters;        /* atomic */
+	uint32_t calls;              /* atomic: run_blocking and kv whose done has not run */
 };
 
 /* Fill lane->host with every service (host.c, path.c, record.c behind them).  lane->device, idx,

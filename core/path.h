@@ -130,9 +130,28 @@ int mc_path_stream(struct mc_engine *engine, struct mc_session *session, int fd,
 		   const struct mc_stream_hello *hello);
 /* Break a path: fence both ends, then reconnect (or close if it is dead).  [worker] */
 void mc_path_break(struct mc_path *path, int status, const char *why);
+/* The device of this lane came up, went down or is gone (MC_DEVICE_*).  [worker] */
+void mc_lane_device_event(struct mc_lane *lane, int event, const char *why);
 /* Look at every slice and queue entry for deadlines and cancels.  [worker] */
 void mc_lane_expire(struct mc_lane *lane, uint64_t now_ns);
 /* Cut off every use of a local buffer on all lanes: fences what is in flight.  [any] but workers */
 void mc_paths_fence_buffer(struct mc_engine *engine, struct mc_local_buf *buf);
+
+/* ---- host services that concern peers, slices, streams and ranges ------------------------------- */
+
+void mc_host_complete(const struct mc_host *h, struct mc_slice *s, int status, int scope,
+		      uint64_t done_len);
+void mc_host_complete_any(const struct mc_host *h, struct mc_slice *s, int status, int scope,
+			  uint64_t done_len);
+int mc_host_peer_send(const struct mc_host *h, void *peer, const void *msg, size_t len);
+void mc_host_peer_ready(const struct mc_host *h, void *peer, int status,
+			const struct mc_transport_caps *caps, const char *why);
+void mc_host_peer_writable(const struct mc_host *h, void *peer);
+void mc_host_fenced(const struct mc_host *h, void *peer, uint32_t epoch);
+int mc_host_stream_dial(const struct mc_host *h, void *peer, uint64_t token);
+void mc_host_imported(const struct mc_host *h, void *remote, int status);
+int mc_host_range_get(const struct mc_host *h, void *peer, uint64_t generation, uint64_t offset,
+		      uint64_t len, uint32_t access, struct mc_range *range);
+void mc_host_range_put(const struct mc_host *h, struct mc_range *range);
 
 #endif

@@ -13,9 +13,9 @@ struct mc_local_buf {
 	char location[MC_LOCATION_MAX + 1];
 	char kind[MC_PLUGIN_NAME_MAX + 1];
 	int32_t ordinal;
-	uint32_t refs;      /* registrations that count on it; under local->lock */
 	uint32_t users;     /* ranges held by slices and peers; atomic */
 	bool closing;       /* no new users; atomic */
+	struct mc_local *local;
 	void **regions;     /* by device idx: area of its registration, or NULL */
 	struct mc_local_blob *blobs; /* by device idx: what peers need; data NULL if none */
 };
@@ -28,5 +28,40 @@ struct mc_local_blob {
  * version grows with each change.  Holds the table's lock: f must not call back.  [any] */
 uint64_t mc_local_each(struct mc_engine *engine, void (*f)(const struct mc_local_buf *buf, void *arg),
 		       void *arg);
+
+int mc_local_new(struct mc_engine *engine);
+/* Every registration that is left is dropped; no device uses them any more. */
+void mc_local_close(struct mc_engine *engine);
+void mc_local_free(struct mc_engine *engine);
+
+/* The buffer that holds [addr, addr + len), its users counted up until mc_local_put; NULL: none.
+ * Takes no lock.  [any] */
+struct mc_local_buf *mc_local_find(struct mc_engine *engine, const void *addr, uint64_t len);
+/* The same for a range that a peer named: NULL also when the buffer lacks one of the rights. */
+struct mc_local_buf *mc_local_find_range(struct mc_engine *engine, uint64_t offset, uint64_t len,
+					 uint32_t access);
+/* One more user of a buffer that is held already. */
+void mc_local_hold(struct mc_local_buf *buf);
+void mc_local_put(struct mc_local_buf *buf);
+
+/* Behind mc_memory_*.  [any] but control, workers and callbacks */
+int mc_local_register(struct mc_engine *engine, void *addr, uint64_t len, const char *location,
+		      uint32_t access, uint64_t deadline_ns, struct mc_error *err);
+int mc_local_unregister(struct mc_engine *engine, void *addr, uint64_t deadline_ns,
+			struct mc_error *err);
+int mc_local_alloc(struct mc_engine *engine, const char *location, uint64_t size, uint32_t access,
+		   uint64_t deadline_ns, void **ret_addr, struct mc_error *err);
+int mc_local_free_memory(struct mc_engine *engine, void *addr, uint64_t deadline_ns,
+			 struct mc_error *err);
+
+/* A handle of another engine's segment: one generation of it.  When that is gone, requests on the
+ * handle fail with the session's status and the caller opens the name again. */
+struct mc_segment {
+	struct mc_engine *engine;
+	struct mc_session *session; /* a reference */
+	uint64_t generation;
+	struct mc_segment *prev, *next; /* engine->segments */
+	char name[MC_SEGMENT_NAME_MAX + 1];
+};
 
 #endif

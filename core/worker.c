@@ -384,6 +384,12 @@ int mc_worker_new(const struct mc_worker_args *args, struct mc_worker **ret_work
 	return 0;
 }
 
+void mc_worker_set_flags(struct mc_worker *w, bool own_thread, bool cpu_copy)
+{
+	w->args.own_thread = own_thread;
+	w->args.cpu_copy = cpu_copy;
+}
+
 void mc_worker_free(struct mc_worker *w)
 {
 	if (!w)

@@ -34,7 +34,8 @@ struct mc_memory_ops {
 	int (*copy)(void *inst, struct mc_copy *c);
 	/* Fill desc->dmabuf_fd (the caller closes it) and dmabuf_offset.  [helper] */
 	int (*export_dmabuf)(void *inst, struct mc_mem_desc *desc, struct mc_error *err);
-	/* Make writes that a device did into [addr, addr + len) visible to work launched later. */
+	/* Make writes that a device did into [addr, addr + len) visible to work launched later.
+	 * len 0: all memory of the ordinal; ordinal -1: all of the kind. */
 	int (*flush)(void *inst, const struct mc_mem_desc *desc);
 	/* Distance of an ordinal to a PCI device ("0000:3b:00.0"): lower is nearer, -1 unknown. */
 	int (*distance)(void *inst, int32_t ordinal, const char *pci);
