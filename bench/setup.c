@@ -65,7 +65,7 @@ static void list_add(char *list, size_t cap, const char *name)
 		snprintf(list + used, cap - used, "%s%s", used ? "," : "", name);
 }
 
-static int device_found(void *ctx, const struct mc_device *device)
+static int device_found(void *ctx, const struct mc_device_desc *device)
 {
 	struct device_list *list = ctx;
 

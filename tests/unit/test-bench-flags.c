@@ -65,10 +65,10 @@ int mc_config_each(const struct mc_config *config,
 }
 
 int mc_transport_devices(const struct mc_config *config, const char *transport,
-			 int (*each)(void *ctx, const struct mc_device *device), void *ctx,
+			 int (*each)(void *ctx, const struct mc_device_desc *device), void *ctx,
 			 struct mc_error *err)
 {
-	static const struct mc_device devices[] = {
+	static const struct mc_device_desc devices[] = {
 		{.size = sizeof *devices, .name = "lo", .address = "127.0.0.1", .active = true},
 		{.size = sizeof *devices, .name = "eth0", .address = "192.0.2.1", .active = true},
 		{.size = sizeof *devices, .name = "eth1", .address = "192.0.2.2", .active = false},

@@ -114,7 +114,7 @@ MC_EXPORT const char *mc_engine_matrix(const struct mc_engine *engine);
 /* ---- devices --------------------------------------------------------------------------------- */
 
 /* A device that a transport finds on this host; strings borrowed during the call, never NULL. */
-struct mc_device {
+struct mc_device_desc {
 	size_t size;
 	const char *name;    /* "eth0" */
 	const char *address; /* what a person would call it by; may be empty */
@@ -128,7 +128,7 @@ struct mc_device {
  *   returns   0; -ENOENT: no such transport (err names those that exist); what loading it gave
  *   since 0.1 */
 MC_EXPORT int mc_transport_devices(const struct mc_config *config, const char *transport,
-				   int (*each)(void *ctx, const struct mc_device *device),
+				   int (*each)(void *ctx, const struct mc_device_desc *device),
 				   void *ctx, struct mc_error *err);
 
 /* ---- memory --------------------------------------------------------------------------------- */
