@@ -78,8 +78,12 @@ static int seg_foreign(struct tcp_stream *st, struct tcp_seg *seg)
 	if (!r && b->fill && (!seg->left || b->fill == MC_TCP_CHUNK)) {
 		uint64_t n = b->fill;
 
-		b->fill = 0;
 		r = tcp_bounce_copy(b, &seg->range, seg->dst, n, false);
+		if (r == -EAGAIN) {
+			st->again = true;
+			return PAUSE;
+		}
+		b->fill = 0;
 		seg->dst += n;
 		if (!r)
 			return PAUSE;

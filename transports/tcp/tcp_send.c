@@ -214,10 +214,14 @@ static uint64_t build_foreign(struct tcp_stream *st)
 		return 0;
 	r = b->status;
 	if (!r && !b->fill) {
-		b->fill = n;
 		r = tcp_bounce_copy(b, &tx->foreign.range,
 				    (uint8_t *)tx->foreign.range.addr + (total - tx->foreign.left), n,
 				    true);
+		if (r == -EAGAIN) {
+			st->again = true;
+			return 0;
+		}
+		b->fill = n;
 		if (!r)
 			return 0;
 	}
