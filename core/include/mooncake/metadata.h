@@ -68,6 +68,9 @@ struct mc_metadata_ops {
 			   struct mc_error *err);
 	int (*lease_keepalive)(void *inst, uint64_t lease, uint64_t deadline_ns, struct mc_error *err);
 	int (*lease_revoke)(void *inst, uint64_t lease, uint64_t deadline_ns, struct mc_error *err);
+
+	/* New values of reloadable options; all or nothing. */
+	int (*reconfigure)(void *inst, const struct mc_value *options, struct mc_error *err);
 };
 
 #ifdef __cplusplus
