@@ -295,7 +295,7 @@ static void packet_build(struct tcp_stream *st, uint64_t limit)
 	} while (n && bytes < limit);
 }
 
-/* Hand at most `turn` bytes of the packet to the socket.  Bytes, 0 when it is full, or -errno. */
+/* Hand about `turn` bytes of the packet to the socket.  Bytes, 0 when it is full, or -errno. */
 static int64_t packet_send(struct tcp_stream *st, uint64_t turn)
 {
 	struct tcp_tx *tx = &st->tx;
@@ -306,7 +306,8 @@ static int64_t packet_send(struct tcp_stream *st, uint64_t turn)
 
 	while (end < tx->nr_iov && asked < turn)
 		asked += tx->iov[end++].iov_len;
-	if (asked > turn) {
+	/* A short rest would cost a call, and a segment, of its own. */
+	if (asked > turn + turn / 4) {
 		cut = asked - turn;
 		tx->iov[end - 1].iov_len -= cut;
 		asked = turn;
@@ -341,7 +342,7 @@ int tcp_send(struct tcp_stream *st, uint64_t turn)
 	uint64_t sent = 0;
 	int calls = 0;
 
-	while (sent < turn) {
+	while (sent < turn - turn / 4) {
 		int64_t n;
 
 		if (tx->iov_idx == tx->nr_iov) {
@@ -362,7 +363,7 @@ int tcp_send(struct tcp_stream *st, uint64_t turn)
 		return calls;
 	if (tx->iov_idx == tx->nr_iov)
 		packet_done(st);
-	if (sent >= turn && !tx->blocked && tcp_send_pending(st))
+	if (sent && !tx->blocked && tcp_send_pending(st))
 		st->again = true;
 	if (calls) {
 		mc_counter_add(tcp->c_sent, sent);
