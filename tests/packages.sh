@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by tests/run.sh and bench/quickstart.sh: which Debian packages are needed, how to see
+# that one is there without asking dpkg (it may come from elsewhere), and how to install them.
+
+pkg_build="meson ninja-build gcc pkg-config libc6-dev libuv1-dev libyajl-dev uthash-dev
+	libhwloc-dev libxxhash-dev"
+pkg_tests="libcmocka-dev g++ clang libclang-rt-14-dev iperf3"
+
+have() {
+	command -v "$1" >/dev/null 2>&1
+}
+
+have_header() {
+	printf '#include <stddef.h>\n#include <%s>\n' "$1" | ${CC:-cc} -E -x c - >/dev/null 2>&1
+}
+
+clang_sanitizes() {
+	have clang && echo 'int main(void){return 0;}' |
+		clang -fsanitize=address -x c -o /dev/null - >/dev/null 2>&1
+}
+
+# Is what the package is for there?
+present() {
+	case $1 in
+	meson) have meson ;;
+	ninja-build) have ninja ;;
+	gcc) have gcc ;;
+	g++) have g++ ;;
+	clang) have clang ;;
+	libclang-rt-14-dev) clang_sanitizes ;;
+	pkg-config) have pkg-config ;;
+	libc6-dev) have_header stdio.h ;;
+	libuv1-dev) pkg-config --exists libuv ;;
+	libyajl-dev) pkg-config --exists yajl ;;
+	libhwloc-dev) pkg-config --exists hwloc ;;
+	libcmocka-dev) pkg-config --exists cmocka ;;
+	uthash-dev) have_header uthash.h ;;
+	libxxhash-dev) have_header xxhash.h ;;
+	iperf3) have iperf3 ;;
+	*) dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii' ;;
+	esac
+}
+
+# Prints those of the packages that are not there.
+missing_of() {
+	for p in "$@"; do
+		present "$p" || printf '%s ' "$p"
+	done
+}
+
+# Run a command as root: by sudo when we are not, asking for a password only on a terminal.
+as_root() {
+	if [ "$(id -u)" -eq 0 ]; then
+		"$@"
+	elif [ -t 0 ]; then
+		sudo "$@"
+	else
+		sudo -n "$@"
+	fi
+}
+
+apt_install() {
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 \
+		install -y --no-install-recommends "$@" </dev/null >&2
+}
+
+# install_packages yes|no PACKAGE...: make them be there.  1: something is missing, and said.
+install_packages() {
+	may=$1
+	shift
+	missing=$(missing_of "$@")
+	[ -z "$missing" ] && return 0
+	if [ "$may" = yes ] && have apt-get; then
+		if [ "$(id -u)" -eq 0 ] || have sudo; then
+			echo "installing: $missing" >&2
+			# The lists of a fresh container are empty, or old.
+			apt_install $missing || { as_root apt-get -qq update </dev/null >&2 &&
+				apt_install $missing; }
+			missing=$(missing_of "$@")
+		fi
+	fi
+	[ -z "$missing" ] && return 0
+	echo "missing: $missing" >&2
+	if have apt-get; then
+		echo "install them by: sudo apt-get install $missing" >&2
+	else
+		echo "these are Debian's names; there is no apt-get here, so install what gives the same" >&2
+	fi
+	return 1
+}
+
+# Processors to build with; a build may be told otherwise by JOBS.
+jobs_nr() {
+	echo "${JOBS:-$(nproc 2>/dev/null || echo 2)}"
+}
+
+# build_tree DIR MESON-OPTION...: configure DIR if it is new, build it; the log only on failure.
+build_tree() {
+	tree=$1
+	shift
+	mkdir -p "$tree"
+	log=$tree/last-build.log
+	if [ ! -f "$tree/build.ninja" ]; then
+		meson setup "$tree" "$@" </dev/null >"$log" 2>&1 || {
+			cat "$log" >&2
+			return 1
+		}
+	fi
+	ninja -C "$tree" -j "$(jobs_nr)" </dev/null >"$log" 2>&1 || {
+		tail -n 60 "$log" >&2
+		echo "the build in $tree failed" >&2
+		return 1
+	}
+}

@@ -1,0 +1,208 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Builds and tests everything: as users build it (build/), under ASan+UBSan (build/asan), under
+# TSan (build/tsan), and as clang's release with -Werror and NDEBUG (build/clang).  Prints each
+# failure and the reason of each skip; the last line is "N passed, N failed, N skipped".
+set -u
+cd "$(dirname "$0")/.." || exit 1
+. tests/packages.sh
+
+usage() {
+	cat <<-END
+	usage: tests/run.sh [--quick] [--full] [--strict] [--no-install]
+	  --quick        the plain build only
+	  --full         also gcc's release, clang's sanitizers, each option on and off
+	  --strict       a skipped test is a failure
+	  --no-install   install no packages; name what is missing
+	Environment: JOBS=N, processors to use.  Exit: 0 all passed, 1 not, 2 usage.
+	END
+}
+
+install=yes quick=no full=no strict=no
+for arg in "$@"; do
+	case $arg in
+	--quick) quick=yes ;;
+	--full) full=yes ;;
+	--strict) strict=yes ;;
+	--no-install) install=no ;;
+	-h | --help) usage; exit 0 ;;
+	*) usage >&2; exit 2 ;;
+	esac
+done
+
+passed=0 failed=0 skipped=0
+
+pass() {
+	passed=$((passed + 1))
+}
+
+fail() {
+	failed=$((failed + 1))
+	echo "FAIL: $1"
+}
+
+skip() {
+	skipped=$((skipped + 1))
+	echo "SKIP: $1: $2"
+}
+
+finish() {
+	echo "$passed passed, $failed failed, $skipped skipped"
+	[ "$failed" -eq 0 ] || exit 1
+	[ "$strict" = no ] || [ "$skipped" -eq 0 ] || exit 1
+	exit 0
+}
+
+# One line "RESULT<tab>NAME<tab>REASON" per test from meson's log, which has one JSON object per
+# line; the reason is the last line that the test printed.
+results_of() {
+	awk '{
+		name = $0
+		sub(/^[{]"name": "/, "", name)
+		name = substr(name, 1, index(name, "\"") - 1)
+		at = match($0, /"result": "[A-Z]+"/)
+		result = substr($0, at + 11, RLENGTH - 12)
+		reason = substr($0, 1, at - 4)
+		from = index(reason, "\"stdout\": \"")
+		reason = from ? substr(reason, from + 11) : ""
+		sub(/", "stderr": .*$/, "", reason)
+		gsub(/\\t/, " ", reason)
+		gsub(/\\"/, "\047", reason)
+		n = split(reason, lines, /\\n/)
+		while (n > 1 && lines[n] == "")
+			n--
+		print result "\t" name "\t" (n ? lines[n] : "")
+	}' "$1"
+}
+
+# count TREE LOGBASE: add a run's tests to the totals.
+count() {
+	log=$1/meson-logs/$2.json
+	results_of "$log" >"$1/results.txt"
+	while IFS=$(printf '\t') read -r result name reason; do
+		case $result in
+		OK | EXPECTEDFAIL) pass ;;
+		SKIP) skip "$1: $name" "${reason:-no reason given}" ;;
+		*) fail "$1: $name ($result); see $1/meson-logs/$2.txt" ;;
+		esac
+	done <"$1/results.txt"
+}
+
+# run_tests TREE NAME MESON-TEST-ARGUMENT...
+run_tests() {
+	tree=$1 name=$2
+	shift 2
+	rm -f "$tree/meson-logs/$name.json"
+	if ! meson test -C "$tree" --no-rebuild --num-processes "$(jobs_nr)" --logbase "$name" \
+		--print-errorlogs "$@" </dev/null >"$tree/$name.out" 2>&1; then
+		sed -n '/^ *[0-9]*\/[0-9]* .*\(FAIL\|TIMEOUT\|ERROR\)/,$p' "$tree/$name.out" | head -n 200
+	fi
+	if [ -f "$tree/meson-logs/$name.json" ]; then
+		count "$tree" "$name"
+	else
+		tail -n 20 "$tree/$name.out"
+		fail "$tree: the tests could not be run"
+	fi
+}
+
+# step TITLE TREE: say what comes.
+step() {
+	echo "== $1 ($2)"
+}
+
+# Can a program of this compiler with this sanitizer run here?  TSan cannot where addresses are
+# randomised more than it knows; then it is run without randomisation, if that is allowed.
+sanitizer_runs() {
+	compiler=$1 flag=$2 prefix=$3
+	printf 'int main(void){return 0;}' >build/probe.c
+	$compiler -fsanitize="$flag" -o build/probe build/probe.c >/dev/null 2>&1 &&
+		$prefix ./build/probe >/dev/null 2>&1
+}
+
+plain() {
+	step "as users build it" build
+	if build_tree build; then
+		pass
+		run_tests build testlog
+	else
+		fail "build"
+	fi
+}
+
+# asan TREE COMPILER MESON-OPTION...
+asan() {
+	tree=$1 compiler=$2
+	shift 2
+	step "ASan and UBSan, $compiler" "$tree"
+	if ! sanitizer_runs "$compiler" address,undefined ""; then
+		skip "$tree" "programs of $compiler with -fsanitize=address,undefined do not run here"
+	elif CC=$compiler build_tree "$tree" -Db_sanitize=address,undefined "$@"; then
+		pass
+		ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 \
+			UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+			run_tests "$tree" testlog --timeout-multiplier=4
+	else
+		fail "$tree"
+	fi
+}
+
+# tsan TREE COMPILER MESON-OPTION...
+tsan() {
+	tree=$1 compiler=$2 prefix=
+	shift 2
+	step "TSan, $compiler" "$tree"
+	sanitizer_runs "$compiler" thread "" || prefix="setarch $(uname -m) -R"
+	if ! sanitizer_runs "$compiler" thread "$prefix"; then
+		skip "$tree" "programs of $compiler with -fsanitize=thread do not run here"
+	elif CC=$compiler build_tree "$tree" -Db_sanitize=thread "$@"; then
+		pass
+		TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
+			run_tests "$tree" testlog --timeout-multiplier=4 ${prefix:+--wrapper="$prefix"} \
+			--suite unit --suite conformance --suite scenario
+	else
+		fail "$tree"
+	fi
+}
+
+# release TREE COMPILER
+release() {
+	step "release, -Werror, NDEBUG, $2" "$1"
+	if ! have "$2"; then
+		skip "$1" "there is no $2"
+	elif CC=$2 build_tree "$1" --buildtype=release -Db_ndebug=true --werror; then
+		pass
+		run_tests "$1" testlog
+	else
+		fail "$1"
+	fi
+}
+
+# Each option away, alone: it must build, and what is left must load.
+options() {
+	for option in tcp null file discovery bench tests; do
+		step "without $option" "build/no-$option"
+		if build_tree "build/no-$option" "-D$option=disabled"; then
+			pass
+		else
+			fail "build/no-$option"
+		fi
+	done
+}
+
+install_packages "$install" $pkg_build libcmocka-dev || { fail "packages"; finish; }
+install_packages "$install" $pkg_tests || echo "going on without them"
+start=$(date +%s)
+plain
+if [ "$quick" = no ]; then
+	asan build/asan gcc
+	tsan build/tsan gcc
+	release build/clang clang
+fi
+if [ "$full" = yes ]; then
+	release build/release gcc
+	asan build/asan-clang clang -Db_lundef=false
+	tsan build/tsan-clang clang -Db_lundef=false
+	options
+fi
+echo "took $(($(date +%s) - start)) s"
+finish
