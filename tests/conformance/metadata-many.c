@@ -256,14 +256,14 @@ static int case_lease_killed(struct suite *s)
 	pid = spawn(s, "lease", k);
 	EXPECT(pid > 0 && wait_status(s, k, 0, 5 * MC_SEC));
 	mh_sleep(s->ttl_ns + s->ttl_ns / 2);
-	EXPECT(get(s, s->a, k).status == 0, "it ended while kept alive by another process");
+	EXPECT(status_of(s, s->a, k) == 0, "it ended while kept alive by another process");
 	kill(pid, SIGKILL);
 	wait_for(pid);
 	EXPECT(wait_status(s, k, -ENOENT, s->ttl_ns + 3 * MC_SEC), "it outlived its holder");
 	EXPECT(mh_watch_wait(w, k, 0, 4 * MC_SEC), "the watch did not see it");
 	EXPECT(cas(s, s->a, k, "mine", 4, 0, 0, NULL, &err) == 0, "%s", err.text);
 	mh_sleep(300 * MC_MSEC);
-	EXPECT(get(s, s->a, k).status == 0, "a key that was taken over was removed");
+	EXPECT(status_of(s, s->a, k) == 0, "a key that was taken over was removed");
 	mh_unwatch(w);
 	mh_watch_free(w);
 	return 0;

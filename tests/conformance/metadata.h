@@ -44,6 +44,7 @@ struct got {
 };
 
 struct got get(struct suite *s, void *area, const char *key);
+int status_of(struct suite *s, void *area, const char *key);
 int put(struct suite *s, void *area, const char *key, const void *value, size_t len,
 	uint64_t lease, uint64_t *ret_rev, struct mc_error *err);
 int cas(struct suite *s, void *area, const char *key, const void *value, size_t len,
