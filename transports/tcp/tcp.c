@@ -53,6 +53,7 @@ static void tcp_close(void *inst)
 {
 	struct tcp *tcp = inst;
 
+	tcp_link_close(tcp);
 	if (tcp->scratch)
 		tcp->host->free(tcp->host, tcp->scratch, MC_TCP_CHUNK);
 	if (tcp->bounce_mem)
@@ -86,6 +87,7 @@ static int tcp_open(void *inst, const struct mc_host *host, const struct mc_open
 	int r;
 
 	tcp->host = host;
+	tcp->link.fd = -1;
 	tcp->streams = (uint32_t)o[OPT_STREAMS].i;
 	tcp->max_inflight = (uint32_t)o[OPT_MAX_INFLIGHT].i;
 	tcp->sndbuf = (int)o[OPT_SNDBUF].i;
@@ -105,6 +107,8 @@ static int tcp_open(void *inst, const struct mc_host *host, const struct mc_open
 			       (long long)o[OPT_BOUNCE].i);
 	}
 	open_counters(tcp);
+	if (!args->lane)
+		tcp_link_open(tcp, args->device);
 	caps->flags = MC_CAP_READ | MC_CAP_WRITE | MC_CAP_AGENT | MC_CAP_CPU_COPY | MC_CAP_SPIN;
 	caps->fence = MC_FENCE_BOTH;
 	caps->visibility = MC_VISIBLE_AT_COMPLETION;
@@ -130,6 +134,7 @@ static void tcp_stop(void *inst)
 	if (tcp->stopped)
 		return;
 	tcp->stopped = true;
+	tcp_link_stop(tcp);
 	tcp_peers_stop(tcp);
 }
 

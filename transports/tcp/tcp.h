@@ -169,6 +169,8 @@ struct tcp {
 	int sndbuf, rcvbuf;
 	bool stopped, news, bounce_wanted;
 	uint64_t warned_ns;
+	struct mc_watch link; /* lane 0: netlink; fd -1: none */
+	int ifindex, link_event;
 	uint64_t *c_sent, *c_received, *c_send_calls, *c_recv_calls, *c_refused, *c_broken;
 };
 
@@ -208,6 +210,11 @@ int tcp_recv(struct tcp_stream *st, uint64_t turn);
 void tcp_send_drop(struct tcp_stream *st);
 void tcp_recv_drop(struct tcp_stream *st);
 bool tcp_answer_ack(struct tcp_stream *st, uint32_t tag, uint32_t status);
+
+/* tcp_link.c: the interface goes down, comes up, vanishes. */
+void tcp_link_open(struct tcp *tcp, const char *device);
+void tcp_link_stop(struct tcp *tcp);
+void tcp_link_close(struct tcp *tcp);
 
 /* tcp_device.c: network interfaces as devices. */
 int tcp_enumerate(const struct mc_host *host, int (*found)(void *ctx, const char *device),
