@@ -9,8 +9,9 @@
 #include "loader.h"
 
 /* Build a transport ops table whose private areas hold filter's and lower's behind one another.
- * The stack keeps both plugins; free it with mc_filter_stack_free when no instance is left.
- * lower may itself be the ops of a stack. */
+ * The stack keeps the filter plugin; filter_values and lower are borrowed until it is freed with
+ * mc_filter_stack_free, when no instance is left.  lower may itself be the ops of a stack.  At
+ * most 32 stacks exist in a process.  Instance areas must be aligned to a cache line. */
 struct mc_filter_stack;
 int mc_filter_stack_new(struct mc_plugin *filter, const struct mc_value *filter_values,
 			const struct mc_transport_ops *lower, const char *lower_name,
