@@ -174,7 +174,7 @@ int file_lease_grant(void *inst, uint64_t ttl_ns, uint64_t deadline_ns, uint64_t
 	if (pwrite(t.fd, buf, sizeof buf, 0) != (ssize_t)sizeof buf)
 		r = errno ? -errno : -ENOSPC;
 	else if (renameat(f->dirfd, t.name, f->dirfd, name) < 0)
-		r = -errno;
+		r = errno == ENOENT ? -EAGAIN : -errno; /* swept while this process was frozen */
 	if (r < 0) {
 		file_fail(f, err, r, "lease", "write", name);
 		file_temp_close(f, &t);

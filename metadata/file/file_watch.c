@@ -49,6 +49,8 @@ struct file_wstate {
 	/* Of whoever scans: watch() before it is listed, then one scan at a time. */
 	struct entry *entries;
 	uint64_t scan_nr;
+	/* The directory's time stamp when all of it was looked at; tv_sec 0: look again. */
+	struct timespec dir_mtime;
 };
 
 /*
@@ -119,20 +121,29 @@ static void wstate_unref_locked(struct file_wstate *ws)
 	free(ws);
 }
 
-static void entry_stat(struct entry *e, const struct stat *st)
+static bool is_young(const struct timespec *mtime)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_REALTIME, &now);
+	return now.tv_sec - mtime->tv_sec < YOUNG_S;
+}
+
+static bool same_time(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+static void entry_stat(struct entry *e, const struct stat *st)
+{
 	e->ino = st->st_ino;
 	e->mtime = st->st_mtim;
-	e->young = now.tv_sec - st->st_mtim.tv_sec < YOUNG_S;
+	e->young = is_young(&st->st_mtim);
 }
 
 static bool entry_same(const struct entry *e, const struct stat *st)
 {
-	return !e->young && e->ino == st->st_ino && e->mtime.tv_sec == st->st_mtim.tv_sec &&
-	       e->mtime.tv_nsec == st->st_mtim.tv_nsec;
+	return !e->young && e->ino == st->st_ino && same_time(&e->mtime, &st->st_mtim);
 }
 
 /* ---- reporting --------------------------------------------------------------------------- */
@@ -279,28 +290,48 @@ static int scan_each(void *ctx, enum file_kind kind, const char *name, const cha
 	return 0;
 }
 
-/* Look at all names for one watch; then again at those that the walk did not meet. */
-static int scan_all(struct file_inst *f, struct file_ctl *c, struct file_wstate *ws)
+/* Look again at entries: at those that the walk did not meet, or at those with a dead lease. */
+static void scan_entries(struct scanner *s, bool walked)
 {
-	struct scanner s = {.f = f, .c = c, .ws = ws, .since_ns = file_now(f)};
 	char key[MC_KV_KEY_MAX + 1], name[FILE_NAME_SIZE];
 	struct entry *e, *tmp;
 	uint64_t id;
+
+	HASH_ITER(hh, s->ws->entries, e, tmp)
+	{
+		if (closing(s->c))
+			return;
+		if (walked ? e->seen == s->ws->scan_nr
+			   : e->lease == 0 || file_lease_alive(s->f, e->lease, s->since_ns))
+			continue;
+		/* check_name may free the entry that the name stands in. */
+		strcpy(name, e->name);
+		check_name(s->f, s->c, s->ws, name,
+			   file_name_kind(name, key, &id) == FILE_KEY ? key : NULL, s->since_ns);
+	}
+}
+
+/* Look at all names for one watch, unless the directory says that none changed. */
+static int scan_all(struct file_inst *f, struct file_ctl *c, struct file_wstate *ws)
+{
+	struct scanner s = {.f = f, .c = c, .ws = ws, .since_ns = file_now(f)};
+	struct stat st;
 	int r;
 
+	if (fstat(f->dirfd, &st) < 0)
+		return -errno;
+	if (ws->dir_mtime.tv_sec && same_time(&ws->dir_mtime, &st.st_mtim)) {
+		scan_entries(&s, false);
+		return 0;
+	}
 	ws->scan_nr++;
 	r = file_dir_each(f, scan_each, &s);
 	if (r)
 		return r;
-	HASH_ITER(hh, ws->entries, e, tmp)
-	{
-		if (e->seen == ws->scan_nr || closing(c))
-			continue;
-		/* check_name may free the entry that the name stands in. */
-		strcpy(name, e->name);
-		check_name(f, c, ws, name,
-			   file_name_kind(name, key, &id) == FILE_KEY ? key : NULL, s.since_ns);
-	}
+	scan_entries(&s, true);
+	ws->dir_mtime = st.st_mtim;
+	if (is_young(&st.st_mtim))
+		ws->dir_mtime.tv_sec = 0;
 	return 0;
 }
 
