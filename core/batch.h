@@ -16,7 +16,9 @@
 #define MC_CORE_BATCH_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
+#include "arena.h"
 #include "segment.h"
 #include "session.h"
 #include "worker.h"
@@ -28,21 +30,21 @@ struct mc_route;
 struct mc_req {
 	uint64_t local, offset, len;
 	void *user;
-	uint64_t left; /* atomic: bytes whose pieces have not ended; 0: complete */
-	int32_t status;
-	uint8_t scope, state; /* state: enum mc_request_state, written last (release) */
+	_Atomic uint64_t left;     /* bytes whose pieces have not ended; 0: complete */
+	_Atomic uint64_t done_len; /* bytes that moved; only counted for cut requests */
+	int32_t status;            /* written once, by whoever set `failed` */
+	atomic_bool failed;        /* a piece failed: the rest is not sent */
+	uint8_t scope;
+	_Atomic uint8_t state;     /* enum mc_request_state, written last */
 	uint8_t opcode;
-	uint8_t failed; /* atomic: a piece failed, the rest is not sent */
-	uint64_t done_len; /* atomic */
 };
 
 struct mc_piece {
-	struct mc_piece *next; /* in a retry stack or orphan list */
+	struct mc_piece *next; /* in a retry stack or a list of a path */
+	struct mc_run *run;
 	uint32_t first, nr;    /* requests, batch index */
-	uint64_t off, len;     /* nr == 1: the part of that request */
+	uint64_t off, len;     /* nr == 1: the part of that request; else off is 0, len the sum */
 	uint32_t tries;
-	int32_t status;        /* of the last try */
-	uint8_t scope;
 };
 
 /* "This run has work for this path"; in the inbox of the path's worker, then in its queue. */
@@ -50,88 +52,96 @@ struct mc_link {
 	struct mc_post post;
 	struct mc_link *next; /* path's queue */
 	struct mc_run *run;
-	struct mc_path *path; /* atomic: NULL when the link is free */
+	struct mc_path *path;
 };
 
 #define MC_RUN_LINKS 8
 struct mc_run {
 	struct mc_run *next; /* of its batch */
 	struct mc_batch *batch;
+	struct mc_req *reqs;            /* batch->reqs */
 	const struct mc_route *route;
 	struct mc_session *session;     /* borrowed from the segment handle */
-	struct mc_local_buf *lbuf;      /* held: users counts us */
+	struct mc_local_buf *lbuf;      /* held: its users count us */
 	struct mc_remote_buf *rbuf;     /* kept by snapshot */
 	struct mc_snapshot *snapshot;   /* a reference */
 	uint32_t first, nr;             /* requests, batch index */
 	uint64_t chunk;                 /* bytes into which large requests are cut */
+	uint64_t max_piece;             /* no piece is larger, on whatever path */
 	uint64_t bytes;
-	uint64_t cursor;                /* atomic: request idx << 32 | chunk idx within it */
-	uint32_t left;                  /* atomic: requests not complete */
-	uint32_t links_out;             /* atomic: links that a worker or an inbox holds */
 	uint8_t opcode;
-	struct mc_piece *retry;         /* atomic stack */
-	uint32_t nr_links;
+	_Alignas(MC_CACHE_LINE) _Atomic uint64_t cursor; /* request idx << 32 | chunk idx within it */
+	_Atomic uint32_t left;          /* requests not complete */
+	_Atomic uint32_t refs;          /* 1 for the requests, 1 per link in use */
+	_Atomic(struct mc_piece *) retry;
+	_Atomic uint32_t links_used;    /* bit per entry of links */
 	struct mc_link links[MC_RUN_LINKS];
 };
 
+#define MC_BATCH_WORKERS 16
 struct mc_batch {
 	struct mc_engine *engine;
-	struct mc_batch *prev, *next; /* the engine's list; under engine_batches lock */
+	struct mc_batch *prev, *next; /* the engine's list */
 	size_t capacity, nr;          /* requests submitted */
 	struct mc_req *reqs;
 	uint64_t span_ns, deadline_ns; /* deadline_ns 0: nothing submitted; UINT64_MAX: none */
-	struct mc_run *runs;          /* newest first; memory is the arena's */
-	struct mc_arena *arena;
-	uint32_t open_runs;  /* atomic: runs not complete, + 1 while a submit is under way */
-	uint32_t failed;     /* atomic: requests */
-	uint32_t stop;       /* atomic: 0, or the -errno with which what is left shall end */
-	uint32_t complete;   /* atomic: 1 once everything submitted is complete */
-	uint32_t finishing;  /* atomic: threads inside batch_finish */
+	pthread_mutex_t lock;          /* guards arena, runs, workers: submit against a deferred resolve */
+	struct mc_run *runs;           /* newest first; memory is the arena's */
+	struct mc_arena arena;
+	struct mc_worker *workers[MC_BATCH_WORKERS]; /* that were given links */
+	uint32_t nr_workers;
+	_Atomic uint32_t open_runs;  /* runs not complete, + 1 while a submit, resolve or notify is under way */
+	_Atomic uint32_t failed;     /* requests */
+	_Atomic int32_t stop;        /* 0, or the -errno with which what is left shall end */
+	atomic_bool complete;        /* everything submitted is complete */
+	_Atomic uint32_t finishing;  /* threads inside batch_finish */
 	struct mc_bell bell;
 	int event_fd; /* -1: none */
 	void (*done)(void *arg, struct mc_batch *batch);
 	void *done_arg;
-	struct mc_session *notify_session;
+	struct mc_session *notify_session; /* a reference */
 	void *notify_data;
 	size_t notify_len;
-	bool need_flush;     /* some path was VISIBLE_AFTER_FLUSH: flushes before the notify */
-	struct mc_worker *workers[16]; /* that ever worked for it; appended under the submit */
-	uint32_t nr_workers; /* atomic */
+	int32_t notify_status;
 };
 
 /* ---- for route.c and path.c ------------------------------------------------------------------ */
 
-/* Take the next piece of at most max bytes (a whole request, part of one, or several adjacent ones);
- * false: nothing left to take now.  Pieces of failed requests and of stopped batches are not given
- * out but ended here.  [worker] */
-bool mc_run_cut(struct mc_run *run, uint64_t max, struct mc_piece *ret_piece);
-/* A piece has ended for good.  done_len bytes are known to have moved.  May complete the batch and
- * then run the user's callback.  [any] */
-void mc_piece_end(struct mc_run *run, const struct mc_piece *piece, int status, int scope,
-		  uint64_t done_len);
+/* Take the next piece; false: nothing left to take now.  Pieces of failed requests and of stopped
+ * batches are not given out but ended here.  [worker] */
+bool mc_run_cut(struct mc_run *run, struct mc_piece *ret_piece);
+/* A piece has ended for good.  May complete the batch and run the user's callback; the run may be
+ * gone afterwards, unless the caller holds a link.  [any] */
+void mc_piece_end(const struct mc_piece *piece, int status, int scope);
 /* Put a piece back for another try.  Copies it; if memory is out the piece fails.  [any] */
-void mc_piece_retry(struct mc_run *run, const struct mc_piece *piece);
-/* End everything of a run that nobody has taken yet.  [any] */
+void mc_piece_retry(const struct mc_piece *piece, int status, int scope);
+/* End everything of a run that nobody has taken yet; the caller holds a link or a reference.  [any] */
 void mc_run_stop(struct mc_run *run, int status, int scope);
-/* True if the run has something to take. */
 bool mc_run_has_work(const struct mc_run *run);
-/* Its deadline or a cancel: 0, or the -errno with which its pieces shall end now. */
+/* 0, or the -errno with which its pieces shall end now: deadline, cancel. */
 int mc_run_expired(const struct mc_run *run, uint64_t now_ns);
-/* A run that holds its memory: links in flight. */
-void mc_run_link_done(struct mc_run *run, struct mc_link *link);
+/* A free link, marked in use and holding the run; NULL: all are.  [any] */
+struct mc_link *mc_run_link(struct mc_run *run, struct mc_path *path);
+void mc_link_drop(struct mc_link *link);
+/* The batch's waiters shall drive this worker too.  The batch's lock is not held.  [any] */
+void mc_batch_add_worker(struct mc_batch *batch, struct mc_worker *worker);
 
-static inline uint64_t mc_piece_local(const struct mc_run *run, const struct mc_piece *piece);
-static inline uint64_t mc_piece_remote(const struct mc_run *run, const struct mc_piece *piece);
-
-static inline uint64_t mc_piece_local(const struct mc_run *run, const struct mc_piece *piece)
+static inline uint64_t mc_piece_local(const struct mc_piece *piece)
 {
-	return run->batch->reqs[piece->first].local + piece->off;
+	return piece->run->reqs[piece->first].local + piece->off;
 }
 
-static inline uint64_t mc_piece_remote(const struct mc_run *run, const struct mc_piece *piece)
+static inline uint64_t mc_piece_remote(const struct mc_piece *piece)
 {
-	return run->batch->reqs[piece->first].offset + piece->off;
+	return piece->run->reqs[piece->first].offset + piece->off;
 }
+
+/* ---- between batch.c and batch_build.c --------------------------------------------------------- */
+
+void mc_batch_open(struct mc_batch *batch);  /* a submit begins: it is not complete any more */
+void mc_batch_begin(struct mc_batch *batch); /* one more reason not to be complete */
+void mc_batch_end(struct mc_batch *batch);   /* one less; the last one completes the batch */
+void mc_req_fail(struct mc_batch *batch, struct mc_req *req, int status, int scope);
 
 /* ---- for engine.c ---------------------------------------------------------------------------- */
 

@@ -42,6 +42,10 @@ struct mc_engine {
 	struct mc_rpc *rpc;             /* rpc.c */
 	struct mc_kinds *kinds;         /* kind.c: memory kinds */
 
+	struct mc_batch *batches;       /* batch.c: those that the application has */
+
+	_Atomic uint32_t open_paths;    /* path.c: paths that a lane drives */
+
 	size_t nr_devices;
 	struct mc_device **devices; /* device.c; fixed while open */
 

@@ -6,6 +6,8 @@
 #ifndef MC_CORE_LANE_H
 #define MC_CORE_LANE_H
 
+#include <stdatomic.h>
+
 #include "device.h"
 #include "worker.h"
 
@@ -35,18 +37,17 @@ struct mc_lane {
 	struct mc_path *paths;       /* all that are open, active and passive */
 	struct mc_path *ready;       /* with queued work and room, round robin */
 	struct mc_path **ready_tail;
+	struct mc_path *attend;      /* something changed from inside the plugin: look at these */
 	struct mc_hslice *free_slices;
 	struct mc_slab *slabs;
-	uint32_t nr_slices;          /* in flight */
+	uint32_t nr_slices;          /* in use */
+	uint32_t handled;            /* completions of this turn */
 	bool inside;                 /* within submit or cancel: completions are forbidden */
 	bool flush_due;
-	bool stopping;
-	uint64_t inflight;           /* bytes; atomic for readers */
-	uint64_t bytes_read, bytes_written, slices, failures; /* counters; atomic for readers */
+	uint64_t now;                /* of this turn */
+	_Atomic uint64_t inflight;   /* bytes */
 
-	struct mc_hslice *any_done;  /* atomic stack: complete_any */
-	struct mc_post any_post;
-	uint32_t any_posted;         /* atomic */
+	_Atomic(struct mc_hslice *) any_done; /* stack: complete_any */
 
 	struct mc_lane_counter counters[MC_LANE_COUNTERS];
 	uint32_t nr_counters;        /* atomic */

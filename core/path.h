@@ -4,14 +4,13 @@
  * active one belongs to an active session and carries slices; the passive one
  * stands at the other end and serves them.
  *
- *        need            opened + ready                 broken
- *   IDLE ----> OPENING ----------------> UP ---------------------> FENCING
- *                 |                       ^                           | both ends fenced
- *                 +--------- broken ------|---> DOWN <----------------+
- *                                         |      | back-off over
- *                                         +------+ (ramp: the window grows from one slice)
+ *   IDLE --need--> OPENING --ready--> UP --broken--> FENCING --both ends fenced--> DOWN
+ *                     |                                                              |
+ *                     +---broken---> FENCING               OPENING <--back-off over--+
  *
- * Everything but `usable` and the rates is the worker's.
+ * After a failure the path probes by connecting again, and its window grows from
+ * one slice (ramp).  A path of a session that is gone ends in CLOSED.  Everything
+ * but what is marked atomic is the worker's.
  */
 #ifndef MC_CORE_PATH_H
 #define MC_CORE_PATH_H
@@ -21,68 +20,89 @@
 #include "session.h"
 #include "stream.h"
 
-enum mc_path_state { MC_PATH_IDLE = 0, MC_PATH_OPENING, MC_PATH_UP, MC_PATH_FENCING, MC_PATH_DOWN, MC_PATH_CLOSED };
+enum mc_path_state {
+	MC_PATH_IDLE = 0,
+	MC_PATH_OPENING,
+	MC_PATH_UP,
+	MC_PATH_FENCING,
+	MC_PATH_DOWN,
+	MC_PATH_CLOSED
+};
 
-struct mc_remote_import { /* one per (path, remote buffer): header before the plugin's area */
+/* A remote buffer on one path: header of the plugin's area. */
+struct mc_import {
+	struct mc_import *next;
 	struct mc_path *path;
 	uint32_t buf_id;
-	int status;         /* 0, -EINPROGRESS, -errno */
-	struct mc_remote_import *next;
+	int32_t status; /* 0, -EINPROGRESS, -errno */
+	_Alignas(MC_CACHE_LINE) char area[];
+};
+
+/* Header of the plugin's area of a peer. */
+struct mc_peer_area {
+	struct mc_path *path;
+	_Alignas(MC_CACHE_LINE) char area[];
 };
 
 struct mc_hslice {
 	struct mc_slice s; /* first: what the plugin sees */
-	struct mc_hslice *prev, *next; /* path->inflight_list; next also links the free list */
+	struct mc_hslice *prev, *next; /* in flight; next also links free, unflushed and orphan lists */
 	struct mc_path *path;
-	struct mc_run *run; /* NULL: a flush of a batch, or a staging slice */
-	struct mc_piece piece;
-	int any_status, any_scope; /* complete_any */
-	uint64_t any_len;
+	struct mc_piece piece; /* piece.run NULL: a flush */
+	struct mc_stage *stage; /* staging that carries the bytes, or NULL */
+	int32_t status;         /* complete_any, orphans */
+	int32_t scope;
 	bool cancelling;
-	struct mc_stage *stage; /* staging that this slice is part of, or NULL */
+	_Alignas(16) char priv[];
 };
 
 struct mc_path {
 	struct mc_lane *lane;
 	struct mc_session *session; /* a reference */
+	struct mc_paths *paths;     /* the session's */
 	struct mc_path *next;       /* lane->paths */
 	struct mc_path *next_ready; /* lane->ready */
-	bool active, is_ready, listed;
-	uint32_t rail_id;
-	uint16_t lane_idx;        /* ours; with rail_id the path's name on the wire */
+	struct mc_path *next_attend; /* lane->attend */
+	bool active, listed, in_ready, in_attend;
+	uint32_t rail_id;           /* with lane_id the path's name on the wire */
+	uint16_t lane_id;           /* the active side's lane */
 	uint16_t remote_lane;
-	uint16_t remote_device;   /* index in session->peer->devices (active) */
+	uint16_t remote_device;     /* active: index in session->peer->devices */
 	uint16_t wire_version;
 	char remote_label[MC_PLUGIN_NAME_MAX + MC_DEVICE_NAME_MAX + 2];
-	void *peer;               /* plugin's area, or NULL while not open */
-	uint32_t state;           /* enum mc_path_state; atomic for readers */
-	uint32_t usable;          /* atomic: may be chosen for new runs */
-	uint32_t epoch;           /* of the current connection */
-	bool peer_open;           /* the plugin has the peer */
-	bool remote_open;         /* the other end has accepted (active) */
+
+	struct mc_peer_area *peer;  /* NULL while not open */
+	_Atomic uint32_t state;     /* enum mc_path_state */
+	uint32_t epoch;             /* of the current connection */
+	bool remote_open;           /* active: the other end has accepted this epoch */
 	bool fence_local, fence_remote; /* still awaited */
-	bool parked;              /* submit said -EAGAIN */
-	bool ready_said;
-	bool dead;                /* session gone: no reconnecting */
-	bool logged;
-	int break_status;
-	uint64_t nominal, rate;   /* bytes per second; atomic for readers */
-	uint64_t inflight;        /* bytes; atomic for readers */
+	bool parked;                /* submit said -EAGAIN */
+	bool held_valid;
+	bool dead;                  /* the session is gone: no reconnecting */
+	bool logged_up;
+	bool break_due;             /* asked for from inside the plugin; done at the next attend */
+	int32_t break_status;
+	char break_why[160];
+	struct mc_piece held;       /* taken from its run, but -EAGAIN */
+	struct mc_transport_caps caps; /* narrowed for this peer */
+	uint64_t nominal;           /* bytes per second */
+	_Atomic uint64_t rate;      /* learned */
+	_Atomic uint64_t inflight;  /* bytes */
 	uint32_t nr_inflight;
-	uint64_t window;          /* bytes allowed in flight */
-	uint64_t ramp;            /* upper bound of the window after a failure; UINT64_MAX: none */
-	uint64_t learn_since, learn_bytes, last_used;
-	uint32_t failures;        /* in a row, for the back-off */
-	struct mc_timer retry_timer;
+	uint64_t window;            /* bytes allowed in flight */
+	uint64_t ramp;              /* upper bound of the window after a failure; UINT64_MAX: none */
+	uint64_t learn_since, learn_bytes, last_used, last_heard;
+	uint32_t failures;          /* in a row, for the back-off */
+	struct mc_timer timer;      /* back-off, or the bound of opening */
 	struct mc_link *queue, **queue_tail;
 	struct mc_hslice *inflight_list;
-	struct mc_piece *orphans; /* ended by the fence, to be tried again when it is complete */
-	struct mc_orphan *orphan_list;
-	struct mc_remote_import **imports; /* hash by buffer id */
+	struct mc_hslice *unflushed; /* writes that are done, but not yet visible */
+	struct mc_hslice *flushing;  /* the flush under way; its piece list is flush_list */
+	struct mc_hslice *flush_list;
+	struct mc_hslice *orphans;   /* ended by the break; tried again once it is fenced */
+	struct mc_import **imports;  /* hash by buffer id, power of two */
 	uint32_t nr_imports, cap_imports;
-	uint64_t bytes_read, bytes_written; /* counters; atomic for readers */
-	uint32_t holds;           /* passive: ranges held; [worker] */
-	struct mc_transport_caps caps; /* narrowed for this peer */
+	_Atomic uint64_t bytes_read, bytes_written, slices, breaks; /* counters */
 };
 
 /* ---- routes: route.c ---------------------------------------------------------------------------- */
@@ -97,47 +117,115 @@ struct mc_route {
 	const struct mc_matrix_row *row;
 	char local_kind[MC_PLUGIN_NAME_MAX + 1];
 	char remote_location[MC_LOCATION_MAX + 1];
+	uint64_t chunk, max_piece;
 	size_t nr_tiers;
 	struct mc_route_tier *tiers;
-	const char *why; /* nr_tiers 0: the reason */
 };
 
-/* Everything of a session on the data side. */
+/* Everything of a session on the data side; hangs on session->paths. */
 struct mc_paths {
 	struct mc_session *session;
-	pthread_mutex_t lock;     /* active: guards building routes and paths (cold) */
-	struct mc_route *routes;  /* atomic list head; entries are immutable */
-	struct mc_path **list;    /* active: all; passive: those the peer opened.  Passive: [control] */
+	pthread_mutex_t lock;       /* guards building routes and active paths (cold) */
+	_Atomic(struct mc_route *) routes; /* entries are immutable */
+	struct mc_path **list;      /* active: under lock.  Passive: [control] */
 	size_t nr, cap;
-	uint32_t open;            /* atomic: paths that are not CLOSED */
-	bool gone;                /* under lock */
+	_Atomic uint32_t open;      /* paths whose plugin object exists or is being made */
+	bool gone;                  /* under lock */
 };
 
 /* The route, built on first need; NULL: out of memory.  [any] */
 const struct mc_route *mc_route_get(struct mc_session *s, const struct mc_local_buf *lbuf,
 				    const struct mc_remote_buf *rbuf);
-/* Choose paths for a run and hand it to their workers; the caller's own batons are used.  If no path
- * exists, or the session is gone, the run ends with a status.  [any] */
+/* Choose paths for a run that has work and hand it to their workers.  Without a path, or when the
+ * session is gone, the run's remainder ends with a status.  The caller holds the run.  [any] */
 void mc_route_dispatch(struct mc_run *run);
 /* Is there any rail between the two engines?  -EPROTONOSUPPORT with the wires of both sides in err. */
 int mc_route_check(struct mc_session *s, struct mc_error *err);
+/* The best tier with a path that is up or untried; nr_tiers if none. */
+size_t mc_route_best_tier(const struct mc_route *route);
 
-/* ---- paths: path.c ------------------------------------------------------------------------------- */
+/* Batons that the submitting thread takes while it dispatches: work for them is queued directly and
+ * done by this thread before mc_lend_end returns. */
+struct mc_lending {
+	struct mc_worker *held[8];
+	size_t nr;
+	bool has_copy, off;
+	struct mc_lending *outer;
+};
+void mc_lend_begin(struct mc_lending *lending);
+void mc_lend_end(struct mc_lending *lending);
+
+/* ---- paths: path.c, path_pump.c, path_msg.c --------------------------------------------------------- */
 
 extern const struct mc_session_events mc_path_session_events; /* up, gone, snapshot, message */
 /* The owner of data streams, for mc_stream_set_owners. */
 int mc_path_stream(struct mc_engine *engine, struct mc_session *session, int fd,
 		   const struct mc_stream_hello *hello);
-/* Break a path: fence both ends, then reconnect (or close if it is dead).  [worker] */
+
+struct mc_path *mc_path_new(struct mc_paths *paths, struct mc_lane *lane, bool active);
+void mc_path_free(struct mc_path *path);
+/* Begin to connect an IDLE or DOWN path.  [worker] */
+void mc_path_connect(struct mc_path *path);
+/* The other end accepted (status 0) or refused our epoch.  [worker] */
+void mc_path_opened(struct mc_path *path, uint32_t epoch, int status, const char *why);
+/* Serve a path that a peer opens.  [worker] */
+void mc_path_accept(struct mc_path *path);
+/* Break a path: fence both ends, then reconnect (or close it, if it is dead).  Not from inside a
+ * plugin's call.  [worker] */
 void mc_path_break(struct mc_path *path, int status, const char *why);
-/* The device of this lane came up, went down or is gone (MC_DEVICE_*).  [worker] */
-void mc_lane_device_event(struct mc_lane *lane, int event, const char *why);
-/* Look at every slice and queue entry for deadlines and cancels.  [worker] */
-void mc_lane_expire(struct mc_lane *lane, uint64_t now_ns);
-/* Cut off every use of a local buffer on all lanes: fences what is in flight.  [any] but workers */
+/* The same, soon: for services that a plugin calls.  [worker] */
+void mc_path_break_soon(struct mc_path *path, int status, const char *why);
+/* Have mc_path_attended called once the plugin has returned.  [worker] */
+void mc_path_attend(struct mc_path *path);
+void mc_path_attended(struct mc_path *path);
+/* The other end has answered our fence.  [worker] */
+void mc_path_fenced_remote(struct mc_path *path, uint32_t epoch);
+/* Queue a link and make the path ready, opening it if needed.  [worker] */
+void mc_path_enqueue(struct mc_path *path, struct mc_link *link);
+/* Take a link to the path's worker: at once under its baton, else through its inbox.  [any] */
+void mc_path_hand(struct mc_path *path, struct mc_link *link);
+void mc_path_set_ready(struct mc_path *path);
+void mc_path_unready(struct mc_path *path);
+/* Give queued work back to the route, which finds another path.  [worker] */
+void mc_path_reroute(struct mc_path *path);
+/* What the fence collected: try again or end.  [worker] */
+void mc_path_settle_orphans(struct mc_path *path);
+void mc_path_drop_imports(struct mc_path *path);
+/* Free what a session had on the data side; nothing of it is open.  [any] */
+void mc_paths_free(struct mc_session *s);
+/* A session ended: its paths die.  Waits for none.  [control] */
+void mc_paths_gone(struct mc_session *s, int status, const char *why);
+/* End every session of a generation and wait until nothing of it lives here.  -ENOENT, -ETIMEDOUT.
+ * [any] that may wait */
+int mc_paths_evict(struct mc_engine *engine, uint64_t generation, uint64_t deadline_ns);
+/* Wait until no path is open on any lane.  -ETIMEDOUT */
+int mc_paths_wait(struct mc_engine *engine, uint64_t deadline_ns);
+/* Cut off every use of a local buffer on all lanes: fences what is in flight.  [any] that may wait */
 void mc_paths_fence_buffer(struct mc_engine *engine, struct mc_local_buf *buf);
 
-/* ---- host services that concern peers, slices, streams and ranges ------------------------------- */
+/* Messages, path_msg.c.  [worker] */
+int mc_path_send(struct mc_path *path, uint16_t type, int32_t status, const void *body, size_t len);
+int mc_path_send_open(struct mc_path *path);
+void mc_path_dial(struct mc_path *path, uint64_t token);
+/* The worker is done with a passive path: forget it on [control], free it.  [worker] */
+void mc_path_retire(struct mc_path *path);
+enum {
+	MC_MSG_PATH_OPEN = MC_MSG_PATH_FIRST, /* active to passive */
+	MC_MSG_PATH_OPENED,                   /* back, with a status */
+	MC_MSG_PATH_HANDSHAKE,                /* peer_send, both ways */
+	MC_MSG_PATH_FENCE,                    /* active to passive */
+	MC_MSG_PATH_FENCED,                   /* back */
+	MC_MSG_PATH_BROKEN,                   /* passive to active: please fence me */
+};
+
+/* Completion of a slice, whoever reports it.  [worker] */
+void mc_slice_complete(struct mc_hslice *hs, int status, int scope, uint64_t done_len);
+/* Look at every slice and queue entry for deadlines and cancels.  [worker] */
+void mc_lane_expire(struct mc_lane *lane, uint64_t now_ns);
+/* The device changed: DOWN and GONE break its paths, UP lets them probe at once.  [worker] */
+void mc_lane_device_event(struct mc_lane *lane, int event, const char *why);
+
+/* ---- host services of paths: path_host.c; signatures of their slots in struct mc_host ----------------- */
 
 void mc_host_complete(const struct mc_host *h, struct mc_slice *s, int status, int scope,
 		      uint64_t done_len);
@@ -153,5 +241,16 @@ void mc_host_imported(const struct mc_host *h, void *remote, int status);
 int mc_host_range_get(const struct mc_host *h, void *peer, uint64_t generation, uint64_t offset,
 		      uint64_t len, uint32_t access, struct mc_range *range);
 void mc_host_range_put(const struct mc_host *h, struct mc_range *range);
+
+static inline struct mc_path *mc_path_of(void *peer)
+{
+	return MC_CONTAINER_OF(peer, struct mc_peer_area, area)->path;
+}
+
+static inline bool mc_path_is(const struct mc_path *path, enum mc_path_state state)
+{
+	return atomic_load_explicit(&((struct mc_path *)(uintptr_t)path)->state,
+				    memory_order_relaxed) == (uint32_t)state;
+}
 
 #endif

@@ -120,6 +120,8 @@ struct mc_session_events {
 	void (*gone)(struct mc_session *s, int status, const char *why);
 	/* A new snapshot has been put in place (active side). */
 	void (*snapshot)(struct mc_session *s);
+	/* The last reference is gone; s->paths is still there.  [any] */
+	void (*freed)(struct mc_session *s);
 };
 void mc_session_set_events(struct mc_engine *engine, const struct mc_session_events *events);
 

@@ -109,7 +109,7 @@ void mc_worker_leave(struct mc_worker *w)
 	bool quiet = mc_worker_arm(w);
 
 	give(w);
-	if (!quiet || atomic_load(&w->inbox) || next < atomic_load(&w->thread_until))
+	if (!quiet || atomic_load(&w->inbox) || atomic_load(&w->tick_now) || next < atomic_load(&w->thread_until))
 		wake_thread(w);
 	ring_want(w);
 }
@@ -121,6 +121,15 @@ void mc_worker_post(struct mc_worker *w, struct mc_post *post)
 	post->next = atomic_load_explicit(&w->inbox, memory_order_relaxed);
 	while (!atomic_compare_exchange_weak(&w->inbox, &post->next, post))
 		;
+	if (!atomic_load(&w->baton))
+		wake_thread(w);
+	else if (atomic_load(&w->holder_asleep) && atomic_exchange(&w->holder_asleep, false))
+		kick(w->holder_wake);
+}
+
+void mc_worker_tick_now(struct mc_worker *w)
+{
+	atomic_store(&w->tick_now, true);
 	if (!atomic_load(&w->baton))
 		wake_thread(w);
 	else if (atomic_load(&w->holder_asleep) && atomic_exchange(&w->holder_asleep, false))
@@ -170,12 +179,15 @@ static void check_frozen(struct mc_worker *w)
 static void tick(struct mc_worker *w, uint64_t now)
 {
 	uint64_t span = 0;
+	bool due = w->next_tick && now >= w->next_tick;
 
+	if (atomic_load_explicit(&w->tick_now, memory_order_relaxed))
+		due |= atomic_exchange(&w->tick_now, false);
 	for (struct mc_client *c = w->clients, *next; c; c = next) {
 		next = c->next;
 		if (!c->busy && !c->linked)
 			continue;
-		if (w->next_tick && now >= w->next_tick && c->ops->tick)
+		if (due && c->ops->tick)
 			c->ops->tick(c, now);
 		if (c->busy)
 			span = TICK_BUSY_NS;
@@ -220,7 +232,7 @@ bool mc_worker_arm(struct mc_worker *w)
 	for (struct mc_client *c = w->clients; c; c = c->next)
 		if (c->ops->arm(c) == -EBUSY)
 			return false;
-	return !atomic_load(&w->inbox);
+	return !atomic_load(&w->inbox) && !atomic_load(&w->tick_now);
 }
 
 /* ---- the thread ----------------------------------------------------------------------------- */
@@ -274,7 +286,7 @@ static void thread_sleep(struct mc_worker *w, uint64_t until)
 	int n;
 
 	atomic_store(&w->thread_until, until);
-	if (atomic_load(&w->inbox) && !atomic_load(&w->baton)) {
+	if ((atomic_load(&w->inbox) || atomic_load(&w->tick_now)) && !atomic_load(&w->baton)) {
 		atomic_store(&w->thread_until, 0);
 		return;
 	}

@@ -60,6 +60,8 @@ void mc_worker_remove(struct mc_worker *worker, struct mc_client *client);
 
 /* Queue a message; wakes the worker if nobody holds it.  [any], never blocks */
 void mc_worker_post(struct mc_worker *worker, struct mc_post *post);
+/* Let the clients tick soon, also when nothing is busy.  [any], never blocks */
+void mc_worker_tick_now(struct mc_worker *worker);
 /* Run f(arg) on the worker and wait for it; drives the worker if it is free.  [any] but a worker */
 void mc_worker_call(struct mc_worker *worker, void (*f)(void *arg), void *arg);
 bool mc_worker_cpu_copy(const struct mc_worker *worker);

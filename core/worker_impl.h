@@ -37,6 +37,7 @@ struct mc_worker {
 	atomic_bool holder_asleep;    /* in poll: needs holder_wake */
 	atomic_bool thread_signalled; /* thread_wake was written and not yet read */
 	_Atomic uint64_t thread_until; /* when the sleeping thread wakes by itself; 0: awake */
+	atomic_bool tick_now;         /* clients shall tick at the next turn */
 	atomic_bool stopping;
 
 	/* A caller that waits for the baton; its bell is rung when the thread gives it up.  The lock

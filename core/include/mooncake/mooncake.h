@@ -232,7 +232,7 @@ struct mc_request_status {
  *   returns   0; -EINVAL; -ENOMEM
  *   since 0.1 */
 MC_EXPORT int mc_batch_new(struct mc_engine *engine, size_t capacity, struct mc_batch **ret_batch);
-/* Cancels what is pending and waits for it; accepts NULL.  since 0.1 */
+/* Cancels what is pending and waits for it; accepts NULL.  Not inside its own callback.  since 0.1 */
 MC_EXPORT void mc_batch_free(struct mc_batch *batch);
 
 /* Time from the first submit to the deadline; the default is the config's `deadline` (30 s).
@@ -268,6 +268,10 @@ MC_EXPORT size_t mc_batch_poll(const struct mc_batch *batch);
 MC_EXPORT int mc_batch_wait(struct mc_batch *batch, uint64_t timeout_ns);
 /* How many requests ended with a failure.  since 0.1 */
 MC_EXPORT size_t mc_batch_failed(const struct mc_batch *batch);
+/* What became of the batch's notify: 0 (none, under way, or queued at the target), -ECANCELED (a
+ * request failed), -ENOBUFS (its queue stayed full until the deadline), -EHOSTDOWN, ...  The batch is
+ * complete only after it.  since 0.1 */
+MC_EXPORT int mc_batch_notify_status(const struct mc_batch *batch);
 /* A descriptor that becomes readable when all submitted requests are complete.  The batch's; it
  * is level-triggered and reset by mc_batch_reset.  Ask before submit.
  *   returns   the fd, or -errno

@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of a path: connecting, breaking, fencing both ends, reconnecting.  All
+ * of it runs on the path's worker.  Nothing is tried again elsewhere before the
+ * fence of both ends has been answered, or the session is gone (P2).
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "log.h"
+#include "path.h"
+
+#define BACKOFF_FIRST_NS (20 * MC_MSEC)
+#define BACKOFF_MAX_NS (2 * MC_SEC)
+#define WINDOW_MIN (256u << 10)
+
+static const char *label_of(const struct mc_path *path)
+{
+	return path->lane->label;
+}
+
+static void set_state(struct mc_path *path, enum mc_path_state state)
+{
+	atomic_store(&path->state, state);
+}
+
+/* ---- objects ----------------------------------------------------------------------------------- */
+
+struct mc_path *mc_path_new(struct mc_paths *paths, struct mc_lane *lane, bool active)
+{
+	struct mc_path *path = aligned_alloc(MC_CACHE_LINE, mc_round_up(sizeof *path, MC_CACHE_LINE));
+
+	if (!path)
+		return NULL;
+	memset(path, 0, sizeof *path);
+	path->paths = paths;
+	path->session = paths->session;
+	path->lane = lane;
+	path->active = active;
+	path->lane_id = lane->idx;
+	path->queue_tail = &path->queue;
+	path->ramp = UINT64_MAX;
+	path->caps = lane->caps;
+	path->nominal = lane->caps.bandwidth ? lane->caps.bandwidth : MC_SEC;
+	atomic_init(&path->rate, path->nominal);
+	return path;
+}
+
+void mc_path_free(struct mc_path *path)
+{
+	free(path);
+}
+
+static int peer_alloc(struct mc_path *path)
+{
+	size_t size = mc_round_up(sizeof(struct mc_peer_area) + path->lane->ops->peer_size,
+				  MC_CACHE_LINE);
+
+	path->peer = aligned_alloc(MC_CACHE_LINE, size);
+	if (!path->peer)
+		return -ENOMEM;
+	memset(path->peer, 0, size);
+	path->peer->path = path;
+	return 0;
+}
+
+/* The lane drives us: into its list, and the session stays while we are in it. */
+static void join(struct mc_path *path)
+{
+	struct mc_lane *lane = path->lane;
+
+	if (path->listed)
+		return;
+	path->listed = true;
+	path->next = lane->paths;
+	lane->paths = path;
+	lane->client.linked = true;
+	mc_session_ref(path->session);
+	atomic_fetch_add(&path->paths->open, 1);
+	atomic_fetch_add(&path->session->engine->open_paths, 1);
+}
+
+static void part(struct mc_path *path)
+{
+	struct mc_lane *lane = path->lane;
+	struct mc_path **at = &lane->paths;
+	struct mc_session *session = path->session;
+
+	if (!path->listed)
+		return;
+	path->listed = false;
+	while (*at != path)
+		at = &(*at)->next;
+	*at = path->next;
+	lane->client.linked = lane->paths != NULL;
+	mc_worker_timer(lane->worker, &path->timer, 0);
+	mc_path_unready(path);
+	atomic_fetch_sub(&path->paths->open, 1);
+	atomic_fetch_sub(&session->engine->open_paths, 1);
+	/* An active path lives as long as its session, and may go with it here. */
+	if (!path->active)
+		mc_path_retire(path);
+	mc_session_unref(session);
+}
+
+static void fill_args(const struct mc_path *path, struct mc_peer_args *args)
+{
+	const struct mc_peer_info *info = path->session->peer;
+	const char *slash = strchr(path->remote_label, ':');
+
+	*args = (struct mc_peer_args){
+		.size = sizeof *args,
+		.segment = info->name,
+		.generation = info->generation,
+		.remote_device = slash ? slash + 1 : path->remote_label,
+		.remote_kinds = path->active ? info->devices[path->remote_device].remote_kinds : "",
+		.addresses = (const char *const *)info->addresses,
+		.wire_version = path->wire_version,
+		.epoch = path->epoch,
+		.remote_lane = path->remote_lane,
+		.passive = !path->active,
+		.deadline_ns = mc_now_ns() + (uint64_t)path->session->engine->set->peer_timeout,
+	};
+}
+
+/* ---- connecting --------------------------------------------------------------------------------- */
+
+static void timer_fired(struct mc_timer *t, uint64_t now_ns)
+{
+	struct mc_path *path = MC_CONTAINER_OF(t, struct mc_path, timer);
+
+	if (mc_path_is(path, MC_PATH_DOWN))
+		mc_path_connect(path);
+	else if (mc_path_is(path, MC_PATH_OPENING))
+		mc_path_break(path, -ETIMEDOUT, "the peer did not get ready in time");
+}
+
+static void set_timer(struct mc_path *path, uint64_t span_ns)
+{
+	path->timer.size = sizeof path->timer;
+	path->timer.fire = timer_fired;
+	mc_worker_timer(path->lane->worker, &path->timer, mc_now_ns() + span_ns);
+}
+
+void mc_path_connect(struct mc_path *path)
+{
+	int r;
+
+	if (path->dead || !(mc_path_is(path, MC_PATH_IDLE) || mc_path_is(path, MC_PATH_DOWN)))
+		return;
+	join(path);
+	path->epoch++;
+	path->remote_open = false;
+	path->break_status = 0;
+	set_state(path, MC_PATH_OPENING);
+	set_timer(path, (uint64_t)path->session->engine->set->peer_timeout);
+	r = mc_path_send_open(path);
+	if (r < 0)
+		mc_path_break(path, r, "the control connection takes no message");
+}
+
+void mc_path_opened(struct mc_path *path, uint32_t epoch, int status, const char *why)
+{
+	struct mc_peer_args args;
+	int r;
+
+	if (epoch != path->epoch || !mc_path_is(path, MC_PATH_OPENING) || path->remote_open)
+		return;
+	if (status < 0) {
+		mc_path_break(path, status, why);
+		return;
+	}
+	path->remote_open = true;
+	r = peer_alloc(path);
+	if (!r) {
+		fill_args(path, &args);
+		r = path->lane->ops->peer_open(path->lane->inst, path->peer->area, &args);
+		if (r < 0) {
+			free(path->peer);
+			path->peer = NULL;
+		}
+	}
+	if (r < 0) {
+		mc_path_break(path, r, "the transport cannot open the peer");
+		return;
+	}
+	for (uint32_t i = 0; i < path->caps.streams && path->peer && path->epoch == epoch; i++)
+		mc_path_dial(path, i);
+}
+
+void mc_path_accept(struct mc_path *path)
+{
+	struct mc_peer_args args;
+	int r;
+
+	join(path);
+	set_state(path, MC_PATH_OPENING);
+	r = peer_alloc(path);
+	if (!r) {
+		fill_args(path, &args);
+		r = path->lane->ops->peer_accept(path->lane->inst, path->peer->area, &args);
+		/* A wire without an agent has nothing to serve. */
+		if (r == -ENOTSUP)
+			r = 0;
+		if (r < 0) {
+			free(path->peer);
+			path->peer = NULL;
+		}
+	}
+	mc_path_send(path, MC_MSG_PATH_OPENED, r, NULL, 0);
+	if (r < 0) {
+		set_state(path, MC_PATH_CLOSED);
+		part(path);
+	} else if (mc_path_is(path, MC_PATH_OPENING)) {
+		set_state(path, MC_PATH_UP);
+	}
+}
+
+static void log_up(struct mc_path *path)
+{
+	const struct mc_peer_info *info = path->session->peer;
+
+	/* P7: the rail in use is said once per peer, and again when it comes back. */
+	if (!path->logged_up || path->failures)
+		mc_info("peer '%s': rail %s -> %s is up", info->name, label_of(path),
+			path->remote_label);
+	path->logged_up = true;
+}
+
+static void path_up(struct mc_path *path)
+{
+	const struct mc_transport_caps *caps = &path->caps;
+	uint64_t chunk = caps->pref_slice ? caps->pref_slice : caps->max_slice;
+
+	mc_worker_timer(path->lane->worker, &path->timer, 0);
+	set_state(path, MC_PATH_UP);
+	path->window = MC_MAX((uint64_t)WINDOW_MIN, 4 * MC_MIN(chunk, (uint64_t)1 << 20));
+	path->ramp = path->failures ? MC_MAX(chunk, (uint64_t)1) : UINT64_MAX;
+	path->learn_since = 0;
+	log_up(path);
+	if (path->queue)
+		mc_path_set_ready(path);
+}
+
+void mc_host_peer_ready(const struct mc_host *h, void *peer, int status,
+			const struct mc_transport_caps *caps, const char *why)
+{
+	struct mc_path *path = mc_path_of(peer);
+
+	if (mc_path_is(path, MC_PATH_FENCING) || mc_path_is(path, MC_PATH_CLOSED))
+		return;
+	if (status < 0) {
+		if (path->active) {
+			mc_path_break_soon(path, status, why);
+		} else {
+			mc_debug("peer '%s': rail at %s: %s: %s", path->session->peer->name,
+				 label_of(path), why ? why : "broken", strerror(-status));
+			mc_path_send(path, MC_MSG_PATH_BROKEN, status, why, why ? strlen(why) : 0);
+		}
+		return;
+	}
+	if (caps)
+		memcpy(&path->caps, caps, MC_MIN(caps->size, sizeof path->caps));
+	if (path->active && mc_path_is(path, MC_PATH_OPENING))
+		path_up(path);
+}
+
+/* ---- breaking ------------------------------------------------------------------------------------ */
+
+static void close_peer(struct mc_path *path)
+{
+	if (!path->peer)
+		return;
+	mc_path_drop_imports(path);
+	path->lane->ops->peer_close(path->lane->inst, path->peer->area);
+	free(path->peer);
+	path->peer = NULL;
+	path->caps = path->lane->caps;
+}
+
+static void back_off(struct mc_path *path)
+{
+	uint32_t shift = MC_MIN(path->failures, 8u);
+	uint64_t span = MC_MIN(BACKOFF_FIRST_NS << shift, BACKOFF_MAX_NS);
+
+	path->failures++;
+	set_state(path, MC_PATH_DOWN);
+	set_timer(path, span);
+}
+
+/* Both ends are fenced and nothing is in flight: what was in flight may be tried again. */
+static void check_fenced(struct mc_path *path)
+{
+	if (!mc_path_is(path, MC_PATH_FENCING) || path->fence_local || path->fence_remote ||
+	    path->inflight_list)
+		return;
+	close_peer(path);
+	path->remote_open = false;
+	if (!path->active && !path->dead)
+		mc_path_send(path, MC_MSG_PATH_FENCED, 0, NULL, 0);
+	if (path->dead || !path->active)
+		set_state(path, MC_PATH_CLOSED);
+	else
+		back_off(path);
+	mc_path_settle_orphans(path);
+	mc_path_reroute(path);
+	if (mc_path_is(path, MC_PATH_CLOSED))
+		part(path);
+}
+
+void mc_path_fenced_remote(struct mc_path *path, uint32_t epoch)
+{
+	if (epoch != path->epoch)
+		return;
+	path->fence_remote = false;
+	check_fenced(path);
+}
+
+static void fence_local(struct mc_path *path)
+{
+	if (!path->peer)
+		return;
+	path->fence_local = true;
+	/* Without a fence of its own nothing of it outlives the call that carried it. */
+	if (path->lane->ops->fence(path->lane->inst, path->peer->area, path->epoch) < 0)
+		path->fence_local = false;
+}
+
+/* Nothing of the plugin is there: only the record of the path ends. */
+static void break_idle(struct mc_path *path)
+{
+	if (!path->dead)
+		return;
+	set_state(path, MC_PATH_CLOSED);
+	mc_path_reroute(path);
+	part(path);
+}
+
+void mc_path_break(struct mc_path *path, int status, const char *why)
+{
+	enum mc_path_state was = atomic_load(&path->state);
+	bool told;
+
+	path->break_due = false;
+	if (was == MC_PATH_CLOSED)
+		return;
+	if (was == MC_PATH_IDLE || was == MC_PATH_DOWN) {
+		break_idle(path);
+		return;
+	}
+	if (was == MC_PATH_FENCING) {
+		/* The session went while the other end was being asked: nobody will answer. */
+		if (path->dead) {
+			path->fence_remote = false;
+			check_fenced(path);
+		}
+		return;
+	}
+	if (path->active && !path->dead)
+		mc_warn("peer '%s': rail %s -> %s broke: %s: %s; its work goes to another rail, "
+			"or waits for this one", path->session->peer->name, label_of(path),
+			path->remote_label, why ? why : "no reason given", strerror(-status));
+	atomic_fetch_add_explicit(&path->breaks, 1, memory_order_relaxed);
+	path->break_status = status;
+	set_state(path, MC_PATH_FENCING);
+	mc_worker_timer(path->lane->worker, &path->timer, 0);
+	told = path->active && !path->dead &&
+	       mc_path_send(path, MC_MSG_PATH_FENCE, status, NULL, 0) == 0;
+	path->fence_remote = told && path->caps.fence != MC_FENCE_LOCAL;
+	fence_local(path);
+	mc_path_reroute(path);
+	check_fenced(path);
+}
+
+/* ---- what plugins ask for from inside their calls ----------------------------------------------- */
+
+void mc_path_attend(struct mc_path *path)
+{
+	struct mc_lane *lane = path->lane;
+
+	if (path->in_attend)
+		return;
+	path->in_attend = true;
+	path->next_attend = lane->attend;
+	lane->attend = path;
+}
+
+void mc_path_break_soon(struct mc_path *path, int status, const char *why)
+{
+	if (path->break_due)
+		return;
+	path->break_due = true;
+	path->break_status = status;
+	snprintf(path->break_why, sizeof path->break_why, "%s", why ? why : "no reason given");
+	mc_path_attend(path);
+}
+
+void mc_path_attended(struct mc_path *path)
+{
+	if (path->break_due)
+		mc_path_break(path, path->break_status, path->break_why);
+	else
+		check_fenced(path);
+}
+
+void mc_host_fenced(const struct mc_host *h, void *peer, uint32_t epoch)
+{
+	struct mc_path *path = mc_path_of(peer);
+
+	if (epoch != path->epoch)
+		return;
+	path->fence_local = false;
+	mc_path_attend(path);
+}
+
+void mc_lane_device_event(struct mc_lane *lane, int event, const char *why)
+{
+	for (struct mc_path *path = lane->paths; path; path = path->next) {
+		if (event != MC_DEVICE_UP) {
+			mc_path_break_soon(path, -ENETDOWN, why ? why : "the device is down");
+		} else if (mc_path_is(path, MC_PATH_DOWN)) {
+			path->failures = 0;
+			set_timer(path, 0);
+		}
+	}
+}
+
+/* ---- ends of sessions ------------------------------------------------------------------------------ */
+
+int mc_paths_wait(struct mc_engine *engine, uint64_t deadline_ns)
+{
+	struct timespec pause = {.tv_nsec = 200000};
+
+	while (atomic_load(&engine->open_paths)) {
+		if (mc_now_ns() >= deadline_ns)
+			return -ETIMEDOUT;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}

@@ -1,0 +1,886 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The work of a lane: links queued at its paths are cut into slices as long as
+ * the path has room, peers in turn by bytes; completions are counted, rates
+ * learned, deadlines enforced.  Nothing here allocates once the slabs are there.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "path.h"
+
+#define SLAB_SLICES 64
+#define LANE_SLICES_MAX 65536
+#define TURN_BYTES (256u << 10)
+#define LEARN_NS (2 * MC_MSEC)
+#define WINDOW_MIN (256u << 10)
+#define WINDOW_MAX ((uint64_t)64 << 20)
+#define HEARD_NS (100 * MC_MSEC)
+
+struct mc_slab {
+	struct mc_slab *next;
+	_Alignas(MC_CACHE_LINE) char slices[];
+};
+
+/* ---- slices -------------------------------------------------------------------------------------- */
+
+static bool slab_add(struct mc_lane *lane)
+{
+	size_t stride = mc_round_up(sizeof(struct mc_hslice) + lane->ops->slice_size, MC_CACHE_LINE);
+	size_t size = sizeof(struct mc_slab) + SLAB_SLICES * stride;
+	struct mc_slab *slab = aligned_alloc(MC_CACHE_LINE, mc_round_up(size, MC_CACHE_LINE));
+
+	if (!slab)
+		return false;
+	memset(slab, 0, size);
+	slab->next = lane->slabs;
+	lane->slabs = slab;
+	for (size_t i = SLAB_SLICES; i-- > 0;) {
+		struct mc_hslice *hs = (struct mc_hslice *)(slab->slices + i * stride);
+
+		hs->s.size = sizeof hs->s;
+		hs->s.priv = hs->priv;
+		hs->next = lane->free_slices;
+		lane->free_slices = hs;
+	}
+	return true;
+}
+
+static struct mc_hslice *slice_get(struct mc_lane *lane)
+{
+	struct mc_hslice *hs = lane->free_slices;
+
+	if (MC_UNLIKELY(!hs)) {
+		if (lane->nr_slices >= LANE_SLICES_MAX || !slab_add(lane))
+			return NULL;
+		hs = lane->free_slices;
+	}
+	lane->free_slices = hs->next;
+	lane->nr_slices++;
+	return hs;
+}
+
+static void slice_put(struct mc_lane *lane, struct mc_hslice *hs)
+{
+	hs->next = lane->free_slices;
+	lane->free_slices = hs;
+	lane->nr_slices--;
+}
+
+void mc_lane_slices_free(struct mc_lane *lane)
+{
+	while (lane->slabs) {
+		struct mc_slab *next = lane->slabs->next;
+
+		free(lane->slabs);
+		lane->slabs = next;
+	}
+	lane->free_slices = NULL;
+}
+
+static void inflight_add(struct mc_path *path, struct mc_hslice *hs)
+{
+	hs->prev = NULL;
+	hs->next = path->inflight_list;
+	if (hs->next)
+		hs->next->prev = hs;
+	path->inflight_list = hs;
+	path->nr_inflight++;
+	atomic_store_explicit(&path->inflight, atomic_load_explicit(&path->inflight, memory_order_relaxed) + hs->s.len,
+			      memory_order_relaxed);
+	atomic_fetch_add_explicit(&path->lane->inflight, hs->s.len, memory_order_relaxed);
+	path->lane->client.busy = true;
+}
+
+static void inflight_remove(struct mc_path *path, struct mc_hslice *hs)
+{
+	if (hs->prev)
+		hs->prev->next = hs->next;
+	else
+		path->inflight_list = hs->next;
+	if (hs->next)
+		hs->next->prev = hs->prev;
+	path->nr_inflight--;
+	atomic_store_explicit(&path->inflight, atomic_load_explicit(&path->inflight, memory_order_relaxed) - hs->s.len,
+			      memory_order_relaxed);
+	atomic_fetch_sub_explicit(&path->lane->inflight, hs->s.len, memory_order_relaxed);
+}
+
+/* ---- the ready list -------------------------------------------------------------------------------- */
+
+void mc_path_set_ready(struct mc_path *path)
+{
+	struct mc_lane *lane = path->lane;
+
+	if (path->in_ready || !mc_path_is(path, MC_PATH_UP))
+		return;
+	path->in_ready = true;
+	path->next_ready = NULL;
+	*lane->ready_tail = path;
+	lane->ready_tail = &path->next_ready;
+}
+
+static struct mc_path *ready_pop(struct mc_lane *lane)
+{
+	struct mc_path *path = lane->ready;
+
+	lane->ready = path->next_ready;
+	if (!lane->ready)
+		lane->ready_tail = &lane->ready;
+	path->in_ready = false;
+	return path;
+}
+
+void mc_path_unready(struct mc_path *path)
+{
+	struct mc_lane *lane = path->lane;
+
+	if (!path->in_ready)
+		return;
+	for (struct mc_path **at = &lane->ready; *at; at = &(*at)->next_ready) {
+		if (*at != path)
+			continue;
+		*at = path->next_ready;
+		if (!*at)
+			lane->ready_tail = at;
+		break;
+	}
+	path->in_ready = false;
+}
+
+void mc_path_enqueue(struct mc_path *path, struct mc_link *link)
+{
+	link->next = NULL;
+	*path->queue_tail = link;
+	path->queue_tail = &link->next;
+	path->lane->client.busy = true;
+	if (mc_path_is(path, MC_PATH_UP))
+		mc_path_set_ready(path);
+	else if (mc_path_is(path, MC_PATH_IDLE) && !path->dead)
+		mc_path_connect(path);
+	else if (mc_path_is(path, MC_PATH_CLOSED) || path->dead)
+		mc_path_reroute(path);
+}
+
+static struct mc_link *queue_pop(struct mc_path *path)
+{
+	struct mc_link *link = path->queue;
+
+	path->queue = link->next;
+	if (!path->queue)
+		path->queue_tail = &path->queue;
+	return link;
+}
+
+/* ---- pumping ----------------------------------------------------------------------------------------- */
+
+static bool has_room(const struct mc_path *path)
+{
+	uint64_t inflight = atomic_load_explicit(&path->inflight, memory_order_relaxed);
+
+	if (path->parked || path->break_due)
+		return false;
+	if (!inflight)
+		return true;
+	if (path->caps.max_inflight && path->nr_inflight >= path->caps.max_inflight)
+		return false;
+	return inflight < MC_MIN(path->window, path->ramp);
+}
+
+static struct mc_import *import_find(struct mc_path *path, uint32_t buf_id)
+{
+	struct mc_import *imp;
+
+	if (!path->cap_imports)
+		return NULL;
+	imp = path->imports[buf_id & (path->cap_imports - 1)];
+	while (imp && imp->buf_id != buf_id)
+		imp = imp->next;
+	return imp;
+}
+
+static bool imports_grow(struct mc_path *path)
+{
+	uint32_t cap = path->cap_imports ? 2 * path->cap_imports : 16;
+	struct mc_import **table = calloc(cap, sizeof *table);
+
+	if (!table)
+		return false;
+	for (uint32_t i = 0; i < path->cap_imports; i++) {
+		for (struct mc_import *imp = path->imports[i], *next; imp; imp = next) {
+			next = imp->next;
+			imp->next = table[imp->buf_id & (cap - 1)];
+			table[imp->buf_id & (cap - 1)] = imp;
+		}
+	}
+	free(path->imports);
+	path->imports = table;
+	path->cap_imports = cap;
+	return true;
+}
+
+/* First use of a remote buffer on this path: let the plugin prepare it. */
+static struct mc_import *import_new(struct mc_path *path, const struct mc_remote_buf *rbuf)
+{
+	struct mc_lane *lane = path->lane;
+	size_t size = mc_round_up(sizeof(struct mc_import) + lane->ops->remote_size, MC_CACHE_LINE);
+	struct mc_remote_buffer desc = {
+		.size = sizeof desc, .base = rbuf->base, .len = rbuf->len, .kind = rbuf->kind,
+		.ordinal = rbuf->ordinal, .access = rbuf->access,
+	};
+	struct mc_import *imp;
+	int r;
+
+	if (path->nr_imports >= path->cap_imports && !imports_grow(path))
+		return NULL;
+	imp = aligned_alloc(MC_CACHE_LINE, size);
+	if (!imp)
+		return NULL;
+	memset(imp, 0, size);
+	imp->path = path;
+	imp->buf_id = rbuf->id;
+	for (size_t i = 0; i < rbuf->nr_blobs; i++) {
+		if (rbuf->blobs[i].device_idx != path->remote_device)
+			continue;
+		desc.blob = rbuf->blobs[i].data;
+		desc.blob_len = rbuf->blobs[i].len;
+	}
+	r = lane->ops->mem_import(lane->inst, imp->area, path->peer->area, &desc);
+	imp->status = r == -ENOTSUP ? 0 : r;
+	imp->next = path->imports[imp->buf_id & (path->cap_imports - 1)];
+	path->imports[imp->buf_id & (path->cap_imports - 1)] = imp;
+	path->nr_imports++;
+	return imp;
+}
+
+void mc_path_drop_imports(struct mc_path *path)
+{
+	struct mc_lane *lane = path->lane;
+
+	for (uint32_t i = 0; i < path->cap_imports; i++) {
+		for (struct mc_import *imp = path->imports[i], *next; imp; imp = next) {
+			next = imp->next;
+			if (imp->status == 0 || imp->status == -EINPROGRESS)
+				lane->ops->mem_release(lane->inst, imp->area);
+			free(imp);
+		}
+	}
+	free(path->imports);
+	path->imports = NULL;
+	path->cap_imports = path->nr_imports = 0;
+}
+
+void mc_host_imported(const struct mc_host *h, void *remote, int status)
+{
+	struct mc_import *imp = MC_CONTAINER_OF(remote, struct mc_import, area);
+
+	imp->status = status;
+	mc_path_set_ready(imp->path);
+}
+
+static void slice_fill(struct mc_hslice *hs, struct mc_path *path, const struct mc_piece *piece,
+		       struct mc_import *imp)
+{
+	const struct mc_run *run = piece->run;
+	struct mc_slice *s = &hs->s;
+
+	hs->path = path;
+	hs->piece = *piece;
+	hs->stage = NULL;
+	hs->cancelling = false;
+	s->opcode = run->opcode;
+	s->flags = 0;
+	s->epoch = path->epoch;
+	s->len = piece->len;
+	s->local = (void *)(uintptr_t)mc_piece_local(piece);
+	s->region = run->lbuf->regions ? run->lbuf->regions[path->lane->device->idx] : NULL;
+	s->remote_offset = mc_piece_remote(piece);
+	s->remote = imp->area;
+	s->peer = path->peer->area;
+	s->deadline_ns = run->batch->deadline_ns;
+	s->local_kind = run->lbuf->kind;
+	s->local_ordinal = run->lbuf->ordinal;
+	s->host = hs;
+}
+
+static int scope_of_submit(int r)
+{
+	switch (r) {
+	case -ECONNRESET:
+	case -ENOTCONN:
+	case -EPIPE:
+		return MC_SCOPE_PEER;
+	case -ENODEV:
+	case -ENETDOWN:
+	case -EIO:
+		return MC_SCOPE_NIC;
+	default:
+		return MC_SCOPE_REQUEST;
+	}
+}
+
+/* Hand one piece to the plugin.  False: it has no room now. */
+static bool submit_piece(struct mc_path *path, const struct mc_piece *piece, struct mc_import *imp)
+{
+	struct mc_lane *lane = path->lane;
+	struct mc_hslice *hs = slice_get(lane);
+	int r;
+
+	if (!hs) {
+		path->held = *piece;
+		path->held_valid = true;
+		return false;
+	}
+	slice_fill(hs, path, piece, imp);
+	inflight_add(path, hs);
+	lane->inside = true;
+	r = lane->ops->submit(lane->inst, &hs->s);
+	lane->inside = false;
+	lane->flush_due = true;
+	if (MC_LIKELY(r == 0))
+		return true;
+	if (r == -EAGAIN) {
+		inflight_remove(path, hs);
+		slice_put(lane, hs);
+		path->held = *piece;
+		path->held_valid = true;
+		path->parked = true;
+		return false;
+	}
+	if (r == MC_DONE)
+		mc_slice_complete(hs, 0, MC_SCOPE_NONE, hs->s.len);
+	else
+		mc_slice_complete(hs, r, scope_of_submit(r), 0);
+	return true;
+}
+
+/* The next piece of the path's queue, with the import of its buffer.  False: nothing to send now. */
+static bool next_piece(struct mc_path *path, struct mc_piece *piece, struct mc_import **ret_imp)
+{
+	while (path->held_valid || path->queue) {
+		struct mc_run *run = path->held_valid ? path->held.run : path->queue->run;
+		struct mc_import *imp = import_find(path, run->rbuf->id);
+
+		if (MC_UNLIKELY(!imp)) {
+			imp = import_new(path, run->rbuf);
+			if (!imp)
+				return false;
+		}
+		if (MC_UNLIKELY(imp->status == -EINPROGRESS))
+			return false;
+		*ret_imp = imp;
+		if (MC_UNLIKELY(imp->status < 0)) {
+			int status = imp->status;
+
+			if (path->held_valid) {
+				path->held_valid = false;
+				mc_piece_end(&path->held, status, MC_SCOPE_PEER);
+			} else {
+				struct mc_link *link = queue_pop(path);
+
+				mc_run_stop(run, status, MC_SCOPE_PEER);
+				mc_link_drop(link);
+			}
+			continue;
+		}
+		if (path->held_valid) {
+			*piece = path->held;
+			path->held_valid = false;
+			return true;
+		}
+		if (mc_run_cut(run, piece)) {
+			/* Let go of the run with its last piece, so that the batch need not wait for us. */
+			if (!mc_run_has_work(run))
+				mc_link_drop(queue_pop(path));
+			return true;
+		}
+		mc_link_drop(queue_pop(path));
+	}
+	return false;
+}
+
+/* Send up to a turn's worth.  True: there is more, and room for it. */
+static bool pump(struct mc_path *path)
+{
+	uint64_t sent = 0;
+	struct mc_piece piece;
+	struct mc_import *imp;
+
+	while (has_room(path) && mc_path_is(path, MC_PATH_UP)) {
+		if (sent >= TURN_BYTES && path->lane->ready)
+			return true;
+		if (!next_piece(path, &piece, &imp))
+			return false;
+		path->last_used = path->lane->now;
+		sent += piece.len;
+		if (!submit_piece(path, &piece, imp))
+			return false;
+	}
+	return false;
+}
+
+static void pump_lane(struct mc_lane *lane)
+{
+	while (lane->ready) {
+		struct mc_path *path = ready_pop(lane);
+
+		if (pump(path))
+			mc_path_set_ready(path);
+	}
+	if (lane->flush_due) {
+		lane->flush_due = false;
+		lane->ops->flush(lane->inst);
+	}
+}
+
+/* ---- learning ------------------------------------------------------------------------------------------- */
+
+static void set_window(struct mc_path *path, uint64_t rate)
+{
+	uint64_t span = (uint64_t)path->session->engine->set->rail_window;
+	uint64_t chunk = path->caps.pref_slice ? path->caps.pref_slice : path->caps.max_slice;
+	uint64_t least = MC_MAX((uint64_t)WINDOW_MIN, 4 * MC_MIN(chunk, (uint64_t)1 << 20));
+	double bytes = (double)rate * (double)span / 1e9;
+
+	path->window = bytes > (double)WINDOW_MAX ? WINDOW_MAX : MC_MAX((uint64_t)bytes, least);
+}
+
+/* The rate is learned only while the path is backlogged: otherwise it says how little was asked. */
+static void learn(struct mc_path *path, uint64_t len)
+{
+	uint64_t now = path->lane->now, span, rate;
+	bool backlogged = path->queue || path->held_valid;
+
+	if (!backlogged) {
+		path->learn_since = 0;
+		return;
+	}
+	if (!path->learn_since) {
+		path->learn_since = now;
+		path->learn_bytes = 0;
+		return;
+	}
+	path->learn_bytes += len;
+	span = now - path->learn_since;
+	if (span < LEARN_NS)
+		return;
+	rate = atomic_load_explicit(&path->rate, memory_order_relaxed);
+	rate = (uint64_t)(0.75 * (double)rate + 0.25 * (double)path->learn_bytes * 1e9 / (double)span);
+	atomic_store_explicit(&path->rate, MC_MAX(rate, (uint64_t)1 << 16), memory_order_relaxed);
+	set_window(path, rate);
+	path->learn_since = now;
+	path->learn_bytes = 0;
+	if (path->ramp != UINT64_MAX) {
+		path->ramp *= 2;
+		if (path->ramp >= path->window) {
+			path->ramp = UINT64_MAX;
+			path->failures = 0;
+		}
+	}
+}
+
+static void decay(struct mc_path *path, uint64_t now)
+{
+	uint64_t rate;
+
+	if (path->nr_inflight || now - path->last_used < MC_SEC)
+		return;
+	rate = atomic_load_explicit(&path->rate, memory_order_relaxed);
+	atomic_store_explicit(&path->rate, (rate + path->nominal) / 2, memory_order_relaxed);
+	path->last_used = now;
+	if (path->ramp != UINT64_MAX && mc_path_is(path, MC_PATH_UP)) {
+		path->ramp = UINT64_MAX;
+		path->failures = 0;
+	}
+}
+
+/* ---- completion -------------------------------------------------------------------------------------------- */
+
+static void count(struct mc_path *path, const struct mc_hslice *hs)
+{
+	_Atomic uint64_t *bytes = hs->s.opcode == MC_OP_READ ? &path->bytes_read : &path->bytes_written;
+
+	atomic_store_explicit(bytes, atomic_load_explicit(bytes, memory_order_relaxed) + hs->s.len,
+			      memory_order_relaxed);
+	atomic_store_explicit(&path->slices,
+			      atomic_load_explicit(&path->slices, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
+	if (path->lane->now - path->last_heard > HEARD_NS) {
+		path->last_heard = path->lane->now;
+		mc_session_heard(path->session);
+	}
+}
+
+/* Make the writes that have ended visible (P3): one flushing read for all of them. */
+static void start_flush(struct mc_path *path)
+{
+	struct mc_lane *lane = path->lane;
+	struct mc_hslice *hs, *like = path->unflushed;
+	struct mc_import *imp;
+	int r;
+
+	if (path->flushing || !like || path->parked || !mc_path_is(path, MC_PATH_UP))
+		return;
+	imp = import_find(path, like->piece.run->rbuf->id);
+	hs = slice_get(lane);
+	if (!hs || !imp) {
+		if (hs)
+			slice_put(lane, hs);
+		return;
+	}
+	slice_fill(hs, path, &like->piece, imp);
+	hs->piece.run = NULL;
+	hs->s.opcode = MC_OP_READ;
+	hs->s.flags = MC_SLICE_FLUSH;
+	hs->s.len = 0;
+	path->flush_list = path->unflushed;
+	path->unflushed = NULL;
+	path->flushing = hs;
+	inflight_add(path, hs);
+	lane->inside = true;
+	r = lane->ops->submit(lane->inst, &hs->s);
+	lane->inside = false;
+	lane->flush_due = true;
+	if (r == 0)
+		return;
+	if (r == -EAGAIN) {
+		path->flushing = NULL;
+		path->unflushed = path->flush_list;
+		path->flush_list = NULL;
+		path->parked = true;
+		inflight_remove(path, hs);
+		slice_put(lane, hs);
+		return;
+	}
+	mc_slice_complete(hs, r == MC_DONE ? 0 : r, r == MC_DONE ? MC_SCOPE_NONE : MC_SCOPE_PEER, 0);
+}
+
+static void orphan(struct mc_path *path, struct mc_hslice *hs, int status, int scope)
+{
+	hs->status = status;
+	hs->scope = scope;
+	hs->next = path->orphans;
+	path->orphans = hs;
+}
+
+static void orphan_list(struct mc_path *path, struct mc_hslice **list, int status)
+{
+	while (*list) {
+		struct mc_hslice *hs = *list;
+
+		*list = hs->next;
+		orphan(path, hs, status, MC_SCOPE_PEER);
+	}
+}
+
+static void flush_done(struct mc_path *path, struct mc_hslice *flush, int status)
+{
+	struct mc_hslice *list = path->flush_list;
+
+	path->flushing = NULL;
+	path->flush_list = NULL;
+	slice_put(path->lane, flush);
+	if (status < 0) {
+		orphan_list(path, &list, status);
+		if (!mc_path_is(path, MC_PATH_FENCING))
+			mc_path_break_soon(path, status, "a flush failed");
+		return;
+	}
+	while (list) {
+		struct mc_hslice *hs = list;
+		struct mc_piece piece = hs->piece;
+
+		list = hs->next;
+		slice_put(path->lane, hs);
+		mc_piece_end(&piece, 0, MC_SCOPE_NONE);
+	}
+	start_flush(path);
+}
+
+static void break_scope(struct mc_path *path, int status, int scope)
+{
+	struct mc_engine *engine = path->session->engine;
+
+	if (mc_path_is(path, MC_PATH_FENCING))
+		return;
+	mc_path_break_soon(path, status, "a slice failed");
+	if (scope < MC_SCOPE_NIC)
+		return;
+	/* The device is broken for every peer; other lanes find out by their own slices. */
+	for (struct mc_path *p = path->lane->paths; p; p = p->next)
+		if (p != path)
+			mc_path_break_soon(p, status, "the device failed");
+	mc_debug("engine '%s': device %s failed: %s", engine->name, path->lane->label, strerror(-status));
+}
+
+static void slice_failed(struct mc_path *path, struct mc_hslice *hs, int status, int scope)
+{
+	struct mc_piece piece = hs->piece;
+	int expired = mc_run_expired(piece.run, path->lane->now);
+
+	if (scope >= MC_SCOPE_PEER || mc_path_is(path, MC_PATH_FENCING)) {
+		orphan(path, hs, status, scope);
+		break_scope(path, status, scope);
+		return;
+	}
+	slice_put(path->lane, hs);
+	if (hs->cancelling && expired)
+		status = expired;
+	mc_piece_end(&piece, status, scope ? scope : MC_SCOPE_REQUEST);
+}
+
+void mc_slice_complete(struct mc_hslice *hs, int status, int scope, uint64_t done_len)
+{
+	struct mc_path *path = hs->path;
+	struct mc_piece piece;
+
+	inflight_remove(path, hs);
+	path->lane->handled++;
+	if (path->queue || path->held_valid)
+		mc_path_set_ready(path);
+	if (hs == path->flushing) {
+		flush_done(path, hs, status);
+		return;
+	}
+	if (MC_UNLIKELY(status < 0)) {
+		slice_failed(path, hs, status, scope);
+	} else {
+		count(path, hs);
+		learn(path, hs->s.len);
+		if (path->caps.visibility == MC_VISIBLE_AFTER_FLUSH && hs->s.opcode == MC_OP_WRITE) {
+			hs->next = path->unflushed;
+			path->unflushed = hs;
+			/* One flush for as many writes as there are under way. */
+			if (!path->inflight_list)
+				start_flush(path);
+			return;
+		}
+		piece = hs->piece;
+		slice_put(path->lane, hs);
+		mc_piece_end(&piece, 0, MC_SCOPE_NONE);
+	}
+	if (path->unflushed && !path->inflight_list)
+		start_flush(path);
+}
+
+/* ---- after a fence ------------------------------------------------------------------------------------------- */
+
+static void settle_orphan(struct mc_path *path, struct mc_hslice *hs)
+{
+	const struct mc_settings *set = path->session->engine->set;
+	struct mc_piece piece = hs->piece;
+	int expired = mc_run_expired(piece.run, mc_now_ns());
+	int status = hs->status, scope = hs->scope;
+	struct mc_link hold = {.run = piece.run};
+
+	slice_put(path->lane, hs);
+	piece.tries++;
+	if (expired) {
+		mc_piece_end(&piece, expired, MC_SCOPE_PEER);
+	} else if (path->dead) {
+		mc_piece_end(&piece, path->session->gone_status, MC_SCOPE_PEER);
+	} else if (piece.tries > (uint32_t)set->retry_count) {
+		mc_piece_end(&piece, status, scope);
+	} else {
+		/* The piece keeps its request open, so the run stays until somebody ends it. */
+		atomic_fetch_add(&hold.run->refs, 1);
+		mc_piece_retry(&piece, status, scope);
+		mc_route_dispatch(hold.run);
+		mc_run_unref(hold.run);
+	}
+}
+
+void mc_path_settle_orphans(struct mc_path *path)
+{
+	orphan_list(path, &path->unflushed, path->break_status ? path->break_status : -ECONNRESET);
+	while (path->orphans) {
+		struct mc_hslice *hs = path->orphans;
+
+		path->orphans = hs->next;
+		settle_orphan(path, hs);
+	}
+}
+
+void mc_path_reroute(struct mc_path *path)
+{
+	struct mc_link *list = path->queue;
+
+	path->queue = NULL;
+	path->queue_tail = &path->queue;
+	path->parked = false;
+	if (path->held_valid) {
+		struct mc_piece held = path->held;
+
+		path->held_valid = false;
+		atomic_fetch_add(&held.run->refs, 1);
+		mc_piece_retry(&held, -ECONNRESET, MC_SCOPE_PEER);
+		mc_route_dispatch(held.run);
+		mc_run_unref(held.run);
+	}
+	while (list) {
+		struct mc_link *link = list;
+		struct mc_run *run = link->run;
+
+		list = link->next;
+		atomic_fetch_add(&run->refs, 1);
+		mc_link_drop(link);
+		if (mc_run_has_work(run))
+			mc_route_dispatch(run);
+		mc_run_unref(run);
+	}
+}
+
+/* ---- deadlines ------------------------------------------------------------------------------------------------- */
+
+static void expire_queue(struct mc_path *path, uint64_t now)
+{
+	struct mc_link *list = path->queue;
+
+	path->queue = NULL;
+	path->queue_tail = &path->queue;
+	while (list) {
+		struct mc_link *link = list;
+		int expired = mc_run_expired(link->run, now);
+
+		list = link->next;
+		if (expired)
+			mc_run_stop(link->run, expired, MC_SCOPE_REQUEST);
+		if (expired || !mc_run_has_work(link->run)) {
+			mc_link_drop(link);
+			continue;
+		}
+		link->next = NULL;
+		*path->queue_tail = link;
+		path->queue_tail = &link->next;
+	}
+	if (path->held_valid) {
+		int expired = mc_run_expired(path->held.run, now);
+
+		if (expired) {
+			path->held_valid = false;
+			mc_piece_end(&path->held, expired, MC_SCOPE_REQUEST);
+		}
+	}
+}
+
+static void expire_inflight(struct mc_path *path, uint64_t now)
+{
+	struct mc_lane *lane = path->lane;
+	bool stuck = false;
+
+	for (struct mc_hslice *hs = path->inflight_list; hs; hs = hs->next) {
+		int r;
+
+		if (!hs->piece.run || hs->cancelling || !mc_run_expired(hs->piece.run, now))
+			continue;
+		hs->cancelling = true;
+		lane->inside = true;
+		r = lane->ops->cancel(lane->inst, &hs->s);
+		lane->inside = false;
+		stuck |= r < 0;
+	}
+	if (stuck && !mc_path_is(path, MC_PATH_FENCING))
+		mc_path_break_soon(path, -ETIMEDOUT, "a request on it was cancelled or is past its deadline");
+}
+
+void mc_lane_expire(struct mc_lane *lane, uint64_t now_ns)
+{
+	for (struct mc_path *path = lane->paths, *next; path; path = next) {
+		next = path->next;
+		if (path->queue || path->held_valid)
+			expire_queue(path, now_ns);
+		expire_inflight(path, now_ns);
+		decay(path, now_ns);
+	}
+}
+
+/* ---- the lane as a client of its worker --------------------------------------------------------------------------- */
+
+static struct mc_lane *lane_of(struct mc_client *c)
+{
+	return MC_CONTAINER_OF(c, struct mc_lane, client);
+}
+
+static void attend(struct mc_lane *lane)
+{
+	while (lane->attend) {
+		struct mc_path *path = lane->attend;
+
+		lane->attend = path->next_attend;
+		path->in_attend = false;
+		mc_path_attended(path);
+	}
+}
+
+static int take_any(struct mc_lane *lane)
+{
+	struct mc_hslice *list;
+	int n = 0;
+
+	if (MC_LIKELY(!atomic_load_explicit(&lane->any_done, memory_order_relaxed)))
+		return 0;
+	for (list = atomic_exchange(&lane->any_done, NULL); list; n++) {
+		struct mc_hslice *hs = list;
+
+		list = hs->s.host_next;
+		mc_slice_complete(hs, hs->status, hs->scope, hs->s.len);
+	}
+	return n;
+}
+
+static int lane_progress(struct mc_client *c)
+{
+	struct mc_lane *lane = lane_of(c);
+	int n;
+
+	lane->now = mc_now_ns();
+	lane->handled = 0;
+	n = lane->ops->progress(lane->inst);
+	n = n < 0 ? 0 : n;
+	n += take_any(lane);
+	if (lane->attend)
+		attend(lane);
+	if (lane->ready || lane->flush_due) {
+		pump_lane(lane);
+		n++;
+	}
+	return n + (int)lane->handled;
+}
+
+static int lane_arm(struct mc_client *c)
+{
+	struct mc_lane *lane = lane_of(c);
+
+	if (lane->ready || lane->attend || atomic_load(&lane->any_done))
+		return -EBUSY;
+	return lane->ops->arm(lane->inst) == -EBUSY ? -EBUSY : 0;
+}
+
+static void lane_tick(struct mc_client *c, uint64_t now_ns)
+{
+	struct mc_lane *lane = lane_of(c);
+	bool busy = false;
+
+	mc_lane_expire(lane, now_ns);
+	for (struct mc_path *path = lane->paths; path && !busy; path = path->next)
+		busy = path->queue || path->held_valid || path->inflight_list || path->orphans;
+	c->busy = busy;
+}
+
+static void lane_frozen(struct mc_client *c)
+{
+	struct mc_lane *lane = lane_of(c);
+
+	for (struct mc_path *path = lane->paths, *next; path; path = next) {
+		next = path->next;
+		mc_path_break(path, -ETIMEDOUT, "this process was frozen");
+	}
+}
+
+const struct mc_client_ops mc_lane_client_ops = {
+	.progress = lane_progress,
+	.arm = lane_arm,
+	.tick = lane_tick,
+	.frozen = lane_frozen,
+};
