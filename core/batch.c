@@ -169,7 +169,7 @@ struct mc_link *mc_run_link(struct mc_run *run, struct mc_path *path)
 	return link;
 }
 
-static void run_unref(struct mc_run *run)
+void mc_run_unref(struct mc_run *run)
 {
 	struct mc_batch *batch = run->batch;
 
@@ -185,7 +185,7 @@ void mc_link_drop(struct mc_link *link)
 	struct mc_run *run = link->run;
 
 	atomic_fetch_and(&run->links_used, ~(1u << (link - run->links)));
-	run_unref(run);
+	mc_run_unref(run);
 }
 
 /* ---- counting ---------------------------------------------------------------------------------- */
@@ -250,7 +250,7 @@ void mc_piece_end(const struct mc_piece *piece, int status, int scope)
 	}
 	if (ended &&
 	    atomic_fetch_sub_explicit(&run->left, ended, memory_order_acq_rel) == ended)
-		run_unref(run);
+		mc_run_unref(run);
 }
 
 /* ---- completion of the batch ------------------------------------------------------------------- */

@@ -123,6 +123,8 @@ int mc_run_expired(const struct mc_run *run, uint64_t now_ns);
 /* A free link, marked in use and holding the run; NULL: all are.  [any] */
 struct mc_link *mc_run_link(struct mc_run *run, struct mc_path *path);
 void mc_link_drop(struct mc_link *link);
+/* The run stays while it has requests, links or references. */
+void mc_run_unref(struct mc_run *run);
 /* The batch's waiters shall drive this worker too.  The batch's lock is not held.  [any] */
 void mc_batch_add_worker(struct mc_batch *batch, struct mc_worker *worker);
 

@@ -13,8 +13,9 @@
 #include "path.h"
 
 #define BACKOFF_FIRST_NS (20 * MC_MSEC)
+/* A rail that does not get ready holds up work that another one could carry. */
+#define OPEN_MAX_NS (2 * MC_SEC)
 #define BACKOFF_MAX_NS (2 * MC_SEC)
-#define WINDOW_MIN (256u << 10)
 
 static const char *label_of(const struct mc_path *path)
 {
@@ -155,7 +156,7 @@ void mc_path_connect(struct mc_path *path)
 	path->remote_open = false;
 	path->break_status = 0;
 	set_state(path, MC_PATH_OPENING);
-	set_timer(path, (uint64_t)path->session->engine->set->peer_timeout);
+	set_timer(path, MC_MIN(OPEN_MAX_NS, (uint64_t)path->session->engine->set->peer_timeout));
 	r = mc_path_send_open(path);
 	if (r < 0)
 		mc_path_break(path, r, "the control connection takes no message");
@@ -236,7 +237,7 @@ static void path_up(struct mc_path *path)
 
 	mc_worker_timer(path->lane->worker, &path->timer, 0);
 	set_state(path, MC_PATH_UP);
-	path->window = MC_MAX((uint64_t)WINDOW_MIN, 4 * MC_MIN(chunk, (uint64_t)1 << 20));
+	mc_path_set_window(path);
 	path->ramp = path->failures ? MC_MAX(chunk, (uint64_t)1) : UINT64_MAX;
 	path->learn_since = 0;
 	log_up(path);
@@ -401,8 +402,10 @@ void mc_path_attended(struct mc_path *path)
 {
 	if (path->break_due)
 		mc_path_break(path, path->break_status, path->break_why);
-	else
+	else if (mc_path_is(path, MC_PATH_FENCING))
 		check_fenced(path);
+	else if (path->unflushed && !path->inflight_list)
+		mc_path_flush(path);
 }
 
 void mc_host_fenced(const struct mc_host *h, void *peer, uint32_t epoch)

@@ -50,6 +50,7 @@ struct mc_hslice {
 	struct mc_path *path;
 	struct mc_piece piece; /* piece.run NULL: a flush */
 	struct mc_stage *stage; /* staging that carries the bytes, or NULL */
+	struct mc_hslice *any_next; /* complete_any */
 	int32_t status;         /* complete_any, orphans */
 	int32_t scope;
 	bool cancelling;
@@ -141,8 +142,11 @@ const struct mc_route *mc_route_get(struct mc_session *s, const struct mc_local_
 void mc_route_dispatch(struct mc_run *run);
 /* Is there any rail between the two engines?  -EPROTONOSUPPORT with the wires of both sides in err. */
 int mc_route_check(struct mc_session *s, struct mc_error *err);
-/* The best tier with a path that is up or untried; nr_tiers if none. */
-size_t mc_route_best_tier(const struct mc_route *route);
+/* Some path is up, being opened or untried. */
+bool mc_route_usable(const struct mc_route *route);
+/* Let the route find another path for a link's run; drops the link.  [any] */
+void mc_link_give_back(struct mc_link *link);
+void mc_routes_free(struct mc_paths *paths);
 
 /* Batons that the submitting thread takes while it dispatches: work for them is queued directly and
  * done by this thread before mc_lend_end returns. */
@@ -218,6 +222,19 @@ enum {
 	MC_MSG_PATH_BROKEN,                   /* passive to active: please fence me */
 };
 
+/* Slices and imports: path_pump.c, used by path_done.c too.  [worker] */
+struct mc_hslice *mc_slice_get(struct mc_lane *lane);
+void mc_slice_put(struct mc_lane *lane, struct mc_hslice *hs);
+void mc_slice_fill(struct mc_hslice *hs, struct mc_path *path, const struct mc_piece *piece,
+		   struct mc_import *imp);
+void mc_inflight_add(struct mc_path *path, struct mc_hslice *hs);
+void mc_inflight_remove(struct mc_path *path, struct mc_hslice *hs);
+struct mc_import *mc_import_find(struct mc_path *path, uint32_t buf_id);
+/* The window from the rate, and an idle path's rate back towards its nominal one. */
+void mc_path_flush(struct mc_path *path); /* the writes that have ended, if none is under way */
+void mc_path_set_window(struct mc_path *path);
+void mc_path_decay(struct mc_path *path, uint64_t now_ns);
+
 /* Completion of a slice, whoever reports it.  [worker] */
 void mc_slice_complete(struct mc_hslice *hs, int status, int scope, uint64_t done_len);
 /* Look at every slice and queue entry for deadlines and cancels.  [worker] */
@@ -245,6 +262,13 @@ void mc_host_range_put(const struct mc_host *h, struct mc_range *range);
 static inline struct mc_path *mc_path_of(void *peer)
 {
 	return MC_CONTAINER_OF(peer, struct mc_peer_area, area)->path;
+}
+
+/* Add to a counter that only this thread writes and others read. */
+static inline void mc_bump(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+			      memory_order_relaxed);
 }
 
 static inline bool mc_path_is(const struct mc_path *path, enum mc_path_state state)

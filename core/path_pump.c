@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The work of a lane: links queued at its paths are cut into slices as long as
- * the path has room, peers in turn by bytes; completions are counted, rates
- * learned, deadlines enforced.  Nothing here allocates once the slabs are there.
+ * the path has room, peers in turn by bytes; deadlines are enforced.  Nothing here
+ * allocates once the slabs are there.  How slices end is in path_done.c.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,10 +13,6 @@
 #define SLAB_SLICES 64
 #define LANE_SLICES_MAX 65536
 #define TURN_BYTES (256u << 10)
-#define LEARN_NS (2 * MC_MSEC)
-#define WINDOW_MIN (256u << 10)
-#define WINDOW_MAX ((uint64_t)64 << 20)
-#define HEARD_NS (100 * MC_MSEC)
 
 struct mc_slab {
 	struct mc_slab *next;
@@ -47,7 +43,7 @@ static bool slab_add(struct mc_lane *lane)
 	return true;
 }
 
-static struct mc_hslice *slice_get(struct mc_lane *lane)
+struct mc_hslice *mc_slice_get(struct mc_lane *lane)
 {
 	struct mc_hslice *hs = lane->free_slices;
 
@@ -61,7 +57,7 @@ static struct mc_hslice *slice_get(struct mc_lane *lane)
 	return hs;
 }
 
-static void slice_put(struct mc_lane *lane, struct mc_hslice *hs)
+void mc_slice_put(struct mc_lane *lane, struct mc_hslice *hs)
 {
 	hs->next = lane->free_slices;
 	lane->free_slices = hs;
@@ -79,7 +75,7 @@ void mc_lane_slices_free(struct mc_lane *lane)
 	lane->free_slices = NULL;
 }
 
-static void inflight_add(struct mc_path *path, struct mc_hslice *hs)
+void mc_inflight_add(struct mc_path *path, struct mc_hslice *hs)
 {
 	hs->prev = NULL;
 	hs->next = path->inflight_list;
@@ -87,13 +83,12 @@ static void inflight_add(struct mc_path *path, struct mc_hslice *hs)
 		hs->next->prev = hs;
 	path->inflight_list = hs;
 	path->nr_inflight++;
-	atomic_store_explicit(&path->inflight, atomic_load_explicit(&path->inflight, memory_order_relaxed) + hs->s.len,
-			      memory_order_relaxed);
+	mc_bump(&path->inflight, hs->s.len);
 	atomic_fetch_add_explicit(&path->lane->inflight, hs->s.len, memory_order_relaxed);
 	path->lane->client.busy = true;
 }
 
-static void inflight_remove(struct mc_path *path, struct mc_hslice *hs)
+void mc_inflight_remove(struct mc_path *path, struct mc_hslice *hs)
 {
 	if (hs->prev)
 		hs->prev->next = hs->next;
@@ -102,8 +97,7 @@ static void inflight_remove(struct mc_path *path, struct mc_hslice *hs)
 	if (hs->next)
 		hs->next->prev = hs->prev;
 	path->nr_inflight--;
-	atomic_store_explicit(&path->inflight, atomic_load_explicit(&path->inflight, memory_order_relaxed) - hs->s.len,
-			      memory_order_relaxed);
+	mc_bump(&path->inflight, -hs->s.len);
 	atomic_fetch_sub_explicit(&path->lane->inflight, hs->s.len, memory_order_relaxed);
 }
 
@@ -188,7 +182,7 @@ static bool has_room(const struct mc_path *path)
 	return inflight < MC_MIN(path->window, path->ramp);
 }
 
-static struct mc_import *import_find(struct mc_path *path, uint32_t buf_id)
+struct mc_import *mc_import_find(struct mc_path *path, uint32_t buf_id)
 {
 	struct mc_import *imp;
 
@@ -279,7 +273,7 @@ void mc_host_imported(const struct mc_host *h, void *remote, int status)
 	mc_path_set_ready(imp->path);
 }
 
-static void slice_fill(struct mc_hslice *hs, struct mc_path *path, const struct mc_piece *piece,
+void mc_slice_fill(struct mc_hslice *hs, struct mc_path *path, const struct mc_piece *piece,
 		       struct mc_import *imp)
 {
 	const struct mc_run *run = piece->run;
@@ -324,7 +318,7 @@ static int scope_of_submit(int r)
 static bool submit_piece(struct mc_path *path, const struct mc_piece *piece, struct mc_import *imp)
 {
 	struct mc_lane *lane = path->lane;
-	struct mc_hslice *hs = slice_get(lane);
+	struct mc_hslice *hs = mc_slice_get(lane);
 	int r;
 
 	if (!hs) {
@@ -332,8 +326,8 @@ static bool submit_piece(struct mc_path *path, const struct mc_piece *piece, str
 		path->held_valid = true;
 		return false;
 	}
-	slice_fill(hs, path, piece, imp);
-	inflight_add(path, hs);
+	mc_slice_fill(hs, path, piece, imp);
+	mc_inflight_add(path, hs);
 	lane->inside = true;
 	r = lane->ops->submit(lane->inst, &hs->s);
 	lane->inside = false;
@@ -341,8 +335,8 @@ static bool submit_piece(struct mc_path *path, const struct mc_piece *piece, str
 	if (MC_LIKELY(r == 0))
 		return true;
 	if (r == -EAGAIN) {
-		inflight_remove(path, hs);
-		slice_put(lane, hs);
+		mc_inflight_remove(path, hs);
+		mc_slice_put(lane, hs);
 		path->held = *piece;
 		path->held_valid = true;
 		path->parked = true;
@@ -360,7 +354,7 @@ static bool next_piece(struct mc_path *path, struct mc_piece *piece, struct mc_i
 {
 	while (path->held_valid || path->queue) {
 		struct mc_run *run = path->held_valid ? path->held.run : path->queue->run;
-		struct mc_import *imp = import_find(path, run->rbuf->id);
+		struct mc_import *imp = mc_import_find(path, run->rbuf->id);
 
 		if (MC_UNLIKELY(!imp)) {
 			imp = import_new(path, run->rbuf);
@@ -434,303 +428,6 @@ static void pump_lane(struct mc_lane *lane)
 	}
 }
 
-/* ---- learning ------------------------------------------------------------------------------------------- */
-
-static void set_window(struct mc_path *path, uint64_t rate)
-{
-	uint64_t span = (uint64_t)path->session->engine->set->rail_window;
-	uint64_t chunk = path->caps.pref_slice ? path->caps.pref_slice : path->caps.max_slice;
-	uint64_t least = MC_MAX((uint64_t)WINDOW_MIN, 4 * MC_MIN(chunk, (uint64_t)1 << 20));
-	double bytes = (double)rate * (double)span / 1e9;
-
-	path->window = bytes > (double)WINDOW_MAX ? WINDOW_MAX : MC_MAX((uint64_t)bytes, least);
-}
-
-/* The rate is learned only while the path is backlogged: otherwise it says how little was asked. */
-static void learn(struct mc_path *path, uint64_t len)
-{
-	uint64_t now = path->lane->now, span, rate;
-	bool backlogged = path->queue || path->held_valid;
-
-	if (!backlogged) {
-		path->learn_since = 0;
-		return;
-	}
-	if (!path->learn_since) {
-		path->learn_since = now;
-		path->learn_bytes = 0;
-		return;
-	}
-	path->learn_bytes += len;
-	span = now - path->learn_since;
-	if (span < LEARN_NS)
-		return;
-	rate = atomic_load_explicit(&path->rate, memory_order_relaxed);
-	rate = (uint64_t)(0.75 * (double)rate + 0.25 * (double)path->learn_bytes * 1e9 / (double)span);
-	atomic_store_explicit(&path->rate, MC_MAX(rate, (uint64_t)1 << 16), memory_order_relaxed);
-	set_window(path, rate);
-	path->learn_since = now;
-	path->learn_bytes = 0;
-	if (path->ramp != UINT64_MAX) {
-		path->ramp *= 2;
-		if (path->ramp >= path->window) {
-			path->ramp = UINT64_MAX;
-			path->failures = 0;
-		}
-	}
-}
-
-static void decay(struct mc_path *path, uint64_t now)
-{
-	uint64_t rate;
-
-	if (path->nr_inflight || now - path->last_used < MC_SEC)
-		return;
-	rate = atomic_load_explicit(&path->rate, memory_order_relaxed);
-	atomic_store_explicit(&path->rate, (rate + path->nominal) / 2, memory_order_relaxed);
-	path->last_used = now;
-	if (path->ramp != UINT64_MAX && mc_path_is(path, MC_PATH_UP)) {
-		path->ramp = UINT64_MAX;
-		path->failures = 0;
-	}
-}
-
-/* ---- completion -------------------------------------------------------------------------------------------- */
-
-static void count(struct mc_path *path, const struct mc_hslice *hs)
-{
-	_Atomic uint64_t *bytes = hs->s.opcode == MC_OP_READ ? &path->bytes_read : &path->bytes_written;
-
-	atomic_store_explicit(bytes, atomic_load_explicit(bytes, memory_order_relaxed) + hs->s.len,
-			      memory_order_relaxed);
-	atomic_store_explicit(&path->slices,
-			      atomic_load_explicit(&path->slices, memory_order_relaxed) + 1,
-			      memory_order_relaxed);
-	if (path->lane->now - path->last_heard > HEARD_NS) {
-		path->last_heard = path->lane->now;
-		mc_session_heard(path->session);
-	}
-}
-
-/* Make the writes that have ended visible (P3): one flushing read for all of them. */
-static void start_flush(struct mc_path *path)
-{
-	struct mc_lane *lane = path->lane;
-	struct mc_hslice *hs, *like = path->unflushed;
-	struct mc_import *imp;
-	int r;
-
-	if (path->flushing || !like || path->parked || !mc_path_is(path, MC_PATH_UP))
-		return;
-	imp = import_find(path, like->piece.run->rbuf->id);
-	hs = slice_get(lane);
-	if (!hs || !imp) {
-		if (hs)
-			slice_put(lane, hs);
-		return;
-	}
-	slice_fill(hs, path, &like->piece, imp);
-	hs->piece.run = NULL;
-	hs->s.opcode = MC_OP_READ;
-	hs->s.flags = MC_SLICE_FLUSH;
-	hs->s.len = 0;
-	path->flush_list = path->unflushed;
-	path->unflushed = NULL;
-	path->flushing = hs;
-	inflight_add(path, hs);
-	lane->inside = true;
-	r = lane->ops->submit(lane->inst, &hs->s);
-	lane->inside = false;
-	lane->flush_due = true;
-	if (r == 0)
-		return;
-	if (r == -EAGAIN) {
-		path->flushing = NULL;
-		path->unflushed = path->flush_list;
-		path->flush_list = NULL;
-		path->parked = true;
-		inflight_remove(path, hs);
-		slice_put(lane, hs);
-		return;
-	}
-	mc_slice_complete(hs, r == MC_DONE ? 0 : r, r == MC_DONE ? MC_SCOPE_NONE : MC_SCOPE_PEER, 0);
-}
-
-static void orphan(struct mc_path *path, struct mc_hslice *hs, int status, int scope)
-{
-	hs->status = status;
-	hs->scope = scope;
-	hs->next = path->orphans;
-	path->orphans = hs;
-}
-
-static void orphan_list(struct mc_path *path, struct mc_hslice **list, int status)
-{
-	while (*list) {
-		struct mc_hslice *hs = *list;
-
-		*list = hs->next;
-		orphan(path, hs, status, MC_SCOPE_PEER);
-	}
-}
-
-static void flush_done(struct mc_path *path, struct mc_hslice *flush, int status)
-{
-	struct mc_hslice *list = path->flush_list;
-
-	path->flushing = NULL;
-	path->flush_list = NULL;
-	slice_put(path->lane, flush);
-	if (status < 0) {
-		orphan_list(path, &list, status);
-		if (!mc_path_is(path, MC_PATH_FENCING))
-			mc_path_break_soon(path, status, "a flush failed");
-		return;
-	}
-	while (list) {
-		struct mc_hslice *hs = list;
-		struct mc_piece piece = hs->piece;
-
-		list = hs->next;
-		slice_put(path->lane, hs);
-		mc_piece_end(&piece, 0, MC_SCOPE_NONE);
-	}
-	start_flush(path);
-}
-
-static void break_scope(struct mc_path *path, int status, int scope)
-{
-	struct mc_engine *engine = path->session->engine;
-
-	if (mc_path_is(path, MC_PATH_FENCING))
-		return;
-	mc_path_break_soon(path, status, "a slice failed");
-	if (scope < MC_SCOPE_NIC)
-		return;
-	/* The device is broken for every peer; other lanes find out by their own slices. */
-	for (struct mc_path *p = path->lane->paths; p; p = p->next)
-		if (p != path)
-			mc_path_break_soon(p, status, "the device failed");
-	mc_debug("engine '%s': device %s failed: %s", engine->name, path->lane->label, strerror(-status));
-}
-
-static void slice_failed(struct mc_path *path, struct mc_hslice *hs, int status, int scope)
-{
-	struct mc_piece piece = hs->piece;
-	int expired = mc_run_expired(piece.run, path->lane->now);
-
-	if (scope >= MC_SCOPE_PEER || mc_path_is(path, MC_PATH_FENCING)) {
-		orphan(path, hs, status, scope);
-		break_scope(path, status, scope);
-		return;
-	}
-	slice_put(path->lane, hs);
-	if (hs->cancelling && expired)
-		status = expired;
-	mc_piece_end(&piece, status, scope ? scope : MC_SCOPE_REQUEST);
-}
-
-void mc_slice_complete(struct mc_hslice *hs, int status, int scope, uint64_t done_len)
-{
-	struct mc_path *path = hs->path;
-	struct mc_piece piece;
-
-	inflight_remove(path, hs);
-	path->lane->handled++;
-	if (path->queue || path->held_valid)
-		mc_path_set_ready(path);
-	if (hs == path->flushing) {
-		flush_done(path, hs, status);
-		return;
-	}
-	if (MC_UNLIKELY(status < 0)) {
-		slice_failed(path, hs, status, scope);
-	} else {
-		count(path, hs);
-		learn(path, hs->s.len);
-		if (path->caps.visibility == MC_VISIBLE_AFTER_FLUSH && hs->s.opcode == MC_OP_WRITE) {
-			hs->next = path->unflushed;
-			path->unflushed = hs;
-			/* One flush for as many writes as there are under way. */
-			if (!path->inflight_list)
-				start_flush(path);
-			return;
-		}
-		piece = hs->piece;
-		slice_put(path->lane, hs);
-		mc_piece_end(&piece, 0, MC_SCOPE_NONE);
-	}
-	if (path->unflushed && !path->inflight_list)
-		start_flush(path);
-}
-
-/* ---- after a fence ------------------------------------------------------------------------------------------- */
-
-static void settle_orphan(struct mc_path *path, struct mc_hslice *hs)
-{
-	const struct mc_settings *set = path->session->engine->set;
-	struct mc_piece piece = hs->piece;
-	int expired = mc_run_expired(piece.run, mc_now_ns());
-	int status = hs->status, scope = hs->scope;
-	struct mc_link hold = {.run = piece.run};
-
-	slice_put(path->lane, hs);
-	piece.tries++;
-	if (expired) {
-		mc_piece_end(&piece, expired, MC_SCOPE_PEER);
-	} else if (path->dead) {
-		mc_piece_end(&piece, path->session->gone_status, MC_SCOPE_PEER);
-	} else if (piece.tries > (uint32_t)set->retry_count) {
-		mc_piece_end(&piece, status, scope);
-	} else {
-		/* The piece keeps its request open, so the run stays until somebody ends it. */
-		atomic_fetch_add(&hold.run->refs, 1);
-		mc_piece_retry(&piece, status, scope);
-		mc_route_dispatch(hold.run);
-		mc_run_unref(hold.run);
-	}
-}
-
-void mc_path_settle_orphans(struct mc_path *path)
-{
-	orphan_list(path, &path->unflushed, path->break_status ? path->break_status : -ECONNRESET);
-	while (path->orphans) {
-		struct mc_hslice *hs = path->orphans;
-
-		path->orphans = hs->next;
-		settle_orphan(path, hs);
-	}
-}
-
-void mc_path_reroute(struct mc_path *path)
-{
-	struct mc_link *list = path->queue;
-
-	path->queue = NULL;
-	path->queue_tail = &path->queue;
-	path->parked = false;
-	if (path->held_valid) {
-		struct mc_piece held = path->held;
-
-		path->held_valid = false;
-		atomic_fetch_add(&held.run->refs, 1);
-		mc_piece_retry(&held, -ECONNRESET, MC_SCOPE_PEER);
-		mc_route_dispatch(held.run);
-		mc_run_unref(held.run);
-	}
-	while (list) {
-		struct mc_link *link = list;
-		struct mc_run *run = link->run;
-
-		list = link->next;
-		atomic_fetch_add(&run->refs, 1);
-		mc_link_drop(link);
-		if (mc_run_has_work(run))
-			mc_route_dispatch(run);
-		mc_run_unref(run);
-	}
-}
-
 /* ---- deadlines ------------------------------------------------------------------------------------------------- */
 
 static void expire_queue(struct mc_path *path, uint64_t now)
@@ -748,6 +445,11 @@ static void expire_queue(struct mc_path *path, uint64_t now)
 			mc_run_stop(link->run, expired, MC_SCOPE_REQUEST);
 		if (expired || !mc_run_has_work(link->run)) {
 			mc_link_drop(link);
+			continue;
+		}
+		/* While this path is down another one may have come back. */
+		if (mc_path_is(path, MC_PATH_DOWN) && mc_route_usable(link->run->route)) {
+			mc_link_give_back(link);
 			continue;
 		}
 		link->next = NULL;
@@ -791,7 +493,7 @@ void mc_lane_expire(struct mc_lane *lane, uint64_t now_ns)
 		if (path->queue || path->held_valid)
 			expire_queue(path, now_ns);
 		expire_inflight(path, now_ns);
-		decay(path, now_ns);
+		mc_path_decay(path, now_ns);
 	}
 }
 
@@ -823,7 +525,7 @@ static int take_any(struct mc_lane *lane)
 	for (list = atomic_exchange(&lane->any_done, NULL); list; n++) {
 		struct mc_hslice *hs = list;
 
-		list = hs->s.host_next;
+		list = hs->any_next;
 		mc_slice_complete(hs, hs->status, hs->scope, hs->s.len);
 	}
 	return n;

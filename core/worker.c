@@ -121,6 +121,11 @@ void mc_worker_post(struct mc_worker *w, struct mc_post *post)
 	post->next = atomic_load_explicit(&w->inbox, memory_order_relaxed);
 	while (!atomic_compare_exchange_weak(&w->inbox, &post->next, post))
 		;
+	mc_worker_nudge(w);
+}
+
+void mc_worker_nudge(struct mc_worker *w)
+{
 	if (!atomic_load(&w->baton))
 		wake_thread(w);
 	else if (atomic_load(&w->holder_asleep) && atomic_exchange(&w->holder_asleep, false))
@@ -130,10 +135,7 @@ void mc_worker_post(struct mc_worker *w, struct mc_post *post)
 void mc_worker_tick_now(struct mc_worker *w)
 {
 	atomic_store(&w->tick_now, true);
-	if (!atomic_load(&w->baton))
-		wake_thread(w);
-	else if (atomic_load(&w->holder_asleep) && atomic_exchange(&w->holder_asleep, false))
-		kick(w->holder_wake);
+	mc_worker_nudge(w);
 }
 
 static int drain(struct mc_worker *w)

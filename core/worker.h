@@ -60,6 +60,8 @@ void mc_worker_remove(struct mc_worker *worker, struct mc_client *client);
 
 /* Queue a message; wakes the worker if nobody holds it.  [any], never blocks */
 void mc_worker_post(struct mc_worker *worker, struct mc_post *post);
+/* A client has something to do: run a turn soon.  [any], never blocks */
+void mc_worker_nudge(struct mc_worker *worker);
 /* Let the clients tick soon, also when nothing is busy.  [any], never blocks */
 void mc_worker_tick_now(struct mc_worker *worker);
 /* Run f(arg) on the worker and wait for it; drives the worker if it is free.  [any] but a worker */

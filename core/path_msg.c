@@ -1,0 +1,626 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Paths and the control connection: the messages between the two ends of a path,
+ * the data streams dialled and accepted for it, and the ends of sessions.  What
+ * arrives on the control loop travels to the path's worker as a note.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/util/bytes.h"
+#include "core/util/cleanup.h"
+#include "log.h"
+#include "path.h"
+#include "path_wire.h"
+
+/* ---- notes: from the control loop to the worker ------------------------------------------------- */
+
+enum note_type { NOTE_ACCEPT, NOTE_OPENED, NOTE_MSG, NOTE_FENCE, NOTE_FENCED, NOTE_BROKEN, NOTE_STREAM, NOTE_GONE, NOTE_FREE };
+struct note {
+	struct mc_post post;
+	struct mc_path *path;
+	enum note_type type;
+	uint32_t epoch;
+	int32_t status;
+	uint64_t token; /* STREAM */
+	bool passive;
+	size_t len;
+	char data[];    /* NUL-terminated; HANDSHAKE: bytes */
+};
+
+static void take_stream(struct note *n)
+{
+	struct mc_path *path = n->path;
+	struct mc_stream stream = {
+		.size = sizeof stream, .fd = n->status, .passive = n->passive, .token = n->token,
+		.epoch = n->epoch, .why = n->status < 0 ? n->data : NULL,
+	};
+
+	if (!path->peer || path->epoch != n->epoch || mc_path_is(path, MC_PATH_FENCING)) {
+		if (n->status >= 0)
+			close(n->status);
+		return;
+	}
+	path->lane->ops->peer_attach(path->lane->inst, path->peer->area, &stream);
+}
+
+static void note_run(struct mc_post *post)
+{
+	struct note *n = MC_CONTAINER_OF(post, struct note, post);
+	struct mc_path *path = n->path;
+	struct mc_session *session = path->session;
+	bool current = n->epoch == path->epoch;
+
+	switch (n->type) {
+	case NOTE_ACCEPT:
+		mc_path_accept(path);
+		break;
+	case NOTE_OPENED:
+		mc_path_opened(path, n->epoch, n->status, n->data);
+		break;
+	case NOTE_MSG:
+		if (current && path->peer && !mc_path_is(path, MC_PATH_FENCING))
+			path->lane->ops->peer_msg(path->lane->inst, path->peer->area, n->data, n->len);
+		break;
+	case NOTE_FENCE:
+		if (current)
+			mc_path_break(path, -ECONNRESET, "the other end fenced it");
+		break;
+	case NOTE_FENCED:
+		mc_path_fenced_remote(path, n->epoch);
+		break;
+	case NOTE_BROKEN:
+		if (current)
+			mc_path_break(path, n->status, n->data);
+		break;
+	case NOTE_STREAM:
+		take_stream(n);
+		break;
+	case NOTE_GONE:
+		path->dead = true;
+		mc_path_break(path, n->status, n->data);
+		break;
+	case NOTE_FREE:
+		mc_path_free(path);
+		break;
+	}
+	free(n);
+	mc_session_unref(session);
+}
+
+static struct note *note_new(struct mc_path *path, enum note_type type, uint32_t epoch, int status,
+			     const void *data, size_t len)
+{
+	struct note *n = malloc(sizeof *n + len + 1);
+
+	if (!n)
+		return NULL;
+	memset(n, 0, sizeof *n);
+	n->post.run = note_run;
+	n->path = path;
+	n->type = type;
+	n->epoch = epoch;
+	n->status = status;
+	n->len = len;
+	if (len)
+		memcpy(n->data, data, len);
+	n->data[len] = '\0';
+	return n;
+}
+
+/* The note keeps the session, and with it the path, until it has run. */
+static void note_post(struct note *n)
+{
+	mc_session_ref(n->path->session);
+	mc_worker_post(n->path->lane->worker, &n->post);
+}
+
+static int note(struct mc_path *path, enum note_type type, uint32_t epoch, int status,
+		const void *data, size_t len)
+{
+	struct note *n = note_new(path, type, epoch, status, data, len);
+
+	if (!n)
+		return -ENOMEM;
+	note_post(n);
+	return 0;
+}
+
+/* ---- messages out -------------------------------------------------------------------------------- */
+
+static void put_head(uint8_t head[MC_PATH_HEAD_SIZE], const struct mc_path *path, int32_t status)
+{
+	mc_put32(head + MC_PATH_HEAD_RAIL, path->rail_id);
+	mc_put16(head + MC_PATH_HEAD_LANE, path->lane_id);
+	mc_put16(head + MC_PATH_HEAD_RESERVED, 0);
+	mc_put32(head + MC_PATH_HEAD_EPOCH, path->epoch);
+	mc_put32(head + MC_PATH_HEAD_STATUS, (uint32_t)status);
+}
+
+int mc_path_send(struct mc_path *path, uint16_t type, int32_t status, const void *body, size_t len)
+{
+	uint8_t head[MC_PATH_HEAD_SIZE];
+
+	put_head(head, path, status);
+	return mc_session_send(path->session, type, head, sizeof head, body, len);
+}
+
+static size_t put_name(uint8_t *at, const char *name)
+{
+	size_t len = strlen(name);
+
+	at[0] = (uint8_t)len;
+	memcpy(at + 1, name, len);
+	return len + 1;
+}
+
+int mc_path_send_open(struct mc_path *path)
+{
+	const struct mc_device *device = path->lane->device;
+	const struct mc_remote_device *remote = &path->session->peer->devices[path->remote_device];
+	uint8_t body[MC_PATH_OPEN_MAX];
+	size_t len = MC_PATH_OPEN_FIXED;
+
+	mc_put16(body + MC_PATH_OPEN_REMOTE_LANE, path->remote_lane);
+	mc_put16(body + MC_PATH_OPEN_WIRE_VERSION, path->wire_version);
+	len += put_name(body + len, remote->transport);
+	len += put_name(body + len, remote->name);
+	len += put_name(body + len, device->transport);
+	len += put_name(body + len, device->name);
+	return mc_path_send(path, MC_MSG_PATH_OPEN, 0, body, len);
+}
+
+/* ---- data streams ----------------------------------------------------------------------------------- */
+
+struct dial {
+	struct note *note;
+	struct mc_session *session; /* a reference: the path lives as long */
+	char *addresses[10];
+};
+
+static void dial_free(struct dial *d)
+{
+	for (size_t i = 0; i < MC_ARRAY_SIZE(d->addresses); i++)
+		free(d->addresses[i]);
+	mc_session_unref(d->session);
+	free(d);
+}
+
+static void dialled(void *arg, int fd, const char *why)
+{
+	struct dial *d = arg;
+	struct note *n = d->note;
+
+	n->status = fd;
+	if (fd < 0 && why)
+		snprintf(n->data, n->len + 1, "%s", why);
+	/* The path may be closed by now, but it is there: its session is.  */
+	note_post(n);
+	dial_free(d);
+}
+
+/* "192.0.2.1" and the peer's port: where data for this device of the peer goes. */
+static char *device_address(const struct mc_peer_info *info, const char *address)
+{
+	const char *colon = info->addresses[0] ? strrchr(info->addresses[0], ':') : NULL;
+	char *text;
+
+	if (!address[0] || !colon)
+		return NULL;
+	if (asprintf(&text, strchr(address, ':') ? "[%s]%s" : "%s%s", address, colon) < 0)
+		return NULL;
+	return text;
+}
+
+static bool is_loopback(const char *address)
+{
+	return !strncmp(address, "127.", 4) || !strcmp(address, "::1");
+}
+
+/* Bind to the device's own address where that can reach the other: both on loopback, or neither. */
+static const char *local_address(const struct mc_device *device, const struct mc_remote_device *remote)
+{
+	const char *own = device->info.address, *far = remote->address;
+
+	if (!own[0] || !far[0] || is_loopback(own) != is_loopback(far) ||
+	    !strchr(own, ':') != !strchr(far, ':'))
+		return "";
+	return own;
+}
+
+void mc_path_dial(struct mc_path *path, uint64_t token)
+{
+	struct mc_session *session = path->session;
+	struct mc_engine *engine = session->engine;
+	const struct mc_peer_info *info = session->peer;
+	const struct mc_remote_device *remote = &info->devices[path->remote_device];
+	struct mc_stream_hello hello = {
+		.kind = MC_STREAM_DATA, .session_id = session->id,
+		.from_generation = engine->generation, .to_generation = info->generation,
+		.rail_id = path->rail_id, .lane = path->lane_id, .epoch = path->epoch, .token = token,
+	};
+	static const char room[160]; /* for the sentence of a failure */
+	struct dial *d = calloc(1, sizeof *d);
+	size_t nr = 0;
+	int r = -ENOMEM;
+
+	if (d)
+		d->note = note_new(path, NOTE_STREAM, path->epoch, -ENOMEM, room, sizeof room);
+	if (!d || !d->note)
+		goto fail;
+	d->note->token = token;
+	snprintf(hello.from, sizeof hello.from, "%s", engine->name);
+	d->session = mc_session_ref(session);
+	d->addresses[nr] = device_address(info, remote->address);
+	nr += d->addresses[nr] != NULL;
+	for (size_t i = 0; info->addresses[i] && nr < MC_ARRAY_SIZE(d->addresses) - 1; i++)
+		if (!nr || strcmp(d->addresses[0], info->addresses[i]) != 0)
+			d->addresses[nr++] = strdup(info->addresses[i]);
+	r = mc_stream_dial(engine, (const char *const *)d->addresses,
+			   local_address(path->lane->device, remote), &hello,
+			   mc_now_ns() + (uint64_t)engine->set->peer_timeout, dialled, d);
+	if (!r)
+		return;
+	free(d->note);
+	dial_free(d);
+	d = NULL;
+fail:
+	if (d) {
+		free(d->note);
+		free(d);
+	}
+	mc_path_break_soon(path, r, "a data stream cannot be dialled");
+}
+
+/* ---- passive paths, on the control loop ---------------------------------------------------------------- */
+
+static struct mc_path *find(const struct mc_paths *paths, uint32_t rail_id, uint16_t lane_id)
+{
+	for (size_t i = 0; paths && i < paths->nr; i++)
+		if (paths->list[i]->rail_id == rail_id && paths->list[i]->lane_id == lane_id)
+			return paths->list[i];
+	return NULL;
+}
+
+int mc_path_stream(struct mc_engine *engine, struct mc_session *session, int fd,
+		   const struct mc_stream_hello *hello)
+{
+	struct mc_path *path;
+	struct note *n;
+
+	if (!session || session->active)
+		return -ENOENT;
+	path = find(session->paths, hello->rail_id, (uint16_t)hello->lane);
+	if (!path)
+		return -ENOENT;
+	n = note_new(path, NOTE_STREAM, hello->epoch, fd, NULL, 0);
+	if (!n)
+		return -ENOMEM;
+	n->token = hello->token;
+	n->passive = true;
+	note_post(n);
+	return 0;
+}
+
+static int list_add(struct mc_paths *paths, struct mc_path *path)
+{
+	if (paths->nr == paths->cap) {
+		size_t cap = paths->cap ? 2 * paths->cap : 8;
+		struct mc_path **list = realloc(paths->list, cap * sizeof *list);
+
+		if (!list)
+			return -ENOMEM;
+		paths->list = list;
+		paths->cap = cap;
+	}
+	paths->list[paths->nr++] = path;
+	return 0;
+}
+
+struct retire {
+	struct mc_control_post post;
+	struct mc_path *path;
+	struct mc_session *session; /* a reference */
+};
+
+/* Off the list, so that no note for it follows; the last one frees it behind all others.  [control] */
+static void retire_run(struct mc_control_post *post)
+{
+	struct retire *r = MC_CONTAINER_OF(post, struct retire, post);
+	struct mc_paths *paths = r->session->paths;
+
+	for (size_t i = 0; i < paths->nr; i++) {
+		if (paths->list[i] != r->path)
+			continue;
+		paths->list[i] = paths->list[--paths->nr];
+		break;
+	}
+	/* Without memory for the note the path stays until the process ends; nothing uses it. */
+	note(r->path, NOTE_FREE, 0, 0, NULL, 0);
+	mc_session_unref(r->session);
+	free(r);
+}
+
+void mc_path_retire(struct mc_path *path)
+{
+	struct retire *r = malloc(sizeof *r);
+
+	if (!r)
+		return;
+	r->post.run = retire_run;
+	r->path = path;
+	r->session = mc_session_ref(path->session);
+	mc_control_post(path->session->engine->control, &r->post);
+}
+
+static void refuse(struct mc_session *s, const uint8_t *head, int status, const char *why)
+{
+	uint8_t copy[MC_PATH_HEAD_SIZE];
+
+	memcpy(copy, head, sizeof copy);
+	mc_put32(copy + MC_PATH_HEAD_STATUS, (uint32_t)status);
+	mc_session_send(s, MC_MSG_PATH_OPENED, copy, sizeof copy, why, strlen(why));
+}
+
+static bool get_name(const uint8_t **at, const uint8_t *end, char *name, size_t size)
+{
+	size_t len;
+
+	if (*at >= end)
+		return false;
+	len = **at;
+	if (len >= size || len > (size_t)(end - *at - 1))
+		return false;
+	memcpy(name, *at + 1, len);
+	name[len] = '\0';
+	*at += len + 1;
+	return true;
+}
+
+int mc_path_open_parse(const void *body, size_t len, struct mc_path_open *ret)
+{
+	const uint8_t *at = body, *end = at + len;
+
+	if (len < MC_PATH_OPEN_FIXED)
+		return -EBADMSG;
+	ret->lane = mc_get16(at + MC_PATH_OPEN_REMOTE_LANE);
+	ret->wire_version = mc_get16(at + MC_PATH_OPEN_WIRE_VERSION);
+	at += MC_PATH_OPEN_FIXED;
+	if (!get_name(&at, end, ret->transport, sizeof ret->transport) ||
+	    !get_name(&at, end, ret->device, sizeof ret->device) ||
+	    !get_name(&at, end, ret->from_transport, sizeof ret->from_transport) ||
+	    !get_name(&at, end, ret->from_device, sizeof ret->from_device) || at != end)
+		return -EBADMSG;
+	return 0;
+}
+
+static void path_opened_by_peer(struct mc_session *s, const uint8_t *head, const void *body, size_t len)
+{
+	uint32_t rail_id = mc_get32(head + MC_PATH_HEAD_RAIL);
+	uint16_t lane_id = mc_get16(head + MC_PATH_HEAD_LANE);
+	struct mc_paths *paths = s->paths;
+	struct mc_path_open open;
+	struct mc_device *device;
+	struct mc_path *path;
+
+	if (mc_path_open_parse(body, len, &open) < 0) {
+		refuse(s, head, -EBADMSG, "the open message is malformed");
+		return;
+	}
+	device = mc_device_find(s->engine, open.transport, open.device);
+	if (!device || open.wire_version < device->wire_min || open.wire_version > device->wire_max) {
+		refuse(s, head, device ? -EPROTONOSUPPORT : -ENODEV,
+		       device ? "that version of the wire is not spoken here"
+			      : "the target has not opened that device");
+		return;
+	}
+	if (find(paths, rail_id, lane_id) || paths->nr >= MC_PATHS_PER_SESSION) {
+		refuse(s, head, -EBUSY, "an earlier connection of the rail is still being closed");
+		return;
+	}
+	path = mc_path_new(paths, device->lanes[open.lane % device->nr_lanes], false);
+	if (!path || list_add(paths, path) < 0) {
+		mc_path_free(path);
+		refuse(s, head, -ENOMEM, "out of memory");
+		return;
+	}
+	path->rail_id = rail_id;
+	path->lane_id = lane_id;
+	path->epoch = mc_get32(head + MC_PATH_HEAD_EPOCH);
+	path->remote_lane = lane_id;
+	path->wire_version = open.wire_version;
+	snprintf(path->remote_label, sizeof path->remote_label, "%s:%s", open.from_transport,
+		 open.from_device);
+	if (note(path, NOTE_ACCEPT, path->epoch, 0, NULL, 0) < 0) {
+		paths->nr--;
+		mc_path_free(path);
+		refuse(s, head, -ENOMEM, "out of memory");
+	}
+}
+
+static void message(struct mc_session *s, uint16_t type, const void *payload, size_t len)
+{
+	const uint8_t *head = payload;
+	struct mc_path *path;
+	uint32_t epoch;
+	int status;
+
+	if (type < MC_MSG_PATH_FIRST || type > MC_MSG_PATH_LAST)
+		return;
+	if (len < MC_PATH_HEAD_SIZE || !s->paths) {
+		mc_debug("peer '%s': message 0x%x of %zu bytes is too short", s->peer->name, type, len);
+		return;
+	}
+	epoch = mc_get32(head + MC_PATH_HEAD_EPOCH);
+	status = (int)mc_get32(head + MC_PATH_HEAD_STATUS);
+	payload = head + MC_PATH_HEAD_SIZE;
+	len -= MC_PATH_HEAD_SIZE;
+	if (type == MC_MSG_PATH_OPEN && !s->active) {
+		path_opened_by_peer(s, head, payload, len);
+		return;
+	}
+	if (s->active)
+		pthread_mutex_lock(&((struct mc_paths *)s->paths)->lock);
+	path = find(s->paths, mc_get32(head + MC_PATH_HEAD_RAIL), mc_get16(head + MC_PATH_HEAD_LANE));
+	if (s->active)
+		pthread_mutex_unlock(&((struct mc_paths *)s->paths)->lock);
+	/* What is not here any more touches nothing: as good as fenced. */
+	if (type == MC_MSG_PATH_FENCE && !s->active && !path) {
+		mc_session_send(s, MC_MSG_PATH_FENCED, head, MC_PATH_HEAD_SIZE, NULL, 0);
+		return;
+	}
+	if (!path)
+		return;
+	if (type == MC_MSG_PATH_HANDSHAKE)
+		note(path, NOTE_MSG, epoch, 0, payload, MC_MIN(len, (size_t)MC_PEER_MSG_MAX));
+	else if (type == MC_MSG_PATH_FENCE && !s->active)
+		note(path, NOTE_FENCE, epoch, 0, NULL, 0);
+	else if (type == MC_MSG_PATH_FENCED && s->active)
+		note(path, NOTE_FENCED, epoch, 0, NULL, 0);
+	else if (type == MC_MSG_PATH_OPENED && s->active)
+		note(path, NOTE_OPENED, epoch, MC_MIN(status, 0), payload, len);
+	else if (type == MC_MSG_PATH_BROKEN && s->active)
+		note(path, NOTE_BROKEN, epoch, status < 0 ? status : -ECONNRESET, payload, len);
+}
+
+/* ---- sessions ---------------------------------------------------------------------------------------------- */
+
+static void session_up(struct mc_session *s)
+{
+	struct mc_paths *paths = calloc(1, sizeof *paths);
+
+	if (!paths)
+		return;
+	paths->session = s;
+	pthread_mutex_init(&paths->lock, NULL);
+	s->paths = paths;
+}
+
+void mc_paths_gone(struct mc_session *s, int status, const char *why)
+{
+	struct mc_paths *paths = s->paths;
+
+	if (!paths)
+		return;
+	pthread_mutex_lock(&paths->lock);
+	paths->gone = true;
+	for (size_t i = 0; i < paths->nr; i++)
+		note(paths->list[i], NOTE_GONE, paths->list[i]->epoch, status, why, why ? strlen(why) : 0);
+	pthread_mutex_unlock(&paths->lock);
+}
+
+void mc_paths_free(struct mc_session *s)
+{
+	struct mc_paths *paths = s->paths;
+
+	if (!paths)
+		return;
+	for (size_t i = 0; i < paths->nr; i++)
+		mc_path_free(paths->list[i]);
+	mc_routes_free(paths);
+	pthread_mutex_destroy(&paths->lock);
+	free(paths->list);
+	free(paths);
+	s->paths = NULL;
+}
+
+const struct mc_session_events mc_path_session_events = {
+	.message = message,
+	.up = session_up,
+	.gone = mc_paths_gone,
+	.freed = mc_paths_free,
+};
+
+/* ---- evicting, fencing a buffer ------------------------------------------------------------------------------- */
+
+struct evict {
+	uint64_t generation;
+	struct mc_session *list[64];
+	size_t nr;
+};
+
+static void evict_collect(struct mc_session *s, void *arg)
+{
+	struct evict *e = arg;
+
+	if (s->peer && s->peer->generation == e->generation && e->nr < MC_ARRAY_SIZE(e->list))
+		e->list[e->nr++] = mc_session_ref(s);
+}
+
+struct evict_call {
+	struct mc_engine *engine;
+	struct evict *evict;
+};
+
+static void evict_on_control(void *arg)
+{
+	struct evict_call *c = arg;
+
+	mc_session_each(c->engine, evict_collect, c->evict);
+}
+
+static int wait_closed(struct mc_session *s, uint64_t deadline_ns)
+{
+	struct timespec pause = {.tv_nsec = 200000};
+	struct mc_paths *paths = s->paths;
+
+	while (paths && atomic_load(&paths->open)) {
+		if (mc_now_ns() >= deadline_ns)
+			return -ETIMEDOUT;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+int mc_paths_evict(struct mc_engine *engine, uint64_t generation, uint64_t deadline_ns)
+{
+	struct evict evict = {.generation = generation};
+	struct evict_call call = {.engine = engine, .evict = &evict};
+	int r, waited;
+
+	mc_control_call(engine->control, evict_on_control, &call);
+	r = mc_session_end(engine, generation, -ECONNRESET, "it was evicted");
+	for (size_t i = 0; i < evict.nr; i++) {
+		waited = wait_closed(evict.list[i], deadline_ns);
+		if (!r)
+			r = waited;
+		mc_session_unref(evict.list[i]);
+	}
+	return r;
+}
+
+struct fence_buffer {
+	struct mc_lane *lane;
+	const struct mc_local_buf *buf;
+};
+
+static void fence_buffer_run(void *arg)
+{
+	struct fence_buffer *f = arg;
+
+	for (struct mc_path *path = f->lane->paths; path; path = path->next) {
+		bool uses = !path->active && path->peer;
+
+		for (struct mc_hslice *hs = path->inflight_list; hs && !uses; hs = hs->next)
+			uses = hs->piece.run && hs->piece.run->lbuf == f->buf;
+		if (uses)
+			mc_path_break_soon(path, -ECANCELED, "a buffer in use was unregistered");
+	}
+}
+
+void mc_paths_fence_buffer(struct mc_engine *engine, struct mc_local_buf *buf)
+{
+	for (size_t i = 0; i < engine->nr_devices; i++) {
+		struct mc_device *device = engine->devices[i];
+
+		for (uint16_t l = 0; l < device->nr_lanes; l++) {
+			struct fence_buffer f = {.lane = device->lanes[l], .buf = buf};
+
+			mc_worker_call(f.lane->worker, fence_buffer_run, &f);
+		}
+	}
+}

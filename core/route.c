@@ -1,0 +1,577 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From a run to the paths that carry it.  A route lists the candidates between
+ * two locations, from the matrices of both ends: a rail exists where the wires
+ * agree and both memory kinds are reached.  Tiers keep their order; inside a tier
+ * each local device has one partner (same subnet first, then same index), the
+ * other pairs follow in a tier of their own, for failover only.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "path.h"
+
+/* A run this large is offered to every path of the tier, a smaller one to the best alone. */
+#define SPREAD_BYTES (256u << 10)
+#define CHUNK_MIN (64u << 10)
+
+static __thread struct mc_lending *lending_now;
+
+/* ---- building routes -------------------------------------------------------------------------------- */
+
+struct pair {
+	struct mc_device *local;
+	uint16_t remote_idx;
+	uint16_t wire_version;
+	uint32_t tier;  /* of the worse end */
+	bool partner;   /* not only for failover */
+	uint32_t order; /* as found */
+};
+struct pairs {
+	struct pair *list;
+	size_t nr, cap;
+};
+
+static bool has_word(const char *words, const char *word)
+{
+	size_t len = strlen(word);
+
+	for (const char *at = words; (at = strstr(at, word)) != NULL; at += len)
+		if ((at == words || at[-1] == ' ') && (at[len] == ' ' || !at[len]))
+			return true;
+	return false;
+}
+
+static bool remote_reaches(const struct mc_remote_device *remote, const struct mc_device *local,
+			   const char *kind)
+{
+	for (const char *const *k = local->caps.remote_kinds; k && *k; k++)
+		if (!strcmp(*k, "*") || !strcmp(*k, kind))
+			return has_word(remote->remote_kinds, "*") || has_word(remote->remote_kinds, kind);
+	return false;
+}
+
+static uint16_t common_version(const struct mc_device *l, const struct mc_remote_device *r)
+{
+	uint16_t lo = MC_MAX(l->wire_min, r->wire_min), hi = MC_MIN(l->wire_max, r->wire_max);
+
+	return strcmp(l->wire, r->wire) == 0 && lo <= hi ? hi : 0;
+}
+
+static int pairs_add(struct pairs *p, const struct pair *pair)
+{
+	for (size_t i = 0; i < p->nr; i++)
+		if (p->list[i].local == pair->local && p->list[i].remote_idx == pair->remote_idx)
+			return 0;
+	if (p->nr == p->cap) {
+		size_t cap = p->cap ? 2 * p->cap : 16;
+		struct pair *list = realloc(p->list, cap * sizeof *list);
+
+		if (!list)
+			return -ENOMEM;
+		p->list = list;
+		p->cap = cap;
+	}
+	p->list[p->nr] = *pair;
+	p->list[p->nr].order = (uint32_t)p->nr;
+	p->nr++;
+	return 0;
+}
+
+static int find_remote(const struct mc_peer_info *info, const struct mc_matrix_entry *e)
+{
+	for (size_t i = 0; i < info->nr_devices; i++)
+		if (!strcmp(info->devices[i].name, e->device) &&
+		    (!e->transport || !strcmp(info->devices[i].transport, e->transport)))
+			return (int)i;
+	return -1;
+}
+
+/* Pair one local device of tier lt with every remote device of one remote tier. */
+static int pair_tier(struct pairs *pairs, const struct mc_peer_info *info, struct mc_device *local,
+		     uint32_t lt, const struct mc_matrix_tier *remote_tier, uint32_t rt,
+		     const char *remote_kind)
+{
+	for (size_t i = 0; i < remote_tier->nr; i++) {
+		int idx = find_remote(info, &remote_tier->entries[i]);
+		struct pair pair = {.local = local, .tier = MC_MAX(lt, rt)};
+		int r;
+
+		if (idx < 0 || !remote_reaches(&info->devices[idx], local, remote_kind))
+			continue;
+		pair.remote_idx = (uint16_t)idx;
+		pair.wire_version = common_version(local, &info->devices[idx]);
+		if (!pair.wire_version)
+			continue;
+		r = pairs_add(pairs, &pair);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int collect(struct pairs *pairs, struct mc_engine *engine, const struct mc_peer_info *info,
+		   const struct mc_matrix_row *lrow, const char *local_kind,
+		   const struct mc_matrix_row *rrow, const char *remote_kind)
+{
+	for (size_t lt = 0; lrow && rrow && lt < lrow->nr_tiers; lt++) {
+		for (size_t i = 0; i < lrow->tiers[lt].nr; i++) {
+			const struct mc_matrix_entry *e = &lrow->tiers[lt].entries[i];
+			struct mc_device *local = mc_device_find(engine, e->transport, e->device);
+
+			if (!local || !mc_device_reaches(local, local_kind))
+				continue;
+			for (size_t rt = 0; rt < rrow->nr_tiers; rt++) {
+				int r = pair_tier(pairs, info, local, (uint32_t)lt, &rrow->tiers[rt],
+						  (uint32_t)rt, remote_kind);
+
+				if (r < 0)
+					return r;
+			}
+		}
+	}
+	return 0;
+}
+
+/* One partner for each local device in each tier. */
+static void choose_partners(struct pairs *pairs, const struct mc_peer_info *info)
+{
+	for (size_t i = 0; i < pairs->nr; i++) {
+		struct pair *first = &pairs->list[i], *best = NULL;
+		uint32_t index = 0, count = 0, n = 0;
+		bool done = false;
+
+		/* Only once per (device, tier): at its first pair. */
+		for (size_t j = 0; j < i && !done; j++)
+			done = pairs->list[j].local == first->local && pairs->list[j].tier == first->tier;
+		if (done)
+			continue;
+		for (size_t j = i; j < pairs->nr; j++) {
+			struct pair *p = &pairs->list[j];
+			const char *subnet = info->devices[p->remote_idx].subnet;
+
+			if (p->local != first->local || p->tier != first->tier)
+				continue;
+			count++;
+			if (!best && subnet[0] && !strcmp(subnet, first->local->info.subnet))
+				best = p;
+		}
+		index = first->local->idx % count;
+		for (size_t j = i; j < pairs->nr && !best; j++)
+			if (pairs->list[j].local == first->local && pairs->list[j].tier == first->tier &&
+			    n++ == index)
+				best = &pairs->list[j];
+		best->partner = true;
+	}
+}
+
+static int by_tier(const void *a, const void *b)
+{
+	const struct pair *x = a, *y = b;
+	uint32_t kx = x->tier * 2 + !x->partner, ky = y->tier * 2 + !y->partner;
+
+	if (kx != ky)
+		return kx < ky ? -1 : 1;
+	return x->order < y->order ? -1 : 1;
+}
+
+/* The active path of (device, remote device, lane); made if there is none.  Under paths->lock. */
+static struct mc_path *path_get(struct mc_paths *paths, const struct pair *pair, uint16_t lane)
+{
+	struct mc_session *s = paths->session;
+	const struct mc_remote_device *remote = &s->peer->devices[pair->remote_idx];
+	struct mc_path *path;
+
+	for (size_t i = 0; i < paths->nr; i++) {
+		path = paths->list[i];
+		if (path->lane == pair->local->lanes[lane] && path->remote_device == pair->remote_idx)
+			return path;
+	}
+	if (paths->nr == paths->cap) {
+		size_t cap = paths->cap ? 2 * paths->cap : 8;
+		struct mc_path **list = realloc(paths->list, cap * sizeof *list);
+
+		if (!list)
+			return NULL;
+		paths->list = list;
+		paths->cap = cap;
+	}
+	path = mc_path_new(paths, pair->local->lanes[lane], true);
+	if (!path)
+		return NULL;
+	path->rail_id = (uint32_t)pair->local->idx << 16 | pair->remote_idx;
+	path->remote_device = pair->remote_idx;
+	path->remote_lane = remote->nr_lanes ? lane % remote->nr_lanes : 0;
+	path->wire_version = pair->wire_version;
+	snprintf(path->remote_label, sizeof path->remote_label, "%s:%s", remote->transport, remote->name);
+	paths->list[paths->nr++] = path;
+	return path;
+}
+
+static void route_free(struct mc_route *route)
+{
+	if (!route)
+		return;
+	for (size_t i = 0; route->tiers && i < route->nr_tiers; i++)
+		free(route->tiers[i].paths);
+	free(route->tiers);
+	free(route);
+}
+
+void mc_routes_free(struct mc_paths *paths)
+{
+	struct mc_route *route = atomic_load(&paths->routes);
+
+	while (route) {
+		struct mc_route *next = route->next;
+
+		route_free(route);
+		route = next;
+	}
+}
+
+static int fill_tier(struct mc_route_tier *tier, struct mc_paths *paths, const struct pair *from,
+		     size_t nr)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < nr; i++)
+		n += from[i].local->nr_lanes;
+	tier->paths = calloc(n, sizeof(struct mc_path *));
+	if (!tier->paths)
+		return -ENOMEM;
+	for (size_t i = 0; i < nr; i++) {
+		for (uint16_t lane = 0; lane < from[i].local->nr_lanes; lane++) {
+			struct mc_path *path = path_get(paths, &from[i], lane);
+
+			if (!path)
+				return -ENOMEM;
+			tier->paths[tier->nr++] = path;
+		}
+	}
+	return 0;
+}
+
+static void set_sizes(struct mc_route *route, const struct mc_settings *set)
+{
+	uint64_t chunk = UINT64_MAX, max = UINT64_MAX;
+
+	for (size_t t = 0; t < route->nr_tiers; t++) {
+		for (size_t i = 0; i < route->tiers[t].nr; i++) {
+			const struct mc_transport_caps *caps = &route->tiers[t].paths[i]->lane->caps;
+
+			max = MC_MIN(max, caps->max_slice ? caps->max_slice : UINT64_MAX);
+			if (t == 0)
+				chunk = MC_MIN(chunk, caps->pref_slice ? caps->pref_slice
+								       : caps->max_slice);
+		}
+	}
+	if (set->slice_size != MC_VALUE_AUTO && set->slice_size > 0)
+		chunk = (uint64_t)set->slice_size;
+	route->max_piece = max;
+	route->chunk = MC_MIN(chunk ? chunk : max, max);
+}
+
+static struct mc_route *route_build(struct mc_paths *paths, const struct mc_matrix_row *lrow,
+				    const char *local_kind, const struct mc_remote_buf *rbuf)
+{
+	struct mc_session *s = paths->session;
+	const struct mc_matrix_row *rrow = mc_matrix_row_find(s->peer->matrix, rbuf->location);
+	struct mc_route *route = calloc(1, sizeof *route);
+	struct pairs pairs = {.nr = 0};
+	int r = -ENOMEM;
+
+	if (route)
+		r = collect(&pairs, s->engine, s->peer, lrow, local_kind, rrow, rbuf->kind);
+	if (!r && pairs.nr) {
+		choose_partners(&pairs, s->peer);
+		qsort(pairs.list, pairs.nr, sizeof *pairs.list, by_tier);
+		route->tiers = calloc(pairs.nr, sizeof *route->tiers);
+		r = route->tiers ? 0 : -ENOMEM;
+	}
+	for (size_t i = 0, n; !r && i < pairs.nr; i += n) {
+		for (n = 1; i + n < pairs.nr && pairs.list[i + n].tier == pairs.list[i].tier &&
+			    pairs.list[i + n].partner == pairs.list[i].partner; n++)
+			;
+		r = fill_tier(&route->tiers[route->nr_tiers++], paths, &pairs.list[i], n);
+	}
+	free(pairs.list);
+	if (r < 0) {
+		route_free(route);
+		return NULL;
+	}
+	route->row = lrow;
+	snprintf(route->local_kind, sizeof route->local_kind, "%s", local_kind);
+	snprintf(route->remote_location, sizeof route->remote_location, "%s", rbuf->location);
+	set_sizes(route, s->engine->set);
+	return route;
+}
+
+static const struct mc_route *route_find(struct mc_paths *paths, const struct mc_matrix_row *row,
+					 const char *kind, const char *location)
+{
+	struct mc_route *route = atomic_load_explicit(&paths->routes, memory_order_acquire);
+
+	while (route && (route->row != row || strcmp(route->remote_location, location) != 0 ||
+			 strcmp(route->local_kind, kind) != 0))
+		route = route->next;
+	return route;
+}
+
+const struct mc_route *mc_route_get(struct mc_session *s, const struct mc_local_buf *lbuf,
+				    const struct mc_remote_buf *rbuf)
+{
+	const struct mc_matrix_row *row = mc_matrix_row_find(s->engine->matrix, lbuf->location);
+	struct mc_paths *paths = s->paths;
+	const struct mc_route *found;
+	struct mc_route *route;
+
+	if (!paths)
+		return NULL;
+	found = route_find(paths, row, lbuf->kind, rbuf->location);
+	if (found)
+		return found;
+	pthread_mutex_lock(&paths->lock);
+	found = route_find(paths, row, lbuf->kind, rbuf->location);
+	if (!found) {
+		route = route_build(paths, row, lbuf->kind, rbuf);
+		if (route) {
+			route->next = atomic_load(&paths->routes);
+			atomic_store_explicit(&paths->routes, route, memory_order_release);
+		}
+		found = route;
+	}
+	pthread_mutex_unlock(&paths->lock);
+	return found;
+}
+
+int mc_route_check(struct mc_session *s, struct mc_error *err)
+{
+	struct mc_engine *engine = s->engine;
+	char ours[256] = "", theirs[256] = "";
+
+	for (size_t i = 0; i < engine->nr_devices; i++)
+		for (size_t j = 0; j < s->peer->nr_devices; j++)
+			if (common_version(engine->devices[i], &s->peer->devices[j]))
+				return 0;
+	for (size_t i = 0; i < engine->nr_devices; i++) {
+		size_t at = strlen(ours);
+
+		snprintf(ours + at, sizeof ours - at, "%s%s %u..%u", at ? ", " : "",
+			 engine->devices[i]->wire, engine->devices[i]->wire_min,
+			 engine->devices[i]->wire_max);
+	}
+	for (size_t i = 0; i < s->peer->nr_devices; i++) {
+		size_t at = strlen(theirs);
+
+		snprintf(theirs + at, sizeof theirs - at, "%s%s %u..%u", at ? ", " : "",
+			 s->peer->devices[i].wire, s->peer->devices[i].wire_min,
+			 s->peer->devices[i].wire_max);
+	}
+	return mc_fail(err, -EPROTONOSUPPORT,
+		       "segment '%s': no rail: this engine speaks %s, that one speaks %s; give both a "
+		       "device of the same wire in the nic_priority_matrix",
+		       s->peer->name, ours[0] ? ours : "nothing", theirs[0] ? theirs : "nothing");
+}
+
+/* ---- lending batons -------------------------------------------------------------------------------------- */
+
+void mc_lend_begin(struct mc_lending *lending)
+{
+	lending->nr = 0;
+	lending->has_copy = false;
+	/* Inside a callback or a turn the work goes through the inbox. */
+	lending->off = mc_worker_any_mine();
+	lending->outer = lending_now;
+	lending_now = lending;
+}
+
+void mc_lend_end(struct mc_lending *lending)
+{
+	lending_now = lending->outer;
+	while (lending->nr) {
+		struct mc_worker *w = lending->held[--lending->nr];
+
+		mc_worker_turn(w);
+		mc_worker_leave(w);
+	}
+}
+
+static bool lent(struct mc_worker *w)
+{
+	struct mc_lending *l = lending_now;
+
+	if (!l || l->off)
+		return false;
+	if (mc_worker_mine(w))
+		return true;
+	if (l->nr == MC_ARRAY_SIZE(l->held) || (l->has_copy && mc_worker_cpu_copy(w)) ||
+	    !mc_worker_enter(w))
+		return false;
+	l->held[l->nr++] = w;
+	l->has_copy |= mc_worker_cpu_copy(w);
+	return true;
+}
+
+static void link_arrived(struct mc_post *post)
+{
+	struct mc_link *link = MC_CONTAINER_OF(post, struct mc_link, post);
+
+	mc_path_enqueue(link->path, link);
+}
+
+void mc_path_hand(struct mc_path *path, struct mc_link *link)
+{
+	struct mc_worker *w = path->lane->worker;
+
+	mc_batch_add_worker(link->run->batch, w);
+	if (lent(w)) {
+		mc_path_enqueue(path, link);
+		return;
+	}
+	link->post.run = link_arrived;
+	mc_worker_post(w, &link->post);
+}
+
+/* ---- dispatching -------------------------------------------------------------------------------------------- */
+
+static bool may_carry(const struct mc_path *path)
+{
+	uint32_t state = atomic_load_explicit(&((struct mc_path *)(uintptr_t)path)->state,
+					      memory_order_relaxed);
+
+	return state == MC_PATH_UP || state == MC_PATH_IDLE || state == MC_PATH_OPENING;
+}
+
+/* The best tier with a path that may carry; nr_tiers if there is none. */
+static size_t best_tier(const struct mc_route *route)
+{
+	for (size_t t = 0; t < route->nr_tiers; t++)
+		for (size_t i = 0; i < route->tiers[t].nr; i++)
+			if (may_carry(route->tiers[t].paths[i]))
+				return t;
+	return route->nr_tiers;
+}
+
+bool mc_route_usable(const struct mc_route *route)
+{
+	return best_tier(route) < route->nr_tiers;
+}
+
+/* Seconds until the path would have carried len more bytes: what the whole device has in flight
+ * counts, not only this peer's share. */
+static double finish_time(const struct mc_path *path, uint64_t len)
+{
+	struct mc_path *p = (struct mc_path *)(uintptr_t)path;
+	double queued = (double)atomic_load_explicit(&p->lane->inflight, memory_order_relaxed);
+	double rate = (double)atomic_load_explicit(&p->rate, memory_order_relaxed);
+
+	return (queued + (double)len) / (rate * p->lane->device->weight);
+}
+
+static struct mc_path *best_path(const struct mc_route_tier *tier, uint64_t len)
+{
+	struct mc_path *best = NULL;
+	double least = 0;
+
+	if (tier->nr == 1)
+		return tier->paths[0];
+	for (size_t i = 0; i < tier->nr; i++) {
+		double t;
+
+		if (!may_carry(tier->paths[i]))
+			continue;
+		t = finish_time(tier->paths[i], len);
+		if (!best || t < least) {
+			best = tier->paths[i];
+			least = t;
+		}
+	}
+	return best ? best : tier->paths[0];
+}
+
+static void offer(struct mc_run *run, struct mc_path *path)
+{
+	struct mc_link *link;
+
+	for (int i = 0; i < MC_RUN_LINKS; i++)
+		if ((atomic_load(&run->links_used) & 1u << i) && run->links[i].path == path)
+			return;
+	link = mc_run_link(run, path);
+	if (link)
+		mc_path_hand(path, link);
+}
+
+/* A large run is worked on by every path of the tier at once: each takes pieces as it has room. */
+static void spread(struct mc_run *run, const struct mc_route_tier *tier, struct mc_path *best)
+{
+	offer(run, best);
+	if (run->bytes < SPREAD_BYTES)
+		return;
+	for (size_t i = 0; i < tier->nr; i++)
+		if (tier->paths[i] != best && may_carry(tier->paths[i]))
+			offer(run, tier->paths[i]);
+}
+
+static void set_chunk(struct mc_run *run, const struct mc_route_tier *tier)
+{
+	uint64_t share = tier->nr > 1 ? run->bytes / (4 * tier->nr) : UINT64_MAX;
+
+	run->chunk = MC_MIN(run->route->chunk, MC_MAX(share, (uint64_t)CHUNK_MIN));
+	run->max_piece = run->route->max_piece;
+}
+
+static void dispatch(struct mc_run *run)
+{
+	const struct mc_route_tier *tier;
+	struct mc_session *s = run->session;
+	size_t t;
+
+	if (!run->route) {
+		run->chunk = run->max_piece = UINT64_MAX;
+		run->route = mc_route_get(s, run->lbuf, run->rbuf);
+		if (!run->route) {
+			mc_run_stop(run, -ENOMEM, MC_SCOPE_REQUEST);
+			return;
+		}
+		if (run->route->nr_tiers)
+			set_chunk(run, &run->route->tiers[best_tier(run->route) % run->route->nr_tiers]);
+	}
+	if (__atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == MC_SESSION_GONE) {
+		mc_run_stop(run, s->gone_status, MC_SCOPE_PEER);
+		return;
+	}
+	if (!run->route->nr_tiers) {
+		mc_run_stop(run, -ENETUNREACH, MC_SCOPE_TRANSPORT);
+		return;
+	}
+	t = best_tier(run->route);
+	/* Nothing is up: it waits at the best rail, which probes; its deadline bounds the wait. */
+	if (t == run->route->nr_tiers)
+		t = 0;
+	tier = &run->route->tiers[t];
+	spread(run, tier, best_path(tier, run->bytes));
+	if (s->engine->set->spill && t + 1 < run->route->nr_tiers && run->bytes >= SPREAD_BYTES)
+		spread(run, &run->route->tiers[t + 1], best_path(&run->route->tiers[t + 1], run->bytes));
+}
+
+void mc_route_dispatch(struct mc_run *run)
+{
+	/* Another worker may end the run while we still offer it. */
+	atomic_fetch_add(&run->refs, 1);
+	dispatch(run);
+	mc_run_unref(run);
+}
+
+void mc_link_give_back(struct mc_link *link)
+{
+	struct mc_run *run = link->run;
+
+	atomic_fetch_add(&run->refs, 1);
+	mc_link_drop(link);
+	if (mc_run_has_work(run))
+		mc_route_dispatch(run);
+	mc_run_unref(run);
+}
