@@ -577,7 +577,7 @@ int mc_batch_set_notify(struct mc_batch *batch, struct mc_segment *segment, cons
 {
 	void *copy;
 
-	if (!batch || !segment || (!data && len) || len > MC_NOTIFY_MAX ||
+	if (!batch || !segment || (!data && len) || len > sizeof ((struct mc_notify *)NULL)->data ||
 	    segment->engine != batch->engine)
 		return -EINVAL;
 	copy = malloc(len ? len : 1);
