@@ -31,7 +31,7 @@ struct mc_device {
 /* Open every device that engine->matrix names; sets engine->devices.  named: the user wrote the
  * matrix, so what it names may not just be left out.  [any] but control and workers */
 int mc_devices_open(struct mc_engine *engine, bool named, uint64_t deadline_ns, struct mc_error *err);
-/* Sessions are gone: nothing new arrives.  -ETIMEDOUT: a plugin did not give back its slices in time. */
+/* Sessions and paths are gone: nothing new arrives.  -ETIMEDOUT: a plugin did not give back its slices in time. */
 int mc_devices_close(struct mc_engine *engine, uint64_t deadline_ns);
 /* By transport and name; NULL: not open. */
 struct mc_device *mc_device_find(const struct mc_engine *engine, const char *transport,

@@ -49,7 +49,7 @@ struct subject {
 static int refuse(const struct subject *s, int code, const char *fmt, ...) MC_PRINTF(3, 4);
 static int refuse(const struct subject *s, int code, const char *fmt, ...)
 {
-	const char *kind = mc_kind_name(s->kind);
+	const char *kind = mc_plugin_kind_name(s->kind);
 	char why[900];
 	va_list ap;
 
@@ -124,7 +124,7 @@ static int find_desc(const struct subject *s, void *handle, const struct mc_plug
 /* The head, whose layout never changes, then what ABI 1.0 has. */
 static int check_head(const struct subject *s, const struct mc_plugin_desc *d)
 {
-	const char *is = mc_kind_name(d->kind);
+	const char *is = mc_plugin_kind_name(d->kind);
 
 	if (d->magic != MC_PLUGIN_MAGIC)
 		return refuse(s, -ELIBBAD, "%s: bad magic 0x%016llx in its descriptor", s->path,
@@ -141,7 +141,7 @@ static int check_head(const struct subject *s, const struct mc_plugin_desc *d)
 		return refuse(s, -ELIBBAD, "%s: kind %u is unknown", s->path, d->kind);
 	if (s->kind && d->kind != s->kind)
 		return refuse(s, -ELIBBAD, "%s is a %s plugin, not a %s plugin", s->path, is,
-			      mc_kind_name(s->kind));
+			      mc_plugin_kind_name(s->kind));
 	if (!d->name || !mc_plugin_name_ok(d->name))
 		return refuse(s, -ELIBBAD, "%s: its name is not [a-z0-9-]+ of at most %d bytes", s->path,
 			      MC_PLUGIN_NAME_MAX);
@@ -192,7 +192,7 @@ static int examine(const struct subject *s, void *handle, struct mc_plugin *p)
 	missing = mc_overlay(p);
 	if (missing)
 		return refuse(s, -ELIBBAD, "%s: its table has no '%s', which a %s plugin must have",
-			      s->path, missing, mc_kind_name(desc->kind));
+			      s->path, missing, mc_plugin_kind_name(desc->kind));
 	return 0;
 }
 
@@ -342,7 +342,7 @@ int mc_plugin_open_failed(const struct mc_plugin *plugin, const char *device, in
 	if (!err)
 		return r;
 	snprintf(why, sizeof why, "%.699s", err->text[0] ? err->text : strerror(-r));
-	return mc_fail(err, r, "%s '%s' refused: %s cannot open %s%s%s: %s", mc_kind_name(plugin->desc->kind),
+	return mc_fail(err, r, "%s '%s' refused: %s cannot open %s%s%s: %s", mc_plugin_kind_name(plugin->desc->kind),
 		       plugin->desc->name, plugin->path, device ? "'" : "an instance",
 		       device ? device : "", device ? "'" : "", why);
 }
@@ -396,7 +396,7 @@ static void search_init(struct search *s)
 static void list_files(const struct search *s, uint32_t kind, const char *name, char *buf,
 		       size_t cap, char near[MC_PLUGIN_NAME_MAX + 1])
 {
-	size_t prefix = strlen(mc_kind_name(kind)), at = 0;
+	size_t prefix = strlen(mc_plugin_kind_name(kind)), at = 0;
 
 	snprintf(buf, cap, "none");
 	*near = '\0';
@@ -410,7 +410,7 @@ static void list_files(const struct search *s, uint32_t kind, const char *name, 
 			size_t len = strlen(e->d_name);
 			const char *best;
 
-			if (strncmp(e->d_name, mc_kind_name(kind), prefix) != 0 ||
+			if (strncmp(e->d_name, mc_plugin_kind_name(kind), prefix) != 0 ||
 			    e->d_name[prefix] != '-' || len < prefix + 5 ||
 			    len - prefix - 4 > MC_PLUGIN_NAME_MAX ||
 			    strcmp(e->d_name + len - 3, ".so") != 0)
@@ -441,7 +441,7 @@ static int not_found(const struct search *s, uint32_t kind, const char *name, co
 	list_files(s, kind, name, there, sizeof there, near);
 	return mc_fail(err, -ENOENT,
 		       "%s '%.64s' refused: there is no file for it%s%s%s; tried: %s; plugins there: %s",
-		       mc_kind_name(kind), name, *near ? " (did you mean '" : "", near,
+		       mc_plugin_kind_name(kind), name, *near ? " (did you mean '" : "", near,
 		       *near ? "'?)" : "", tried, there);
 }
 
@@ -457,10 +457,10 @@ int mc_plugin_load(const struct mc_registry *registry, enum mc_kind kind, const 
 	if (!mc_plugin_name_ok(name))
 		return mc_fail(err, -EINVAL,
 			       "%s '%.64s' refused: the name is not [a-z0-9-]+ of at most %d bytes",
-			       mc_kind_name(kind), name, MC_PLUGIN_NAME_MAX);
+			       mc_plugin_kind_name(kind), name, MC_PLUGIN_NAME_MAX);
 	/* Without a manifest the file name follows from the name. */
 	m = registry ? mc_registry_find(registry, kind, name, NULL) : NULL;
-	snprintf(by_name, sizeof by_name, "%s-%s.so", mc_kind_name(kind), name);
+	snprintf(by_name, sizeof by_name, "%s-%s.so", mc_plugin_kind_name(kind), name);
 	if (m)
 		file = m->library;
 	if (*file == '/')

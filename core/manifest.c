@@ -21,7 +21,7 @@ struct place {
 
 static const char *const kind_names[] = {"", "transport", "metadata", "memory", "filter", NULL};
 
-const char *mc_kind_name(uint32_t kind)
+const char *mc_plugin_kind_name(uint32_t kind)
 {
 	return kind > 0 && kind < MC_KIND_COUNT ? kind_names[kind] : NULL;
 }
@@ -490,7 +490,7 @@ char *mc_manifest_write(const struct mc_plugin_desc *desc, const char *library)
 
 	mc_json_out_open(o, '{');
 	put_string(o, "name", desc->name);
-	put_string(o, "kind", mc_kind_name(desc->kind));
+	put_string(o, "kind", mc_plugin_kind_name(desc->kind));
 	put_string(o, "library", library);
 	put_string(o, "version", desc->version);
 	put_string(o, "summary", desc->summary);

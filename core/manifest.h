@@ -16,7 +16,7 @@ void mc_manifest_fini(struct mc_manifest *m);
 char *mc_manifest_write(const struct mc_plugin_desc *desc, const char *library);
 
 /* "transport", "metadata", "memory", "filter"; NULL if there is no such kind. */
-const char *mc_kind_name(uint32_t kind);
+const char *mc_plugin_kind_name(uint32_t kind);
 /* [a-z0-9-]+, at most MC_PLUGIN_NAME_MAX bytes. */
 bool mc_plugin_name_ok(const char *name);
 

@@ -156,7 +156,7 @@ static int check_twice(const struct mc_registry *registry, struct mc_error *err)
 			if (a->kind == b->kind && strcmp(a->name, b->name) == 0)
 				return mc_fail(err, -EINVAL,
 					       "%s '%s': both '%s' and '%s' describe it; remove one",
-					       mc_kind_name(a->kind), a->name, a->path, b->path);
+					       mc_plugin_kind_name(a->kind), a->name, a->path, b->path);
 		}
 	}
 	return 0;
@@ -230,7 +230,7 @@ const struct mc_manifest *mc_registry_find(const struct mc_registry *registry, e
 	}
 	near = closest_name(registry, kind, name);
 	list_names(registry, kind, names, sizeof names);
-	mc_fail(err, -ENOENT, "no %s '%.64s'%s%s%s; there are: %s", mc_kind_name(kind), name,
+	mc_fail(err, -ENOENT, "no %s '%.64s'%s%s%s; there are: %s", mc_plugin_kind_name(kind), name,
 		near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "", names);
 	return NULL;
 }

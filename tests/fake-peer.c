@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum msg_type { MSG_HELLO = 1, MSG_OPEN, MSG_ACCEPTED, MSG_READY, MSG_PEER, MSG_STREAM, MSG_FENCE, MSG_FENCED,
+enum msg_type { MSG_OPEN = 1, MSG_ACCEPTED, MSG_READY, MSG_PEER, MSG_STREAM, MSG_FENCE, MSG_FENCED,
 		MSG_BUFFER, MSG_UNBUFFER, MSG_SNAPSHOT, MSG_CLOSE };
 
 /* Both ends are the same program on the same host, so plain structs travel. */
@@ -60,7 +60,6 @@ struct fake_link {
 	struct fake_source *source;
 	struct outgoing *out, **out_tail;
 	struct fake_link *other; /* same process */
-	struct msg hello;        /* who is at the other end; type 0: not known yet */
 	struct fake_link *next;
 };
 
@@ -538,9 +537,7 @@ void link_ready(struct fake_link *l)
 			return;
 		}
 		p = peer_find(l, m.id);
-		if (m.type == MSG_HELLO)
-			l->hello = m;
-		else if (m.type == MSG_OPEN)
+		if (m.type == MSG_OPEN)
 			on_open(l, &m);
 		else if (p)
 			on_peer(p, &m, fd);
@@ -679,7 +676,6 @@ static void do_link_add(void *ctx)
 {
 	struct link_add *c = ctx;
 	struct fake_link *l = c->l;
-	struct msg m = { .type = MSG_HELLO };
 
 	l->source = calloc(1, sizeof *l->source);
 	if (!l->source)
@@ -688,8 +684,6 @@ static void do_link_add(void *ctx)
 	l->next = l->inst->st->links;
 	l->inst->st->links = l;
 	c->r = inst_add_source(l->inst, l->fd, EPOLLIN, l->source);
-	fill_open(l->inst, &m);
-	link_send(l, &m, -1);
 }
 
 static int link_new(struct fake_inst *inst, int fd, uint32_t side, struct fake_link **ret_link)
@@ -784,7 +778,9 @@ static void do_peer_open(void *ctx)
 	p->epoch = m.epoch = c->link->next_id; /* later peers have later epochs */
 	fill_open(inst, &m);
 	link_send(c->link, &m, -1);
-	fill_peer_args(p, &c->link->hello, &args);
+	if (c->link->other)
+		fill_open(c->link->other->inst, &m);
+	fill_peer_args(p, &m, &args);
 	c->r = inst->ops->peer_open(inst->priv, p->area, &args);
 	if (c->r < 0) {
 		struct msg bye = { .type = MSG_CLOSE, .id = p->id };
@@ -799,18 +795,10 @@ static void do_peer_open(void *ctx)
 	c->peer = p;
 }
 
-static bool said_hello(void *ctx)
-{
-	return ((struct fake_link *)ctx)->hello.type != 0;
-}
-
 int fake_peer_open(struct fake_inst *inst, struct fake_link *link, struct fake_peer **ret_peer)
 {
 	struct peer_call c = { .inst = inst, .link = link };
-	int r = fake_run_on(inst, said_hello, link, 10 * MC_SEC);
 
-	if (r < 0)
-		return r;
 	fake_call(inst, do_peer_open, &c);
 	if (c.r == 0)
 		*ret_peer = c.peer;

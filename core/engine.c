@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Builds an engine and tears it down.  Order of building: what others stand on
+ * first, the port before anything slow, the record last, when everything that it
+ * promises is there.  Tearing down goes the other way and accepts an engine that
+ * was built in part.
+ */
+#include "engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "addr.h"
+#include "batch.h"
+#include "clock.h"
+#include "device.h"
+#include "discover.h"
+#include "host.h"
+#include "kind.h"
+#include "log.h"
+#include "notify.h"
+#include "path.h"
+#include "record.h"
+#include "rpc.h"
+#include "segment.h"
+#include "session.h"
+#include "stream.h"
+#include "core/util/check.h"
+#include "core/util/cleanup.h"
+
+pid_t mc_self_pid;
+
+static void child_of_fork(void)
+{
+	mc_self_pid = getpid();
+}
+
+static void know_self(void)
+{
+	mc_self_pid = getpid();
+	pthread_atfork(NULL, NULL, child_of_fork);
+}
+
+static const struct mc_stream_owners owners = {
+	.data = mc_path_stream,
+	.rpc = mc_rpc_accept,
+};
+
+/* ---- who we are ----------------------------------------------------------------------------- */
+
+static int engine_name(struct mc_engine *engine, struct mc_error *err)
+{
+	const char *wanted = engine->set->local_server_name;
+	char host[MC_SEGMENT_NAME_MAX + 1] = "localhost";
+	size_t len;
+	int r;
+
+	if (!*wanted) {
+		gethostname(host, sizeof host - 1);
+		wanted = host;
+	}
+	len = strlen(wanted);
+	if (mc_name_port(wanted))
+		len = (size_t)(strrchr(wanted, ':') - wanted);
+	if (len > MC_SEGMENT_NAME_MAX)
+		return mc_fail(err, -EINVAL, "local_server_name: longer than %d bytes", MC_SEGMENT_NAME_MAX);
+	memcpy(engine->name, wanted, len);
+	engine->name[len] = '\0';
+	r = mc_name_check(engine->name, err);
+	return r < 0 ? r : 0;
+}
+
+static struct mc_engine *engine_new(const struct mc_config *config, struct mc_error *err)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct mc_engine *engine = calloc(1, sizeof *engine);
+
+	pthread_once(&once, know_self);
+	if (!engine || mc_config_clone(config, &engine->config) < 0) {
+		free(engine);
+		mc_fail(err, -ENOMEM, "engine: out of memory");
+		return NULL;
+	}
+	engine->set = mc_config_settings(engine->config);
+	engine->registry = mc_registry_ref(mc_config_registry(engine->config));
+	engine->pid = mc_self_pid;
+	pthread_mutex_init(&engine->segments_lock, NULL);
+	while (!engine->generation)
+		mc_random(&engine->generation, sizeof engine->generation);
+	return engine;
+}
+
+/* The level that the user wrote; the process's own stays if he wrote none. */
+static void log_level(const struct mc_engine *engine)
+{
+	static const char *const words[] = {"error", "warn", "info", "debug", "trace"};
+
+	if (mc_config_origin(engine->config, "log_level") == MC_ORIGIN_DEFAULT)
+		return;
+	for (size_t i = 0; i < MC_ARRAY_SIZE(words); i++)
+		if (!strcasecmp(words[i], engine->set->log_level))
+			mc_log_set_level((enum mc_log_level)i);
+}
+
+/* ---- building ------------------------------------------------------------------------------- */
+
+static int open_base(struct mc_engine *engine, struct mc_error *err)
+{
+	int r = engine_name(engine, err);
+
+	if (r < 0)
+		return r;
+	r = mc_helpers_new(&engine->helpers);
+	if (r < 0)
+		return mc_fail(err, r, "engine: helper threads: %s", strerror(-r));
+	r = mc_control_new(&engine->control, err);
+	if (r < 0)
+		return r;
+	r = mc_kinds_new(engine);
+	if (r == 0)
+		r = mc_local_new(engine);
+	if (r == 0)
+		r = mc_notifies_open(engine);
+	if (r == 0)
+		r = mc_sessions_open(engine, mc_local_each);
+	if (r == 0)
+		r = mc_stream_set_owners(engine, &owners);
+	if (r < 0)
+		return mc_fail(err, r, "engine: %s", strerror(-r));
+	mc_session_set_events(engine, &mc_path_session_events);
+	return 0;
+}
+
+static int find_matrix(struct mc_engine *engine, struct mc_error *err)
+{
+	const char *text = engine->set->nic_priority_matrix;
+	mc_cleanup(mc_freep) char *found = NULL;
+	int r;
+
+	if (!*text) {
+		r = mc_discover_matrix(engine->registry, &found, err);
+		if (r < 0)
+			return r;
+		mc_info("nic_priority_matrix: none was given, this host's devices make it %s", found);
+		text = found;
+	}
+	r = mc_matrix_parse(text, &engine->matrix, err);
+	if (r == 0)
+		r = mc_matrix_resolve(engine->matrix, engine->registry, err);
+	return r;
+}
+
+/* Kinds that the matrix has rows for.  A kind without a plugin of its own may still belong to a
+ * transport; one whose plugin cannot be opened is missed only by who uses it. */
+static void open_kinds(struct mc_engine *engine)
+{
+	for (size_t i = 0; i < engine->matrix->nr_rows; i++) {
+		char kind[MC_PLUGIN_NAME_MAX + 1];
+		struct mc_error why;
+		int32_t ordinal;
+
+		if (mc_location_parse(engine->matrix->rows[i].location, kind, &ordinal, NULL) < 0 ||
+		    !strcmp(kind, "*") || !strcmp(kind, "cpu") ||
+		    !mc_registry_find(engine->registry, MC_KIND_MEMORY, kind, NULL))
+			continue;
+		if (mc_kind_open(engine, kind, &why) < 0)
+			mc_warn("%s; memory of location '%s' cannot be used", why.text,
+				engine->matrix->rows[i].location);
+	}
+}
+
+static int open_parts(struct mc_engine *engine, uint64_t deadline_ns, struct mc_error *err)
+{
+	bool named = *engine->set->nic_priority_matrix;
+	int r = open_base(engine, err);
+
+	if (r == 0)
+		r = mc_stream_listen(engine, err);
+	if (r == 0)
+		r = mc_meta_open(engine, deadline_ns, err);
+	if (r == 0)
+		r = find_matrix(engine, err);
+	if (r < 0)
+		return r;
+	open_kinds(engine);
+	r = mc_devices_open(engine, named, deadline_ns, err);
+	if (r == 0)
+		r = mc_record_publish(engine, deadline_ns, err);
+	return r;
+}
+
+/* ---- tearing down --------------------------------------------------------------------------- */
+
+static void segments_free(struct mc_engine *engine)
+{
+	while (engine->segments)
+		mc_segment_close(engine->segments);
+}
+
+/* What stands on helpers and the control loop; nothing else is left. */
+static void free_base(struct mc_engine *engine)
+{
+	mc_stream_free(engine);
+	mc_sessions_free(engine);
+	mc_notifies_free(engine);
+	mc_local_free(engine);
+	mc_kinds_free(engine);
+	mc_control_free(engine->control);
+	mc_helpers_free(engine->helpers);
+	mc_matrix_free(engine->matrix);
+	mc_registry_free(engine->registry);
+	mc_config_free(engine->config);
+	pthread_mutex_destroy(&engine->segments_lock);
+	free(engine);
+}
+
+static int engine_end(struct mc_engine *engine, uint64_t deadline_ns)
+{
+	int r = 0, r2;
+
+	if (engine->meta)
+		r = mc_record_withdraw(engine, deadline_ns);
+	mc_stream_unlisten(engine);
+	mc_batches_stop(engine, -ECANCELED);
+	if (engine->sessions)
+		mc_sessions_close(engine);
+	if (engine->control)
+		mc_rpc_close(engine);
+	/* Paths end on their workers; what used them is complete then. */
+	r2 = mc_paths_wait(engine, deadline_ns);
+	mc_batches_free(engine);
+	segments_free(engine);
+	mc_local_close(engine);
+	if (mc_devices_close(engine, deadline_ns) < 0 || r2 < 0)
+		r = -ETIMEDOUT;
+	if (engine->meta)
+		mc_meta_close(engine);
+	free_base(engine);
+	return r < 0 ? -ETIMEDOUT : 0;
+}
+
+int mc_engine_open(const struct mc_config *config, uint64_t timeout_ns, struct mc_engine **ret_engine,
+		   struct mc_error *err)
+{
+	struct mc_engine *engine;
+	int r;
+
+	if (!config || !ret_engine)
+		return mc_fail(err, -EINVAL, "engine: config and ret_engine may not be NULL");
+	if (mc_worker_any_mine())
+		return mc_fail(err, -EDEADLK, "engine: may not be opened from a callback");
+	engine = engine_new(config, err);
+	if (!engine)
+		return -ENOMEM;
+	log_level(engine);
+	r = open_parts(engine, mc_deadline(timeout_ns), err);
+	if (r < 0) {
+		engine_end(engine, mc_now_ns() + MC_SEC);
+		return r;
+	}
+	mc_info("engine '%s': open, port %u, generation %016llx", engine->name, engine->port,
+		(unsigned long long)engine->generation);
+	*ret_engine = engine;
+	return 0;
+}
+
+int mc_engine_close(struct mc_engine *engine, uint64_t timeout_ns)
+{
+	int r;
+
+	if (!engine)
+		return 0;
+	r = mc_engine_check(engine);
+	if (r < 0)
+		return r;
+	if (mc_worker_any_mine())
+		return -EDEADLK;
+	mc_info("engine '%s': closing", engine->name);
+	return engine_end(engine, mc_deadline(timeout_ns));
+}
+
+const char *mc_engine_name(const struct mc_engine *engine)
+{
+	return engine->name;
+}
+
+uint16_t mc_engine_port(const struct mc_engine *engine)
+{
+	return engine->port;
+}
+
+uint64_t mc_engine_generation(const struct mc_engine *engine)
+{
+	return engine->generation;
+}
+
+const char *mc_engine_matrix(const struct mc_engine *engine)
+{
+	return engine->matrix->text;
+}

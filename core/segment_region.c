@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What devices know of our buffers: a region on each device that may carry them,
+ * and the blob that peers need to reach it.  Pinning may take long, so it runs
+ * on helpers, for several devices at once.
+ */
+#include "segment_impl.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kind.h"
+#include "lane.h"
+#include "log.h"
+
+struct region_job {
+	struct mc_job job;
+	struct jobs *jobs;
+	struct mc_device *device;
+	struct mc_local_buf *buf;
+	int status;
+	struct mc_error err;
+};
+
+/* Jobs under way, and who waits for them. */
+struct jobs {
+	pthread_mutex_t lock; /* guards left */
+	pthread_cond_t done;
+	size_t left;
+};
+
+static void *region_new(const struct mc_device *d)
+{
+	size_t full = mc_round_up(d->ops->region_size + 1, MC_CACHE_LINE);
+	void *area = aligned_alloc(MC_CACHE_LINE, full);
+
+	return area ? memset(area, 0, full) : NULL;
+}
+
+/* Ask for the blob, if the transport has one. */
+static int region_export(struct mc_device *d, struct mc_local_buf *buf, struct mc_error *err)
+{
+	uint8_t blob[MC_EXPORT_BLOB_MAX];
+	struct mc_local_blob *b = &buf->blobs[d->idx];
+	int len;
+
+	if (!d->plugin->has_mem_export || !buf->access)
+		return 0;
+	len = d->ops->mem_export(d->lanes[0]->inst, buf->regions[d->idx], blob, sizeof blob);
+	if (len == -ENOTSUP || len == 0)
+		return 0;
+	if (len < 0 || (size_t)len > sizeof blob)
+		return mc_fail(err, len < 0 ? len : -EPROTO, "device '%s': mem_export: %s", d->label,
+			       len < 0 ? strerror(-len) : "a blob of more than 512 bytes");
+	b->data = malloc((size_t)len);
+	if (!b->data)
+		return mc_fail(err, -ENOMEM, "device '%s': out of memory", d->label);
+	memcpy(b->data, blob, (size_t)len);
+	b->len = (uint16_t)len;
+	return 0;
+}
+
+static void region_close(struct mc_device *d, struct mc_local_buf *buf)
+{
+	if (buf->regions[d->idx]) {
+		d->ops->mem_unreg(d->lanes[0]->inst, buf->regions[d->idx]);
+		free(buf->regions[d->idx]);
+		buf->regions[d->idx] = NULL;
+	}
+	free(buf->blobs[d->idx].data);
+	buf->blobs[d->idx] = (struct mc_local_blob){0};
+}
+
+static int region_open(struct mc_device *d, struct mc_local_buf *buf, struct mc_error *err)
+{
+	struct mc_mem_desc desc = {
+		.size = sizeof desc,
+		.addr = (void *)(uintptr_t)buf->base,
+		.len = buf->len,
+		.kind = mc_kind_name(buf->kind),
+		.ordinal = buf->ordinal,
+		.access = buf->access,
+		.dmabuf_fd = -1,
+	};
+	void *region;
+	int r;
+
+	if (d->caps.max_reg && buf->len > d->caps.max_reg)
+		return mc_fail(err, -E2BIG,
+			       "device '%s': %llu bytes are more than it can register at once (%llu): "
+			       "register the range in parts", d->label, (unsigned long long)buf->len,
+			       (unsigned long long)d->caps.max_reg);
+	region = region_new(d);
+	if (!region)
+		return mc_fail(err, -ENOMEM, "device '%s': out of memory", d->label);
+	err->text[0] = '\0';
+	r = d->ops->mem_reg(d->lanes[0]->inst, region, &desc, err);
+	if (r < 0) {
+		free(region);
+		if (r == -ENOTSUP) /* a transport that needs no registration */
+			return 0;
+		if (!err->text[0])
+			mc_fail(err, r, "device '%s': registering %llu bytes: %s", d->label,
+				(unsigned long long)buf->len, strerror(-r));
+		return r;
+	}
+	buf->regions[d->idx] = region;
+	r = region_export(d, buf, err);
+	if (r < 0)
+		region_close(d, buf);
+	return r;
+}
+
+static void region_run(struct mc_job *job)
+{
+	struct region_job *rj = MC_CONTAINER_OF(job, struct region_job, job);
+	struct jobs *jobs = rj->jobs;
+
+	rj->status = region_open(rj->device, rj->buf, &rj->err);
+	pthread_mutex_lock(&jobs->lock);
+	if (--jobs->left == 0)
+		pthread_cond_signal(&jobs->done);
+	pthread_mutex_unlock(&jobs->lock);
+}
+
+static int region_call(void *arg)
+{
+	struct region_job *rj = arg;
+
+	region_run(&rj->job);
+	return 0;
+}
+
+/* All but the last are queued; the last is waited for in a way that works without any thread. */
+static void run_jobs(struct mc_engine *engine, struct region_job *list, size_t nr)
+{
+	struct jobs jobs = {.left = nr};
+
+	pthread_mutex_init(&jobs.lock, NULL);
+	pthread_cond_init(&jobs.done, NULL);
+	for (size_t i = 0; i < nr; i++) {
+		list[i].jobs = &jobs;
+		list[i].job.run = region_run;
+		if (i + 1 < nr && !mc_on_helper())
+			mc_helpers_run(engine->helpers, &list[i].job);
+		else
+			mc_helpers_call(engine->helpers, region_call, &list[i]);
+	}
+	pthread_mutex_lock(&jobs.lock);
+	while (jobs.left)
+		pthread_cond_wait(&jobs.done, &jobs.lock);
+	pthread_mutex_unlock(&jobs.lock);
+	pthread_cond_destroy(&jobs.done);
+	pthread_mutex_destroy(&jobs.lock);
+}
+
+/* ---- which devices -------------------------------------------------------------------------- */
+
+/* Mark the devices of the location's row that reach the kind. */
+static void row_devices(struct mc_engine *engine, const char *location, const char *kind, bool *wanted)
+{
+	const struct mc_matrix_row *row = mc_matrix_row_find(engine->matrix, location);
+
+	for (size_t t = 0; row && t < row->nr_tiers; t++)
+		for (size_t e = 0; e < row->tiers[t].nr; e++) {
+			const struct mc_matrix_entry *entry = &row->tiers[t].entries[e];
+			struct mc_device *d = mc_device_find(engine, entry->transport, entry->device);
+
+			if (d && mc_device_reaches(d, kind))
+				wanted[d->idx] = true;
+		}
+}
+
+int mc_regions_open(struct mc_engine *engine, struct mc_local_buf *buf, struct mc_device *owner,
+		    struct mc_error *err)
+{
+	size_t nr_devices = MC_MAX(engine->nr_devices, 1), nr = 0;
+	bool *wanted = calloc(nr_devices, sizeof *wanted);
+	struct region_job *list = calloc(nr_devices, sizeof *list);
+	int r = 0;
+
+	if (!wanted || !list) {
+		free(wanted);
+		free(list);
+		return mc_fail(err, -ENOMEM, "memory: out of memory");
+	}
+	row_devices(engine, buf->location, buf->kind, wanted);
+	for (size_t i = 0; i < engine->nr_devices; i++) {
+		struct mc_device *d = engine->devices[i];
+
+		if (d == owner)
+			r = region_export(d, buf, err);
+		else if (wanted[i])
+			list[nr++] = (struct region_job){.device = d, .buf = buf};
+	}
+	if (r == 0 && nr)
+		run_jobs(engine, list, nr);
+	for (size_t i = 0; i < nr && r == 0; i++)
+		if (list[i].status < 0)
+			r = mc_fail(err, list[i].status, "%s", list[i].err.text);
+	if (r < 0)
+		mc_regions_close(engine, buf, owner);
+	free(wanted);
+	free(list);
+	return r;
+}
+
+struct close_args {
+	struct mc_engine *engine;
+	struct mc_local_buf *buf;
+	struct mc_device *owner;
+};
+
+static int regions_close_job(void *arg)
+{
+	struct close_args *c = arg;
+
+	for (size_t i = 0; i < c->engine->nr_devices; i++)
+		if (c->engine->devices[i] != c->owner)
+			region_close(c->engine->devices[i], c->buf);
+	if (c->owner) {
+		/* Its region goes with the memory. */
+		free(c->buf->blobs[c->owner->idx].data);
+		c->buf->blobs[c->owner->idx] = (struct mc_local_blob){0};
+	}
+	return 0;
+}
+
+void mc_regions_close(struct mc_engine *engine, struct mc_local_buf *buf, struct mc_device *owner)
+{
+	struct close_args c = {.engine = engine, .buf = buf, .owner = owner};
+
+	mc_helpers_call(engine->helpers, regions_close_job, &c);
+}
+
+/* ---- memory that a device owns -------------------------------------------------------------- */
+
+struct mc_device *mc_region_owner(struct mc_engine *engine, const char *location, const char *kind)
+{
+	bool *wanted = calloc(MC_MAX(engine->nr_devices, 1), sizeof *wanted);
+	struct mc_device *owner = NULL;
+
+	if (!wanted)
+		return NULL;
+	row_devices(engine, location, kind, wanted);
+	for (size_t i = 0; i < engine->nr_devices && !owner; i++)
+		if (wanted[i] && engine->devices[i]->plugin->has_mem_alloc)
+			owner = engine->devices[i];
+	free(wanted);
+	return owner;
+}
+
+struct alloc_args {
+	struct mc_device *owner;
+	void *region;
+	struct mc_mem_desc *desc;
+	struct mc_error err;
+};
+
+static int alloc_job(void *arg)
+{
+	struct alloc_args *a = arg;
+
+	return a->owner->ops->mem_alloc(a->owner->lanes[0]->inst, a->region, a->desc, &a->err);
+}
+
+static int free_job(void *arg)
+{
+	struct alloc_args *a = arg;
+
+	a->owner->ops->mem_free(a->owner->lanes[0]->inst, a->region, a->desc);
+	return 0;
+}
+
+int mc_region_alloc(struct mc_device *owner, void **ret_region, struct mc_mem_desc *desc,
+		    struct mc_error *err)
+{
+	struct alloc_args a = {.owner = owner, .desc = desc, .region = region_new(owner)};
+	int r;
+
+	if (!a.region)
+		return mc_fail(err, -ENOMEM, "device '%s': out of memory", owner->label);
+	r = mc_helpers_call(owner->engine->helpers, alloc_job, &a);
+	if (r < 0) {
+		free(a.region);
+		if (a.err.text[0])
+			return mc_fail(err, r, "%s", a.err.text);
+		return mc_fail(err, r, "device '%s': allocating %llu bytes: %s", owner->label,
+			       (unsigned long long)desc->len, strerror(-r));
+	}
+	*ret_region = a.region;
+	return 0;
+}
+
+void mc_region_free(struct mc_device *owner, void *region, struct mc_mem_desc *desc)
+{
+	struct alloc_args a = {.owner = owner, .region = region, .desc = desc};
+
+	mc_helpers_call(owner->engine->helpers, free_job, &a);
+	free(region);
+}
