@@ -27,7 +27,7 @@ struct mc_rpc_incoming {
 	size_t size;
 	uint32_t method;
 	uint32_t reserved;
-	const void *data; /* borrowed until the handler returns */
+	const void *data; /* borrowed until the handler returns; of any alignment */
 	size_t len;
 	const char *from;     /* the caller's segment name; borrowed likewise */
 	uint64_t generation;  /* of the caller */
@@ -50,7 +50,8 @@ MC_EXPORT void mc_rpc_unserve(struct mc_rpc_service *service);
 
 /* Answer a request: status 0 or -errno, and data (copied; len <= MC_RPC_MESSAGE_MAX).  Frees
  * request.  [any]
- *   returns   0; -EMSGSIZE: not answered, request still valid; -ENOTCONN: the caller has gone
+ *   returns   0; -EMSGSIZE, -EINVAL, -ENOMEM: not answered, request still valid; -ENOTCONN: the
+ *             caller has gone
  *   since 0.1 */
 MC_EXPORT int mc_rpc_reply(struct mc_rpc_request *request, int status, const void *data, size_t len);
 
@@ -81,7 +82,8 @@ struct mc_rpc_call {
 };
 
 /* Begin a call; ends at the latest after timeout_ns.  Never blocks.  [any]
- *   returns   0: call->done follows exactly once; -EMSGSIZE, -EINVAL, -ENOBUFS: nothing was started
+ *   returns   0: call->done follows exactly once; -EMSGSIZE, -EINVAL, -ENOBUFS (too much is waiting,
+ *             or out of memory), -ECANCELED (closing): nothing was started
  *   since 0.1 */
 MC_EXPORT int mc_rpc_start(struct mc_rpc_client *client, struct mc_rpc_call *call,
 			   uint64_t timeout_ns);
