@@ -199,11 +199,12 @@ static void test_refused(void **state)
 
 static void test_narrow(void **state)
 {
-	static const char *const words[] = { "max_inflight=5", "sndbuf=4096", "rcvbuf=4096" };
+	static const char *const words[] = { "max_inflight=5", "sndbuf=64KiB", "rcvbuf=64KiB" };
 	struct pair p = { 0 };
 
 	(void)state;
 	pair_open(&p, words, 3);
+	mix(&p, 20, 400000, 8, 7);
 	mix(&p, 300, 20000, 8, 7);
 	mix(&p, 2000, 600, 9, 0);
 	assert_true(p.peer->nr_writable > 0);

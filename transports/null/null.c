@@ -112,6 +112,13 @@ static int null_mem_reg(void *inst, void *region, const struct mc_mem_desc *desc
 	return 0;
 }
 
+/* [helper] Undo mem_reg. */
+static void null_mem_unreg(void *inst, void *region)
+{
+	(void)inst;
+	(void)region;
+}
+
 /* [worker] Begin to connect.  The answer is host->peer_ready; progress gives it, because the host
  * may do anything with the peer in that call. */
 static int null_peer_open(void *inst, void *priv, const struct mc_peer_args *args)
@@ -192,6 +199,7 @@ static const struct mc_transport_ops null_ops = {
 	.stop = null_stop,
 	.close = null_close,
 	.mem_reg = null_mem_reg,
+	.mem_unreg = null_mem_unreg,
 	.peer_open = null_peer_open,
 	.peer_accept = null_peer_open,
 	.peer_close = null_peer_close,

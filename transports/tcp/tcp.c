@@ -13,6 +13,9 @@
 enum { OPT_STREAMS, OPT_MAX_INFLIGHT, OPT_MAX_SLICE, OPT_PREF_SLICE, OPT_SNDBUF, OPT_RCVBUF,
        OPT_BOUNCE };
 
+/* A socket buffer smaller than a loopback segment makes TCP wait for its timers. */
+#define SOCKBUF_MIN (64 << 10)
+
 static const struct mc_option tcp_options[] = {
 	{ .name = "streams", .type = MC_OPT_INT, .def = "1", .min = 1, .max = MC_TCP_STREAMS_MAX,
 	  .doc = "TCP connections per peer and lane; more help where one connection is limited by the network" },
@@ -22,10 +25,12 @@ static const struct mc_option tcp_options[] = {
 	  .max = MC_TCP_LEN_MAX, .doc = "largest piece that a request is cut into" },
 	{ .name = "pref_slice", .type = MC_OPT_SIZE, .def = "1MiB", .min = 4096,
 	  .max = MC_TCP_LEN_MAX, .doc = "size into which large requests are best cut" },
-	{ .name = "sndbuf", .type = MC_OPT_SIZE, .def = "0", .min = 0, .max = 1 << 30,
-	  .doc = "send buffer of a connection (SO_SNDBUF); 0 leaves it to the kernel" },
-	{ .name = "rcvbuf", .type = MC_OPT_SIZE, .def = "0", .min = 0, .max = 1 << 30,
-	  .doc = "receive buffer of a connection (SO_RCVBUF); 0 leaves it to the kernel" },
+	{ .name = "sndbuf", .type = MC_OPT_SIZE, .flags = MC_OPT_AUTO, .def = "auto",
+	  .min = SOCKBUF_MIN, .max = 1 << 30,
+	  .doc = "send buffer of a connection (SO_SNDBUF); auto: the kernel grows it as needed" },
+	{ .name = "rcvbuf", .type = MC_OPT_SIZE, .flags = MC_OPT_AUTO, .def = "auto",
+	  .min = SOCKBUF_MIN, .max = 1 << 30,
+	  .doc = "receive buffer of a connection (SO_RCVBUF); auto: the kernel grows it as needed" },
 	{ .name = "bounce", .type = MC_OPT_SIZE, .def = "1MiB", .min = MC_TCP_CHUNK,
 	  .max = 1 << 30,
 	  .doc = "host memory through which peers reach memory that the CPU cannot touch" },
@@ -90,8 +95,8 @@ static int tcp_open(void *inst, const struct mc_host *host, const struct mc_open
 	tcp->link.fd = -1;
 	tcp->streams = (uint32_t)o[OPT_STREAMS].i;
 	tcp->max_inflight = (uint32_t)o[OPT_MAX_INFLIGHT].i;
-	tcp->sndbuf = (int)o[OPT_SNDBUF].i;
-	tcp->rcvbuf = (int)o[OPT_RCVBUF].i;
+	tcp->sndbuf = o[OPT_SNDBUF].i == MC_VALUE_AUTO ? 0 : (int)o[OPT_SNDBUF].i;
+	tcp->rcvbuf = o[OPT_RCVBUF].i == MC_VALUE_AUTO ? 0 : (int)o[OPT_RCVBUF].i;
 	if (o[OPT_PREF_SLICE].i > o[OPT_MAX_SLICE].i)
 		return mc_fail(err, -EINVAL,
 			       "option 'pref_slice' is larger than 'max_slice': lower it to at most %lld",
@@ -149,6 +154,12 @@ static int tcp_mem_reg(void *inst, void *region, const struct mc_mem_desc *desc,
 	return 0;
 }
 
+static void tcp_mem_unreg(void *inst, void *region)
+{
+	(void)inst;
+	(void)region;
+}
+
 /* [worker] */
 static void tcp_counters(void *inst, void (*emit)(void *ctx, const char *name, uint64_t value),
 			 void *ctx)
@@ -177,6 +188,7 @@ static const struct mc_transport_ops tcp_ops = {
 	.stop = tcp_stop,
 	.close = tcp_close,
 	.mem_reg = tcp_mem_reg,
+	.mem_unreg = tcp_mem_unreg,
 	.peer_open = tcp_peer_open,
 	.peer_accept = tcp_peer_accept,
 	.peer_attach = tcp_peer_attach,
