@@ -156,6 +156,7 @@ static const struct mc_metadata_ops metadata_stubs = {
 	.lease_grant = no_lease_grant,
 	.lease_keepalive = no_lease,
 	.lease_revoke = no_lease,
+	.reconfigure = no_reconfigure,
 };
 
 /* ---- stubs: memory ----------------------------------------------------------------------------- */

@@ -22,14 +22,21 @@ enum { OPT_FSYNC, OPT_RESCAN, OPT_ACCESS };
 static const char *const access_words[] = {"private", "group", "all", NULL};
 
 static const struct mc_option file_options[] = {
-	[OPT_FSYNC] = {.name = "fsync", .type = MC_OPT_BOOL, .def = "true",
+	[OPT_FSYNC] = {.name = "fsync",
+		       .type = MC_OPT_BOOL,
+		       .def = "true",
 		       .flags = MC_OPT_RELOADABLE,
 		       .doc = "Bring values without a lease to the disk before a write returns."},
-	[OPT_RESCAN] = {.name = "rescan", .type = MC_OPT_DURATION, .def = "1s",
-			.flags = MC_OPT_RELOADABLE, .min = 10 * (int64_t)MC_MSEC,
+	[OPT_RESCAN] = {.name = "rescan",
+			.type = MC_OPT_DURATION,
+			.def = "1s",
+			.flags = MC_OPT_RELOADABLE,
+			.min = 10 * (int64_t)MC_MSEC,
 			.max = 3600 * (int64_t)MC_SEC,
 			.doc = "How often watches look at the whole directory, beside inotify."},
-	[OPT_ACCESS] = {.name = "access", .type = MC_OPT_ENUM, .def = "private",
+	[OPT_ACCESS] = {.name = "access",
+			.type = MC_OPT_ENUM,
+			.def = "private",
 			.choices = access_words,
 			.doc = "Who may use files and directories that are created: this user, "
 			       "its group, all."},
@@ -52,8 +59,8 @@ static int parse_url(const char *url, char **ret_path, struct mc_error *err)
 	char *path, *out;
 
 	if (strncmp(p, "file://", 7) != 0)
-		return mc_fail(err, -EINVAL, "metadata '%s': not a file URL; write file:///directory",
-			       p);
+		return mc_fail(err, -EINVAL,
+			       "metadata '%s': not a file URL; write file:///directory", p);
 	p += 7;
 	if (!strncmp(p, "localhost/", 10))
 		p += 9;

@@ -200,7 +200,7 @@ void file_lease_expire(struct file_inst *f);
 /* End all of them and forget everything (close). */
 void file_lease_fini(struct file_inst *f);
 
-/* ---- watches (file_watch.c) -------------------------------------------------------------- */
+/* ---- watches (file_watch.c, file_scan.c) ------------------------------------------------ */
 
 /* The private area of a watch: the host may free it as soon as unwatch returned. */
 struct file_watch {

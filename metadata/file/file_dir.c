@@ -55,8 +55,8 @@ int file_temp_open(struct file_inst *f, struct file_temp *t)
 	int r;
 
 	f->host->random(f->host, &id, sizeof id);
-	snprintf(t->name, sizeof t->name, "t.%016llx.%u.%016llx",
-		 (unsigned long long)f->self.boot, f->self.pid, (unsigned long long)id);
+	snprintf(t->name, sizeof t->name, "t.%016llx.%u.%016llx", (unsigned long long)f->self.boot,
+		 f->self.pid, (unsigned long long)id);
 	t->fd = openat(f->dirfd, t->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
 		       f->file_mode);
 	if (t->fd < 0) {
@@ -185,9 +185,10 @@ static int each_name(struct file_inst *f, const char *name, file_each fn, void *
 		return 0;
 	case FILE_JUNK:
 		if (!__atomic_exchange_n(&f->junk_said, 1, __ATOMIC_RELAXED))
-			f->host->log(f->host, MC_LOG_DEBUG,
-				     "directory '%s': '%s' is not ours, ignored (others like it too)",
-				     f->path, name);
+			f->host->log(
+				f->host, MC_LOG_DEBUG,
+				"directory '%s': '%s' is not ours, ignored (others like it too)",
+				f->path, name);
 		return 0;
 	default:
 		return fn(ctx, kind, name, kind == FILE_KEY ? key : NULL, id);

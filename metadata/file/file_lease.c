@@ -38,7 +38,7 @@ struct file_own {
 struct file_seen {
 	uint64_t id, counter;
 	uint64_t checked_ns; /* when it was looked at last */
-	uint64_t idle_ns;    /* how long the counter was seen to stand still */
+	uint64_t idle_ns; /* how long the counter was seen to stand still */
 	bool alive;
 	UT_hash_handle hh;
 };
@@ -196,7 +196,8 @@ free_own:
 
 static int no_lease(struct mc_error *err, uint64_t lease)
 {
-	return mc_fail(err, -ENOENT, "lease 0x%llx: it does not exist or has ended; grant a new one",
+	return mc_fail(err, -ENOENT,
+		       "lease 0x%llx: it does not exist or has ended; grant a new one",
 		       (unsigned long long)lease);
 }
 
@@ -279,8 +280,7 @@ void file_lease_fini(struct file_inst *f)
 	pthread_mutex_lock(&f->lease_mx);
 	while (f->own)
 		own_end(f, &f->own);
-	HASH_ITER(hh, f->seen, s, tmp)
-	{
+	HASH_ITER(hh, f->seen, s, tmp) {
 		HASH_DEL(f->seen, s);
 		free(s);
 	}
@@ -353,8 +353,7 @@ static struct file_seen *seen_add(struct file_inst *f, uint64_t id)
 
 	/* Bounded: a forgotten lease just gets a fresh look. */
 	if (HASH_COUNT(f->seen) >= SEEN_MAX) {
-		HASH_ITER(hh, f->seen, s, tmp)
-		{
+		HASH_ITER(hh, f->seen, s, tmp) {
 			seen_drop(f, s);
 		}
 	}

@@ -24,9 +24,10 @@
 /* Another holder of the range, or of the file, stands: EAGAIN or EACCES, by POSIX. */
 static int ofd(int fd, int cmd, short type, uint64_t start, uint64_t len, short *ret_type)
 {
-	struct flock fl = {
-		.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)start, .l_len = (off_t)len
-	};
+	struct flock fl = {.l_type = type,
+			   .l_whence = SEEK_SET,
+			   .l_start = (off_t)start,
+			   .l_len = (off_t)len};
 
 	if (fcntl(fd, cmd, &fl) < 0)
 		return errno == EACCES ? -EAGAIN : -errno;

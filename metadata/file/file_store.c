@@ -221,8 +221,9 @@ static int store(struct file_inst *f, const struct mc_kv *kv, const uint64_t *ex
 	if (r < 0)
 		return r;
 	if (kv->len > MC_KV_VALUE_MAX || (kv->len && !kv->value))
-		return mc_fail(err, -EINVAL, "key '%s': a value has at most %u bytes, this has %llu",
-			       kv->key, MC_KV_VALUE_MAX, (unsigned long long)kv->len);
+		return mc_fail(err, -EINVAL,
+			       "key '%s': a value has at most %u bytes, this has %llu", kv->key,
+			       MC_KV_VALUE_MAX, (unsigned long long)kv->len);
 	if (kv->lease && !file_lease_alive(f, kv->lease, file_now(f)))
 		return mc_fail(err, -ENOENT, "key '%s': lease 0x%llx does not exist or has ended",
 			       kv->key, (unsigned long long)kv->lease);

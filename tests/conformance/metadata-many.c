@@ -19,9 +19,15 @@ extern char **environ;
 static pid_t spawn(struct suite *s, const char *role, const char *arg)
 {
 	char ttl[32];
-	char *argv[] = {(char *)(uintptr_t)"metadata", (char *)(uintptr_t)"--child",
-			(char *)(uintptr_t)s->path, (char *)(uintptr_t)s->url, s->root, ttl,
-			(char *)(uintptr_t)role, (char *)(uintptr_t)arg, NULL};
+	char *argv[] = {(char *)(uintptr_t) "metadata",
+			(char *)(uintptr_t) "--child",
+			(char *)(uintptr_t)s->path,
+			(char *)(uintptr_t)s->url,
+			s->root,
+			ttl,
+			(char *)(uintptr_t)role,
+			(char *)(uintptr_t)arg,
+			NULL};
 	pid_t pid;
 
 	snprintf(ttl, sizeof ttl, "%llu", (unsigned long long)s->ttl_ns);
@@ -220,7 +226,9 @@ static int case_stopped(struct suite *s)
 	EXPECT(pid > 0);
 	EXPECT(wait_status(s, one, 0, 5 * MC_SEC));
 	for (int round = 0; round < 15; round++) {
-		struct mc_kv kv = {.size = sizeof kv, .key = one, .value = "0123456789abcdef",
+		struct mc_kv kv = {.size = sizeof kv,
+				   .key = one,
+				   .value = "0123456789abcdef",
 				   .len = 16};
 		struct mc_error err = {0};
 		uint64_t begin;
@@ -299,7 +307,8 @@ static int case_watch_process(struct suite *s)
 	return 0;
 }
 
-/* ---- deadlines -------------------------------------------------------------------------------- */
+/* ---- deadlines --------------------------------------------------------------------------------
+ */
 
 static int ignore_emit(void *ctx, const struct mc_kv *kv)
 {

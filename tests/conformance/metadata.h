@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Parts of the metadata conformance program: metadata.c (start, cases of one
- * process), metadata-many.c (cases with several processes).
+ * Parts of the metadata conformance program: metadata.c (start, helpers),
+ * metadata-keys.c, metadata-watch.c (cases of one process), metadata-many.c (of
+ * several processes).
  */
 #ifndef MC_TESTS_METADATA_H
 #define MC_TESTS_METADATA_H
@@ -44,6 +45,8 @@ struct got {
 };
 
 struct got get(struct suite *s, void *area, const char *key);
+/* mc_kv_emit that fills a struct got. */
+int got_emit(void *ctx, const struct mc_kv *kv);
 int status_of(struct suite *s, void *area, const char *key);
 int put(struct suite *s, void *area, const char *key, const void *value, size_t len,
 	uint64_t lease, uint64_t *ret_rev, struct mc_error *err);
@@ -58,7 +61,21 @@ bool wait_status(struct suite *s, const char *key, int status, uint64_t bound_ns
 void pattern_fill(unsigned char *buf, size_t len, uint64_t seed);
 bool pattern_ok(const unsigned char *buf, size_t len);
 
-extern const struct test_case many_cases[]; /* ends with name NULL */
+/* A sentence: present, one line, with the code. */
+bool sentence(const struct mc_error *err, int r);
+uint64_t mix(uint64_t x);
+
+struct listed {
+	char keys[64][MC_KV_KEY_MAX + 1];
+	size_t nr, stop_at;
+	bool bad;
+};
+
+/* mc_kv_emit with a struct listed; values must equal their keys. */
+int list_emit(void *ctx, const struct mc_kv *kv);
+
+/* Each ends with name NULL. */
+extern const struct test_case key_cases[], watch_cases[], many_cases[];
 /* What a child process does: argv[0] is its role.  Returns its exit status. */
 int child_main(struct suite *s, int argc, char **argv);
 

@@ -203,9 +203,15 @@ static void sweep(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		FX_TEST(own),		FX_TEST(own_removed),	  FX_TEST(same_host),
-		FX_TEST(inherited_lock), FX_TEST(other_host),	  FX_TEST(other_container),
-		FX_TEST(ended_elsewhere), FX_TEST(damaged),	  FX_TEST(taken_over),
+		FX_TEST(own),
+		FX_TEST(own_removed),
+		FX_TEST(same_host),
+		FX_TEST(inherited_lock),
+		FX_TEST(other_host),
+		FX_TEST(other_container),
+		FX_TEST(ended_elsewhere),
+		FX_TEST(damaged),
+		FX_TEST(taken_over),
 		FX_TEST(sweep),
 	};
 

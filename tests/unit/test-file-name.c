@@ -4,8 +4,8 @@
 
 static void round_trip(void **state)
 {
-	static const char *const keys[] = {"a", "a/b", "%", "a%2Fb", "..", "\xc3\xa4", " ", "\x01",
-					   "k.x", "A", "~"};
+	static const char *const keys[] = {"a", "a/b",  "%",   "a%2Fb", "..", "\xc3\xa4",
+					   " ", "\x01", "k.x", "A",     "~"};
 	char name[FILE_NAME_SIZE], key[MC_KV_KEY_MAX + 1];
 	uint64_t id;
 
@@ -46,9 +46,27 @@ static void lengths(void **state)
 static void junk(void **state)
 {
 	static const char *const names[] = {
-		"x", "k", "k.", "k", "k.a/b", "k.%", "k.%4", "k.%41", "k.%2f", "k.%00", "k.a b", "h.12",
-		"h.0123456789abcdef0123456789abcdeF", "l.1", "l.0000000000000000",
-		"l.00000000000000001", "README", ".hidden", "lock~", "", "z.abc",
+		"x",
+		"k",
+		"k.",
+		"k",
+		"k.a/b",
+		"k.%",
+		"k.%4",
+		"k.%41",
+		"k.%2f",
+		"k.%00",
+		"k.a b",
+		"h.12",
+		"h.0123456789abcdef0123456789abcdeF",
+		"l.1",
+		"l.0000000000000000",
+		"l.00000000000000001",
+		"README",
+		".hidden",
+		"lock~",
+		"",
+		"z.abc",
 		"l.+000000000000001",
 	};
 	char key[MC_KV_KEY_MAX + 1];

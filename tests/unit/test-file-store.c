@@ -85,7 +85,7 @@ static void dead_writers(void **state)
 	assert_int_equal(utimensat(x->f.dirfd, held.name, old, 0), 0);
 	assert_int_equal(fx_list(&x->f, ""), 0);
 	assert_false(fx_exists(x, "t.0.1.2"));
-	assert_true(fx_exists(x, held.name));  /* its writer lives, maybe frozen */
+	assert_true(fx_exists(x, held.name)); /* its writer lives, maybe frozen */
 	assert_true(fx_exists(x, young.name)); /* its writer may be about to lock it */
 	file_temp_close(&x->f, &held);
 }
@@ -192,9 +192,9 @@ static void removed_directory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		FX_TEST(damaged),    FX_TEST(strange),	 FX_TEST(junk),
-		FX_TEST(dead_writers), FX_TEST(lock_timeout), FX_TEST(read_only),
-		FX_TEST(full_disk),  FX_TEST(removed_directory),
+		FX_TEST(damaged),      FX_TEST(strange),           FX_TEST(junk),
+		FX_TEST(dead_writers), FX_TEST(lock_timeout),      FX_TEST(read_only),
+		FX_TEST(full_disk),    FX_TEST(removed_directory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -124,7 +124,9 @@ static void pump(struct world *w)
 
 static int w_open(struct world *w, const char *url, struct mc_error *err)
 {
-	struct mc_open_args args = {.size = sizeof args, .device = url, .engine = "e",
+	struct mc_open_args args = {.size = sizeof args,
+				    .device = url,
+				    .engine = "e",
 				    .options = w->options};
 
 	return w->ops->open(w->inst, &w->x.host, &args, err);
@@ -373,8 +375,17 @@ static void overflow(void **state)
 static void open_fails(void **state)
 {
 	static const char *const bad[] = {
-		"", "file:", "file://", "file://dir", "file://host/dir", "http://x/", "file:///a%",
-		"file:///a%0", "file:///a%00", "file:///dev/null", "file:///dev/null/x",
+		"",
+		"file:",
+		"file://",
+		"file://dir",
+		"file://host/dir",
+		"http://x/",
+		"file:///a%",
+		"file:///a%0",
+		"file:///a%00",
+		"file:///dev/null",
+		"file:///dev/null/x",
 		"file:///proc/nothing/here",
 	};
 	struct world *w = *state, b = {.ops = w->ops};
@@ -448,9 +459,9 @@ static void creates_directories(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		W_TEST(changes),    W_TEST(rescan), W_TEST(idle),	   W_TEST(lease_ends),
-		W_TEST(damage),	    W_TEST(unwatch_inside), W_TEST(overflow), W_TEST(open_fails),
-		W_TEST(creates_directories),
+		W_TEST(changes),    W_TEST(rescan),     W_TEST(idle),
+		W_TEST(lease_ends), W_TEST(damage),     W_TEST(unwatch_inside),
+		W_TEST(overflow),   W_TEST(open_fails), W_TEST(creates_directories),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
