@@ -233,7 +233,8 @@ static void test_cancel(void **state)
 	fake_buf_fill(p.target, 0, 4096, 5);
 	for (int i = 0; i < 3; i++) {
 		s[i] = fake_slice_new(p.a);
-		fake_slice_set(s[i], p.peer, MC_OP_WRITE, p.local, 0, p.remote, (uint64_t)i * 1000, 1000, 0);
+		fake_slice_set(s[i], p.peer, MC_OP_WRITE, p.local, 0, p.remote, (uint64_t)i * 1000,
+			       1000, 0);
 		assert_int_equal(fake_submit(s[i]), 0);
 	}
 	assert_int_equal(fake_cancel(s[1]), 0);

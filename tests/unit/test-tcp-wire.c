@@ -16,7 +16,8 @@ static void test_layout(void **state)
 {
 	static const uint8_t head[16] = { 0x43, 0x54, 1, TCP_FRAME_READ, 2, 1, 0, 0,
 					  8,	7,    6, 5,		 4, 3, 2, 1 };
-	static const uint8_t request[16] = { 8, 7, 6, 5, 4, 3, 2, 1, 0xd, 0xc, 0xb, 0xa, 4, 3, 2, 1 };
+	static const uint8_t request[16] = { 8,	  7,   6,   5,	 4, 3, 2, 1,
+					     0xd, 0xc, 0xb, 0xa, 4, 3, 2, 1 };
 	static const uint8_t data[16] = { 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0 };
 	uint8_t buf[16];
 

@@ -16,7 +16,8 @@
 /* Options come parsed, checked and in this order to open. */
 enum { OPT_MAX_SLICE };
 static const struct mc_option null_options[] = {
-	{ .name = "max_slice", .type = MC_OPT_SIZE, .def = "1GiB", .min = 1, .max = INT64_C(1) << 40,
+	{ .name = "max_slice", .type = MC_OPT_SIZE, .def = "1GiB", .min = 1,
+	  .max = INT64_C(1) << 40,
 	  .doc = "largest piece that a request is cut into" },
 	{ .name = NULL },
 };

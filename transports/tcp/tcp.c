@@ -18,7 +18,7 @@ enum { OPT_STREAMS, OPT_MAX_INFLIGHT, OPT_MAX_SLICE, OPT_PREF_SLICE, OPT_SNDBUF,
 
 static const struct mc_option tcp_options[] = {
 	{ .name = "streams", .type = MC_OPT_INT, .def = "1", .min = 1, .max = MC_TCP_STREAMS_MAX,
-	  .doc = "TCP connections per peer and lane; more help where one connection is limited by the network" },
+	  .doc = "TCP connections per peer and lane; for where the network limits one of them" },
 	{ .name = "max_inflight", .type = MC_OPT_INT, .def = "4096", .min = 1, .max = 1 << 20,
 	  .doc = "slices in flight per peer; more wait in the core" },
 	{ .name = "max_slice", .type = MC_OPT_SIZE, .def = "16MiB", .min = 4096,
@@ -27,10 +27,10 @@ static const struct mc_option tcp_options[] = {
 	  .max = MC_TCP_LEN_MAX, .doc = "size into which large requests are best cut" },
 	{ .name = "sndbuf", .type = MC_OPT_SIZE, .flags = MC_OPT_AUTO, .def = "auto",
 	  .min = SOCKBUF_MIN, .max = 1 << 30,
-	  .doc = "send buffer of a connection (SO_SNDBUF); auto: the kernel grows it as needed" },
+	  .doc = "send buffer of a connection (SO_SNDBUF); auto: as the kernel grows it" },
 	{ .name = "rcvbuf", .type = MC_OPT_SIZE, .flags = MC_OPT_AUTO, .def = "auto",
 	  .min = SOCKBUF_MIN, .max = 1 << 30,
-	  .doc = "receive buffer of a connection (SO_RCVBUF); auto: the kernel grows it as needed" },
+	  .doc = "receive buffer of a connection (SO_RCVBUF); auto: as the kernel grows it" },
 	{ .name = "bounce", .type = MC_OPT_SIZE, .def = "1MiB", .min = MC_TCP_CHUNK,
 	  .max = 1 << 30,
 	  .doc = "host memory through which peers reach memory that the CPU cannot touch" },
@@ -41,7 +41,7 @@ static int open_buffers(struct tcp *tcp, uint64_t bounce)
 {
 	tcp->nr_bounces = (uint32_t)(bounce / MC_TCP_CHUNK);
 	tcp->bounce_all = calloc(tcp->nr_bounces, sizeof *tcp->bounce_all);
-	/* Pages that are never used cost nothing: they are not touched before. */
+	/* Pages that are never used cost nothing. */
 	tcp->bounce_mem = tcp->host->alloc(tcp->host, tcp->nr_bounces * MC_TCP_CHUNK);
 	tcp->scratch = tcp->host->alloc(tcp->host, MC_TCP_CHUNK);
 	if (!tcp->bounce_all || !tcp->bounce_mem || !tcp->scratch)
@@ -72,8 +72,8 @@ static void open_counters(struct tcp *tcp)
 {
 	const struct mc_host *h = tcp->host;
 
-	tcp->c_sent = h->counter(h, "bytes_sent", "bytes handed to sockets, heads included");
-	tcp->c_received = h->counter(h, "bytes_received", "bytes read from sockets, heads included");
+	tcp->c_sent = h->counter(h, "bytes_sent", "bytes to sockets, heads included");
+	tcp->c_received = h->counter(h, "bytes_received", "bytes from sockets, heads included");
 	tcp->c_send_calls = h->counter(h, "send_calls", "system calls that sent something");
 	tcp->c_recv_calls = h->counter(h, "recv_calls", "system calls that received something");
 	tcp->c_refused = h->counter(h, "refused", "requests of peers that were refused");
@@ -99,7 +99,7 @@ static int tcp_open(void *inst, const struct mc_host *host, const struct mc_open
 	tcp->rcvbuf = o[OPT_RCVBUF].i == MC_VALUE_AUTO ? 0 : (int)o[OPT_RCVBUF].i;
 	if (o[OPT_PREF_SLICE].i > o[OPT_MAX_SLICE].i)
 		return mc_fail(err, -EINVAL,
-			       "option 'pref_slice' is larger than 'max_slice': lower it to at most %lld",
+			       "option 'pref_slice' exceeds 'max_slice': lower it to at most %lld",
 			       (long long)o[OPT_MAX_SLICE].i);
 	tcp_probe(host, args->device, &info, err);
 	if (info.state != MC_STATE_ACTIVE)
@@ -108,7 +108,8 @@ static int tcp_open(void *inst, const struct mc_host *host, const struct mc_open
 	r = open_buffers(tcp, (uint64_t)o[OPT_BOUNCE].i);
 	if (r < 0) {
 		tcp_close(tcp);
-		return mc_fail(err, r, "no memory for %lld bytes of bounce buffers: lower option 'bounce'",
+		return mc_fail(err, r,
+			       "no memory for %lld bytes of bounce buffers: lower option 'bounce'",
 			       (long long)o[OPT_BOUNCE].i);
 	}
 	open_counters(tcp);

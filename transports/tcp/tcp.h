@@ -136,6 +136,7 @@ struct tcp_peer {
 	struct tcp *tcp;
 	struct tcp_stream *streams;
 	uint64_t generation; /* of the engine at the other end */
+	char name[64];       /* its segment's, for messages; cut if longer */
 	uint32_t epoch, fenced; /* of the connection; the latest fence, if fence_seen */
 	bool passive, up;
 	bool starved;  /* submit has answered -EAGAIN since the last peer_writable */

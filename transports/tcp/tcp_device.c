@@ -20,7 +20,8 @@
 #define CLASS_NET "/sys/class/net"
 
 /* [helper] */
-int tcp_enumerate(const struct mc_host *host, int (*found)(void *ctx, const char *device), void *ctx)
+int tcp_enumerate(const struct mc_host *host, int (*found)(void *ctx, const char *device),
+		  void *ctx)
 {
 	struct if_nameindex *ifs = if_nameindex();
 	int r = 0;
@@ -153,7 +154,8 @@ int tcp_probe(const struct mc_host *host, const char *device, struct mc_device_i
 	info->state = MC_STATE_MISSING;
 	if (!*device || strchr(device, '/') || !find_address(device, info, &flags)) {
 		snprintf(info->remedy, sizeof info->remedy,
-			 "there is no interface '%.63s' on this host: ip link show lists them", device);
+			 "there is no interface '%.63s' on this host: ip link show lists them",
+			 device);
 		return 0;
 	}
 	info->numa_node = (int32_t)read_number(device, "device/numa_node");
@@ -167,7 +169,8 @@ int tcp_probe(const struct mc_host *host, const char *device, struct mc_device_i
 			 "interface %.63s is down: ip link set %.63s up", device, device);
 	else if (!(flags & IFF_RUNNING))
 		snprintf(info->remedy, sizeof info->remedy,
-			 "interface %.63s has no carrier: check its cable or its other end", device);
+			 "interface %.63s has no carrier: check its cable or its other end",
+			 device);
 	else if (!*info->address)
 		snprintf(info->remedy, sizeof info->remedy,
 			 "interface %.63s has no IP address: ip address add ADDRESS/LEN dev %.63s",

@@ -15,7 +15,7 @@
 #define REDIAL_NS (100 * MC_MSEC) /* doubles up to REDIAL_NS << REDIAL_SHIFT */
 #define REDIAL_SHIFT 6u
 
-/* ---- slices in flight ------------------------------------------------------------------------------ */
+/* ---- slices in flight -------------------------------------------------------------------- */
 
 /* The slice of a tag that came in from the wire, or NULL. */
 struct tcp_op *tcp_peer_op(struct tcp_peer *peer, uint32_t tag)
@@ -98,7 +98,7 @@ int tcp_cancel(void *inst, struct mc_slice *slice)
 	return 0;
 }
 
-/* ---- news for the host ------------------------------------------------------------------------------- */
+/* ---- news for the host ------------------------------------------------------------------- */
 
 /* Remember what peer_ready is to say; the first failure is the one that counts. */
 void tcp_peer_report(struct tcp_peer *peer, int status, const char *why)
@@ -129,15 +129,17 @@ static void settle_done(struct tcp *tcp)
 	}
 }
 
-/* Free what is shut and touches nothing any more.  False if a stream of a fenced epoch is left. */
+/* Free what is shut and touches nothing any more.  False if a fenced stream is left. */
 static bool peer_reap(struct tcp_peer *peer)
 {
 	struct tcp_stream *st, *tmp;
 	bool clean = true;
 
 	DL_FOREACH_SAFE(peer->streams, st, tmp) {
+		bool fenced = peer->fence_seen && st->epoch <= peer->fenced;
+
 		/* Slices on a broken stream refer to it until the fence. */
-		if (st->watch.fd >= 0 || (!st->passive && !(peer->fence_seen && st->epoch <= peer->fenced)))
+		if (st->watch.fd >= 0 || (!st->passive && !fenced))
 			continue;
 		if (!tcp_stream_free(st))
 			clean = false;
@@ -193,7 +195,7 @@ void tcp_settle(struct tcp *tcp)
 	}
 }
 
-/* ---- life ------------------------------------------------------------------------------------------------ */
+/* ---- life -------------------------------------------------------------------------------- */
 
 static void redial(struct mc_timer *t, uint64_t now_ns)
 {
@@ -213,6 +215,7 @@ static void peer_init(struct tcp *tcp, struct tcp_peer *peer, const struct mc_pe
 	peer->tcp = tcp;
 	peer->generation = args->generation;
 	peer->epoch = args->epoch;
+	snprintf(peer->name, sizeof peer->name, "%s", args->segment ? args->segment : "");
 	peer->passive = args->passive;
 	peer->redial.size = sizeof peer->redial;
 	peer->redial.fire = redial;

@@ -109,7 +109,7 @@ static uint8_t *seg_place(struct tcp_stream *st, const struct tcp_seg *seg, uint
 	return st->tcp->scratch;
 }
 
-/* ---- frames -------------------------------------------------------------------------------- */
+/* ---- frames ------------------------------------------------------------------------------ */
 
 static int frame_write(struct tcp_stream *st, const uint8_t *p, uint32_t nr, uint64_t generation)
 {
@@ -285,7 +285,7 @@ static int rx_parse(struct tcp_stream *st)
 	}
 }
 
-/* ---- system calls ---------------------------------------------------------------------------- */
+/* ---- system calls ------------------------------------------------------------------------ */
 
 /* Pieces for the payloads that are awaited, then the read-ahead buffer.  Returns how many; *want
  * is the number of payload bytes among them. */

@@ -50,15 +50,15 @@ static void head_end(struct tcp_tx *tx, uint8_t *p, enum tcp_frame type, uint32_
 	tx->fill += size;
 }
 
-/* ---- initiator: WRITE and READ frames ---------------------------------------------------------- */
+/* ---- initiator: WRITE and READ frames ---------------------------------------------------- */
 
 static bool op_tiny(const struct tcp_op *op)
 {
 	return op->slice->opcode == MC_OP_WRITE && op->slice->len <= MC_TCP_TINY;
 }
 
-/* One frame of slices of one opcode from the queue's head.  Bytes of the frame, or 0 when it would
- * not fit. */
+/* One frame of slices of one opcode from the queue's head.  Bytes of the frame, or 0 when it
+ * would not fit. */
 static uint64_t build_requests(struct tcp_stream *st, uint64_t limit)
 {
 	struct tcp_tx *tx = &st->tx;
@@ -101,7 +101,7 @@ static uint64_t build_requests(struct tcp_stream *st, uint64_t limit)
 	return need + (opcode == MC_OP_WRITE ? bytes : 0);
 }
 
-/* ---- target: ACK and DATA frames --------------------------------------------------------------- */
+/* ---- target: ACK and DATA frames --------------------------------------------------------- */
 
 /* tcp_recv accepts no frame whose answers would not fit, so there is room. */
 bool tcp_answer_ack(struct tcp_stream *st, uint32_t tag, uint32_t status)
@@ -215,8 +215,8 @@ static uint64_t build_foreign(struct tcp_stream *st)
 	r = b->status;
 	if (!r && !b->fill) {
 		r = tcp_bounce_copy(b, &tx->foreign.range,
-				    (uint8_t *)tx->foreign.range.addr + (total - tx->foreign.left), n,
-				    true);
+				    (uint8_t *)tx->foreign.range.addr + total - tx->foreign.left,
+				    n, true);
 		if (r == -EAGAIN) {
 			st->again = true;
 			return 0;
@@ -247,7 +247,7 @@ static uint64_t build_foreign(struct tcp_stream *st)
 	return n;
 }
 
-/* ---- packets --------------------------------------------------------------------------------------- */
+/* ---- packets ----------------------------------------------------------------------------- */
 
 bool tcp_send_pending(const struct tcp_stream *st)
 {

@@ -14,7 +14,7 @@
 
 #include "tcp.h"
 
-/* ---- bounce buffers ------------------------------------------------------------------------------ */
+/* ---- bounce buffers ---------------------------------------------------------------------- */
 
 /* A free buffer, or NULL: the stream is served again when one is put back. */
 struct tcp_bounce *tcp_bounce_get(struct tcp_stream *st)
@@ -88,7 +88,7 @@ int tcp_bounce_copy(struct tcp_bounce *b, const struct mc_range *range, void *me
 	return r;
 }
 
-/* ---- life ------------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------- */
 
 static void stream_cool(struct tcp_stream *st)
 {
@@ -200,7 +200,8 @@ static void stream_warn(struct tcp_stream *st, const char *why)
 	if (tcp->warned_ns && now - tcp->warned_ns < MC_SEC)
 		return;
 	tcp->warned_ns = now;
-	tcp->host->log(tcp->host, MC_LOG_WARN, "stream %d closed: %s", st->watch.fd, why);
+	tcp->host->log(tcp->host, MC_LOG_WARN, "stream of peer '%s' closed: %s", st->peer->name,
+		       why);
 }
 
 /* The stream has failed: it is shut at once, and the peer's owner hears of it from tcp_settle.
@@ -219,7 +220,7 @@ void tcp_stream_break(struct tcp_stream *st, int status, const char *why)
 	tcp_stream_shut(st);
 }
 
-/* ---- turns ------------------------------------------------------------------------------------------- */
+/* ---- turns ------------------------------------------------------------------------------- */
 
 static int stream_serve(struct tcp_stream *st, uint64_t turn)
 {
