@@ -52,7 +52,7 @@ static void link_ready(struct mc_watch *w, uint32_t revents)
 	while ((n = recv(w->fd, buf, sizeof buf, MSG_DONTWAIT)) > 0) {
 		int left = (int)n;
 
-		for (struct nlmsghdr *nh = (void *)buf; NLMSG_OK(nh, left);
+		for (struct nlmsghdr *nh = (void *)buf; left > 0 && NLMSG_OK(nh, (unsigned)left);
 		     nh = NLMSG_NEXT(nh, left))
 			link_message(tcp, nh);
 	}
