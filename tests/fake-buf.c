@@ -7,13 +7,27 @@
 #include "core/util/check.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define GUARD_SEED UINT64_C(0x67756172642e2e2e)
 
 /* ---- memory plugins --------------------------------------------------------------------------- */
+
+static void memory_free(struct fake_memory *m)
+{
+	struct fake_world *w = m->inst.world;
+
+	if (m->inst.st->nr_allocs || m->inst.st->nr_watches || m->inst.st->timers)
+		fake_breach(w, "close gives everything back: memory plugin '%s' did not", m->plugin->desc->name);
+	area_release(w, m->priv);
+	inst_state_free(&m->inst);
+	fake_options_free(m->plugin->desc, m->values);
+	free(m);
+}
 
 int fake_memory_open(struct fake_world *w, const struct fake_plugin *plugin,
 		     const char *const *words, size_t nr_words, struct mc_error *err)
@@ -22,24 +36,21 @@ int fake_memory_open(struct fake_world *w, const struct fake_plugin *plugin,
 	struct mc_open_args args = { .size = sizeof args, .engine = "engine" };
 	int r;
 
-	if (!m)
-		return -ENOMEM;
-	m->world = w;
+	if (!m || (m->inst.world = w, inst_state_new(&m->inst)) < 0)
+		abort();
 	m->plugin = plugin;
-	services_fill(&m->host, plugin->desc->name);
+	snprintf(m->inst.name, sizeof m->inst.name, "%s", plugin->desc->name);
+	services_fill(&m->inst.host, m->inst.name);
+	m->priv = area_new(w, AREA_INSTANCE, plugin->ops.memory.instance_size, NULL);
 	r = fake_options_parse(plugin->desc, words, nr_words, &m->values, err);
-	if (r < 0) {
-		free(m);
-		return r;
-	}
 	args.options = m->values;
 	args.deadline_ns = world_now(w) + 10 * MC_SEC;
-	m->priv = area_new(w, AREA_INSTANCE, plugin->ops.memory.instance_size, NULL);
-	r = plugin->ops.memory.open(m->priv, &m->host, &args, err);
+	m->inst.st->in_open = true;
+	if (r == 0)
+		r = plugin->ops.memory.open(m->priv, &m->inst.host, &args, err);
+	m->inst.st->in_open = false;
 	if (r < 0) {
-		area_release(w, m->priv);
-		fake_options_free(plugin->desc, m->values);
-		free(m);
+		memory_free(m);
 		return r;
 	}
 	m->next = w->memories;
@@ -54,9 +65,7 @@ void memories_close(struct fake_world *w)
 	while ((m = w->memories)) {
 		w->memories = m->next;
 		m->plugin->ops.memory.close(m->priv);
-		area_release(w, m->priv);
-		fake_options_free(m->plugin->desc, m->values);
-		free(m);
+		memory_free(m);
 	}
 }
 
@@ -282,6 +291,23 @@ static void map_free(struct fake_buf *b)
 	}
 }
 
+/* As the core does: with a dma-buf where the kind can export one, closed after the call. */
+static int register_buf(struct fake_buf *b, struct mc_error *err)
+{
+	struct fake_inst *inst = b->inst;
+	struct fake_memory *m = memory_of(inst->world, b->desc.kind);
+	int r;
+
+	if (m && m->plugin->ops.memory.export_dmabuf &&
+	    m->plugin->ops.memory.export_dmabuf(m->priv, &b->desc, err) < 0)
+		b->desc.dmabuf_fd = -1;
+	r = inst->ops->mem_reg(inst->priv, b->region, &b->desc, err);
+	if (b->desc.dmabuf_fd >= 0)
+		close(b->desc.dmabuf_fd);
+	b->desc.dmabuf_fd = -1;
+	return r;
+}
+
 static void do_enlist(void *ctx)
 {
 	struct fake_buf *b = ctx;
@@ -340,7 +366,7 @@ int fake_buf_new(struct fake_inst *inst, uint64_t len, uint64_t skew, const char
 	guards(b, true, NULL);
 	b->desc.addr = b->base;
 	b->desc.len = len;
-	r = inst->ops->mem_reg(inst->priv, b->region, &b->desc, err);
+	r = register_buf(b, err);
 	if (r == 0) {
 		r = enlist(b, err);
 		if (r < 0)
@@ -432,7 +458,7 @@ int fake_buf_free(struct fake_buf *b, uint64_t bound_ns)
 	return r;
 }
 
-void bufs_close(struct fake_inst *inst)
+void inst_bufs_close(struct fake_inst *inst)
 {
 	while (inst->st->bufs)
 		fake_buf_free(inst->st->bufs, 0);

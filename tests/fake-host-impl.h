@@ -61,8 +61,7 @@ struct fake_kv_watch {
 };
 
 struct fake_memory {
-	struct mc_host host; /* first */
-	struct fake_world *world;
+	struct fake_inst inst; /* for its services; never in the world's list */
 	const struct fake_plugin *plugin;
 	void *priv;
 	struct mc_value *values;
@@ -88,6 +87,8 @@ struct fake_world {
 };
 
 /* fake-host.c */
+int inst_state_new(struct fake_inst *inst);
+void inst_state_free(struct fake_inst *inst);
 uint64_t world_now(const struct fake_world *w);
 bool on_worker(const struct fake_inst *inst);
 void inst_push(struct fake_inst *inst, struct fake_job *job);
@@ -122,6 +123,6 @@ int buf_service_identify(const struct mc_host *h, const void *addr, uint64_t len
 			 struct mc_mem_desc *desc);
 void buf_service_copied(const struct mc_host *h, struct mc_copy *c, int status);
 void memories_close(struct fake_world *w);
-void bufs_close(struct fake_inst *inst);
+void inst_bufs_close(struct fake_inst *inst);
 
 #endif

@@ -412,13 +412,15 @@ static int run_single(struct fake_world *w, fake_cond cond, void *ctx, uint64_t 
 			return -ETIMEDOUT;
 		for (struct fake_inst *i = w->insts, *next; i; i = next) {
 			next = i->st->next;
-			n += turn_once(i);
+			n += i->paused ? 0 : turn_once(i);
 		}
 		if (n)
 			continue;
 		if (cond && cond(ctx))
 			break;
 		for (struct fake_inst *i = w->insts; i; i = i->st->next) {
+			if (i->paused)
+				continue;
 			busy |= arm(i);
 			wake = wake_time(i, wake);
 		}
@@ -556,7 +558,7 @@ static void *inst_thread(void *arg)
 
 /* ---- open and close ----------------------------------------------------------------------------- */
 
-static int state_new(struct fake_inst *inst)
+int inst_state_new(struct fake_inst *inst)
 {
 	struct fake_inst_state *st = calloc(1, sizeof *st);
 
@@ -572,17 +574,20 @@ static int state_new(struct fake_inst *inst)
 	return inst_add_source(inst, st->evfd, EPOLLIN, &st->inbox);
 }
 
-static void inst_free(struct fake_inst *inst)
+void inst_state_free(struct fake_inst *inst)
 {
 	struct fake_inst_state *st = inst->st;
 
-	if (st) {
-		free_dead_sources(st);
-		close(st->epfd);
-		close(st->evfd);
-		pthread_mutex_destroy(&st->lock);
-		free(st);
-	}
+	free_dead_sources(st);
+	close(st->epfd);
+	close(st->evfd);
+	pthread_mutex_destroy(&st->lock);
+	free(st);
+}
+
+static void inst_free(struct fake_inst *inst)
+{
+	inst_state_free(inst);
 	area_release(inst->world, inst->priv);
 	free(inst);
 }
@@ -674,7 +679,7 @@ int fake_open(struct fake_world *w, const struct fake_plugin *plugin, const stru
 	struct epoll_event ev = { .events = EPOLLIN };
 	int r;
 
-	if (!inst || (inst->world = w, r = state_new(inst)) < 0)
+	if (!inst || (inst->world = w, r = inst_state_new(inst)) < 0)
 		abort();
 	if (err)
 		*err = (struct mc_error){ 0 };
@@ -768,7 +773,7 @@ int fake_close(struct fake_inst *inst, uint64_t bound_ns)
 	end_thread(inst);
 	jobs_run(inst);
 	links_close(inst);
-	bufs_close(inst);
+	inst_bufs_close(inst);
 	inst->ops->close(inst->priv);
 	inst->st->closed = true;
 	if (inst->st->nr_watches)

@@ -123,6 +123,7 @@ struct fake_inst {
 	uint64_t generation;
 	struct fake_inst *lane0; /* itself in lane 0 */
 	uint32_t lane;
+	bool paused;          /* the test's: fake_run passes this one over (not with FAKE_THREADS) */
 	unsigned nr_inflight; /* slices submitted and not completed */
 	int last_event;       /* enum mc_device_event, 0: none */
 	unsigned nr_events;

@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum msg_type { MSG_OPEN = 1, MSG_ACCEPTED, MSG_READY, MSG_PEER, MSG_STREAM, MSG_FENCE, MSG_FENCED,
+enum msg_type { MSG_HELLO = 1, MSG_OPEN, MSG_ACCEPTED, MSG_READY, MSG_PEER, MSG_STREAM, MSG_FENCE, MSG_FENCED,
 		MSG_BUFFER, MSG_UNBUFFER, MSG_SNAPSHOT, MSG_CLOSE };
 
 /* Both ends are the same program on the same host, so plain structs travel. */
@@ -26,6 +26,7 @@ struct msg {
 	uint32_t type, id, epoch;
 	int32_t status;
 	uint64_t token;
+	int64_t fd; /* a link inside one process: the descriptor itself */
 	union {
 		struct {
 			uint64_t generation;
@@ -55,11 +56,12 @@ struct outgoing {
 struct fake_link {
 	struct fake_inst *inst;
 	int fd;
-	bool broken;
+	bool broken, local; /* local: both ends are in this process */
 	uint32_t side, next_id;
 	struct fake_source *source;
 	struct outgoing *out, **out_tail;
 	struct fake_link *other; /* same process */
+	struct msg hello;        /* who is at the other end; type 0: not known yet */
 	struct fake_link *next;
 };
 
@@ -68,10 +70,12 @@ struct fake_link {
 static int send_now(struct fake_link *l, const struct msg *m, int fd)
 {
 	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))) = { 0 };
-	struct iovec iov = { (void *)(uintptr_t)m, sizeof *m };
+	struct msg copy = *m;
+	struct iovec iov = { &copy, sizeof copy };
 	struct msghdr h = { .msg_iov = &iov, .msg_iovlen = 1 };
 
-	if (fd >= 0) {
+	copy.fd = l->local ? fd : -1;
+	if (fd >= 0 && !l->local) {
 		struct cmsghdr *c;
 
 		h.msg_control = control;
@@ -101,7 +105,7 @@ static int link_send(struct fake_link *l, const struct msg *m, int fd)
 		l->out_tail = &o->next;
 		return 0;
 	}
-	if (fd >= 0)
+	if (fd >= 0 && (r < 0 || !l->local))
 		close(fd);
 	return r;
 }
@@ -114,13 +118,15 @@ int links_flush(struct fake_inst *inst)
 		struct outgoing *o;
 
 		while ((o = l->out)) {
+			int r = l->broken ? -EPIPE : send_now(l, &o->m, o->fd);
+
 			n++;
-			if (!l->broken && send_now(l, &o->m, o->fd) == -EAGAIN)
+			if (r == -EAGAIN)
 				break;
 			l->out = o->next;
 			if (!l->out)
 				l->out_tail = &l->out;
-			if (o->fd >= 0)
+			if (o->fd >= 0 && (r < 0 || !l->local))
 				close(o->fd);
 			free(o);
 		}
@@ -516,7 +522,7 @@ static int link_receive(struct fake_link *l, struct msg *m, int *ret_fd)
 		return -errno;
 	if (n != (ssize_t)sizeof *m)
 		return -EPIPE;
-	*ret_fd = -1;
+	*ret_fd = (int)m->fd;
 	c = CMSG_FIRSTHDR(&h);
 	if (c && c->cmsg_type == SCM_RIGHTS)
 		memcpy(ret_fd, CMSG_DATA(c), sizeof *ret_fd);
@@ -537,7 +543,9 @@ void link_ready(struct fake_link *l)
 			return;
 		}
 		p = peer_find(l, m.id);
-		if (m.type == MSG_OPEN)
+		if (m.type == MSG_HELLO)
+			l->hello = m;
+		else if (m.type == MSG_OPEN)
 			on_open(l, &m);
 		else if (p)
 			on_peer(p, &m, fd);
@@ -676,6 +684,7 @@ static void do_link_add(void *ctx)
 {
 	struct link_add *c = ctx;
 	struct fake_link *l = c->l;
+	struct msg m = { .type = MSG_HELLO };
 
 	l->source = calloc(1, sizeof *l->source);
 	if (!l->source)
@@ -684,9 +693,11 @@ static void do_link_add(void *ctx)
 	l->next = l->inst->st->links;
 	l->inst->st->links = l;
 	c->r = inst_add_source(l->inst, l->fd, EPOLLIN, l->source);
+	fill_open(l->inst, &m);
+	link_send(l, &m, -1);
 }
 
-static int link_new(struct fake_inst *inst, int fd, uint32_t side, struct fake_link **ret_link)
+static int link_new(struct fake_inst *inst, int fd, uint32_t side, bool local, struct fake_link **ret_link)
 {
 	struct fake_link *l = calloc(1, sizeof *l);
 	struct link_add c = { .l = l };
@@ -697,6 +708,7 @@ static int link_new(struct fake_inst *inst, int fd, uint32_t side, struct fake_l
 	l->inst = inst;
 	l->fd = fd;
 	l->side = side;
+	l->local = local;
 	l->out_tail = &l->out;
 	fake_call(inst, do_link_add, &c);
 	*ret_link = l;
@@ -705,7 +717,7 @@ static int link_new(struct fake_inst *inst, int fd, uint32_t side, struct fake_l
 
 int fake_link_fd(struct fake_inst *inst, int fd, struct fake_link **ret_link)
 {
-	return link_new(inst, fd, (uint32_t)getpid() << 16, ret_link);
+	return link_new(inst, fd, (uint32_t)getpid() << 16, false, ret_link);
 }
 
 int fake_link(struct fake_inst *a, struct fake_inst *b, struct fake_link **ret_a, struct fake_link **ret_b)
@@ -714,7 +726,7 @@ int fake_link(struct fake_inst *a, struct fake_inst *b, struct fake_link **ret_a
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0)
 		return -errno;
-	if (link_new(a, fds[0], 0, ret_a) < 0 || link_new(b, fds[1], 1u << 31, ret_b) < 0)
+	if (link_new(a, fds[0], 0, true, ret_a) < 0 || link_new(b, fds[1], 1u << 31, true, ret_b) < 0)
 		abort();
 	(*ret_a)->other = *ret_b;
 	(*ret_b)->other = *ret_a;
@@ -734,6 +746,17 @@ void fake_link_break(struct fake_link *link)
 	fake_call(link->inst, do_break, link);
 }
 
+/* Descriptors in messages that nobody will read. */
+static void drain(struct fake_link *l)
+{
+	struct msg m;
+	int fd;
+
+	while (link_receive(l, &m, &fd) == 0)
+		if (fd >= 0)
+			close(fd);
+}
+
 void links_close(struct fake_inst *inst)
 {
 	struct fake_link *l;
@@ -751,6 +774,7 @@ void links_close(struct fake_inst *inst)
 				close(o->fd);
 			free(o);
 		}
+		drain(l);
 		if (l->other)
 			l->other->other = NULL;
 		close(l->fd);
@@ -778,9 +802,7 @@ static void do_peer_open(void *ctx)
 	p->epoch = m.epoch = c->link->next_id; /* later peers have later epochs */
 	fill_open(inst, &m);
 	link_send(c->link, &m, -1);
-	if (c->link->other)
-		fill_open(c->link->other->inst, &m);
-	fill_peer_args(p, &m, &args);
+	fill_peer_args(p, &c->link->hello, &args);
 	c->r = inst->ops->peer_open(inst->priv, p->area, &args);
 	if (c->r < 0) {
 		struct msg bye = { .type = MSG_CLOSE, .id = p->id };
@@ -795,10 +817,18 @@ static void do_peer_open(void *ctx)
 	c->peer = p;
 }
 
+static bool said_hello(void *ctx)
+{
+	return ((struct fake_link *)ctx)->hello.type != 0;
+}
+
 int fake_peer_open(struct fake_inst *inst, struct fake_link *link, struct fake_peer **ret_peer)
 {
 	struct peer_call c = { .inst = inst, .link = link };
+	int r = fake_run_on(inst, said_hello, link, 10 * MC_SEC);
 
+	if (r < 0)
+		return r;
 	fake_call(inst, do_peer_open, &c);
 	if (c.r == 0)
 		*ret_peer = c.peer;

@@ -20,7 +20,7 @@ static struct fake_inst *inst_of(const struct mc_host *h)
 	return (struct fake_inst *)(uintptr_t)h;
 }
 
-/* [worker], and [helper] inside open (where the opener's thread is the worker). */
+/* [worker], and [helper] inside open and close (where the opener's thread is the worker). */
 static void expect_worker(struct fake_inst *inst, const char *service)
 {
 	if (!on_worker(inst))

@@ -244,7 +244,7 @@ struct mc_host {
 	uint64_t *(*counter)(const struct mc_host *h, const char *name, const char *doc);
 
 	/* Descriptors and timers of the instance's worker (metadata plugins: the control loop).
-	 * watch and rewatch return 0 or -errno.  [worker], and [helper] inside open */
+	 * watch and rewatch return 0 or -errno.  [worker], and [helper] inside open and close */
 	int (*watch)(const struct mc_host *h, struct mc_watch *w);
 	int (*rewatch)(const struct mc_host *h, struct mc_watch *w, uint32_t events);
 	void (*unwatch)(const struct mc_host *h, struct mc_watch *w);
