@@ -86,7 +86,7 @@ enum mc_session_state { MC_SESSION_CONNECTING = 0, MC_SESSION_UP, MC_SESSION_GON
 
 struct mc_session *mc_session_ref(struct mc_session *s);
 void mc_session_unref(struct mc_session *s);
-/* A reference to the latest table.  [any] */
+/* A reference to the latest table; NULL on a passive session and until the first is complete.  [any] */
 struct mc_snapshot *mc_session_snapshot(struct mc_session *s);
 /* A sign of life that came by another way than the control connection (data, completions).  [any] */
 void mc_session_heard(struct mc_session *s);
@@ -125,12 +125,24 @@ struct mc_session_events {
 };
 void mc_session_set_events(struct mc_engine *engine, const struct mc_session_events *events);
 
+/* Make engine->sessions, before the port is opened, and become the owner of control streams.
+ * table: who knows our own buffers (mc_local_each).  [any] but control */
+struct mc_local_buf;
+typedef uint64_t (*mc_table_each)(struct mc_engine *engine,
+				  void (*f)(const struct mc_local_buf *buf, void *arg), void *arg);
+int mc_sessions_open(struct mc_engine *engine, mc_table_each table);
+/* Say goodbye and end every session (gone() with -ECANCELED); no other is opened or accepted.
+ * Before mc_sessions_free, while plugins still live.  [any] but control and workers */
+void mc_sessions_close(struct mc_engine *engine);
+/* After mc_stream_free.  Sessions that others still reference stay readable, as GONE. */
+void mc_sessions_free(struct mc_engine *engine);
+
 /* Ask the peer for what we have not seen yet of its table; done(arg) runs on [control] when the
  * answer is in place (status 0) or the session has ended.  [any] */
 int mc_session_refresh(struct mc_session *s, void (*done)(void *arg, int status), void *arg);
 
-/* Push a change of our own table to every passive session.  entry: encoded by segment.c. */
-struct mc_local_buf;
+/* Push a change of our own table to every passive session.  buf is encoded before the return; add
+ * again after its blobs have changed. */
 void mc_session_push_add(struct mc_engine *engine, struct mc_local_buf *buf);    /* [any] */
 void mc_session_push_remove(struct mc_engine *engine, uint32_t buf_id);          /* [any] */
 

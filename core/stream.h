@@ -27,14 +27,18 @@ struct mc_stream_hello {
 
 /* Bind the port (see design.md section 3) and listen.  Sets engine->port.  [any] before the loop has other users */
 int mc_stream_listen(struct mc_engine *engine, struct mc_error *err);
-/* Stop accepting; unadmitted connections are closed. */
+/* Stop accepting; unadmitted connections are closed, dials under way end with -ECANCELED and later
+ * ones are not begun (-ESHUTDOWN).  Accepts an engine that never listened.  [any] but control */
 void mc_stream_unlisten(struct mc_engine *engine);
+/* Unlisten, and free what mc_stream_set_owners or mc_stream_listen made.  [any] but control */
+void mc_stream_free(struct mc_engine *engine);
 
 /* Dial the first of addresses that answers (NULL-terminated, tried one after another with 300 ms
  * head start each), from local_address if not empty, say hello and wait to be admitted.  done runs
- * once on [control]: fd >= 0 (non-blocking, TCP_NODELAY, the callee's) or -errno and a sentence.
+ * once on [control], never inside this call: fd >= 0 (non-blocking, TCP_NODELAY, the callee's) or
+ * -errno and a sentence.  -ECONNREFUSED: no address has a listener; -ESTALE: another generation
+ * answers; another errno: some address may yet answer.  Returns -errno without calling done.
  * [any], never blocks */
-struct mc_dial;
 int mc_stream_dial(struct mc_engine *engine, const char *const *addresses, const char *local_address,
 		   const struct mc_stream_hello *hello, uint64_t deadline_ns,
 		   void (*done)(void *arg, int fd, const char *why), void *arg);
@@ -47,6 +51,10 @@ struct mc_stream_owners {
 		    const struct mc_stream_hello *hello);
 	int (*rpc)(struct mc_engine *engine, int fd, const struct mc_stream_hello *hello);
 };
-void mc_stream_set_owners(struct mc_engine *engine, const struct mc_stream_owners *owners);
+/* Tell the dialler now that it is admitted, instead of after the owner's return: for an owner that
+ * hands the fd to a thread that may write first.  Inside an owner's call only; nothing can be
+ * refused any more.  [control] */
+void mc_stream_admit(struct mc_engine *engine);
+int mc_stream_set_owners(struct mc_engine *engine, const struct mc_stream_owners *owners);
 
 #endif

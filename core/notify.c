@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Notifies.  The sender's message travels in a session, which delivers it once;
+ * the target answers whether it had room.  A full queue is back-pressure: the
+ * sender tries again, ever more slowly, until the message's deadline.  What the
+ * target has queued it keeps, also when the sender is gone.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "clock.h"
+#include "engine.h"
+#include "notify.h"
+#include "session.h"
+#include "stream_wire.h"
+#include "core/util/bytes.h"
+#include "core/util/check.h"
+
+#define MSG_POST (MC_MSG_NOTIFY_FIRST + 0)   /* u64 id, bytes */
+#define MSG_RESULT (MC_MSG_NOTIFY_FIRST + 1) /* u64 id, u16 errno code */
+#define RETRY_MIN_NS (5 * MC_MSEC)
+#define RETRY_MAX_NS (100 * MC_MSEC)
+
+/* A received message that nobody has taken yet. */
+struct waiting {
+	struct waiting *prev, *next;
+	uint64_t generation;
+	size_t len;
+	char from[MC_SEGMENT_NAME_MAX + 1];
+	uint8_t data[];
+};
+
+/* A message on its way. */
+struct post {
+	struct post *prev, *next; /* n->posts */
+	struct mc_control_post to_loop;
+	struct mc_notifies *n;
+	struct mc_session *s; /* a reference */
+	uint64_t id, deadline_ns;
+	uint64_t retry_ns, backoff_ns; /* retry_ns 0: the answer is awaited */
+	void (*done)(void *arg, int status);
+	void *arg;
+	size_t len;
+	uint8_t data[];
+};
+
+struct mc_notifies {
+	struct mc_engine *engine;
+	int event;
+	/* Guards the queue; the event is readable while it is not empty. */
+	pthread_mutex_t lock;
+	pthread_cond_t arrived;
+	struct waiting *queue;
+	size_t nr;
+
+	/* [control] */
+	uv_timer_t timer;
+	struct post *posts;
+	uint64_t next_id;
+};
+
+static void timer_arm(struct mc_notifies *n);
+
+static void timer_init(void *arg)
+{
+	struct mc_notifies *n = arg;
+
+	uv_timer_init(mc_control_loop(n->engine->control), &n->timer);
+	n->timer.data = n;
+}
+
+int mc_notifies_open(struct mc_engine *engine)
+{
+	struct mc_notifies *n = calloc(1, sizeof *n);
+
+	if (!n)
+		return -ENOMEM;
+	n->engine = engine;
+	n->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (n->event < 0) {
+		free(n);
+		return -errno;
+	}
+	pthread_mutex_init(&n->lock, NULL);
+	mc_cond_init(&n->arrived);
+	mc_control_call(engine->control, timer_init, n);
+	engine->notifies = n;
+	return 0;
+}
+
+static void notifies_closed(uv_handle_t *handle)
+{
+	struct mc_notifies *n = handle->data;
+	struct waiting *w, *next;
+
+	DL_FOREACH_SAFE(n->queue, w, next)
+		free(w);
+	close(n->event);
+	pthread_cond_destroy(&n->arrived);
+	pthread_mutex_destroy(&n->lock);
+	free(n);
+}
+
+static void post_end(struct post *p, int status)
+{
+	DL_DELETE(p->n->posts, p);
+	p->done(p->arg, status);
+	mc_session_unref(p->s);
+	free(p);
+}
+
+static void stop_on_loop(void *arg)
+{
+	struct mc_notifies *n = arg;
+
+	while (n->posts)
+		post_end(n->posts, -ECANCELED);
+	uv_close((uv_handle_t *)&n->timer, notifies_closed);
+}
+
+void mc_notifies_free(struct mc_engine *engine)
+{
+	struct mc_notifies *n = engine->notifies;
+
+	if (!n)
+		return;
+	mc_control_call(engine->control, stop_on_loop, n);
+	engine->notifies = NULL;
+}
+
+/* ---- sending ------------------------------------------------------------------------------ */
+
+static void post_again_later(struct post *p)
+{
+	p->backoff_ns = MC_MIN(MC_MAX(2 * p->backoff_ns, RETRY_MIN_NS), RETRY_MAX_NS);
+	p->retry_ns = mc_now_ns() + p->backoff_ns;
+}
+
+static void post_send(struct post *p)
+{
+	uint8_t id[8];
+	int r;
+
+	mc_put64(id, p->id);
+	p->retry_ns = 0;
+	r = mc_session_send(p->s, MSG_POST, id, sizeof id, p->data, p->len);
+	if (r == -ENOBUFS)
+		post_again_later(p);
+	else if (r < 0)
+		post_end(p, r == -ENOTCONN && p->s->gone_status ? p->s->gone_status : r);
+}
+
+static void post_on_loop(struct mc_control_post *to_loop)
+{
+	struct post *p = MC_CONTAINER_OF(to_loop, struct post, to_loop);
+	struct mc_notifies *n = p->n;
+
+	p->id = ++n->next_id;
+	DL_APPEND(n->posts, p);
+	post_send(p);
+	timer_arm(n);
+}
+
+int mc_notify_post(struct mc_session *s, const void *data, size_t len, uint64_t deadline_ns,
+		   void (*done)(void *arg, int status), void *arg)
+{
+	struct post *p;
+
+	if (len > sizeof((struct mc_notify *)0)->data || !s->active)
+		return -EINVAL;
+	p = calloc(1, sizeof *p + len);
+	if (!p)
+		return -ENOMEM;
+	p->to_loop.run = post_on_loop;
+	p->n = s->engine->notifies;
+	p->s = mc_session_ref(s);
+	p->deadline_ns = deadline_ns;
+	p->done = done;
+	p->arg = arg;
+	p->len = len;
+	if (len)
+		memcpy(p->data, data, len);
+	mc_control_post(s->engine->control, &p->to_loop);
+	return 0;
+}
+
+static void timer_fired(uv_timer_t *timer)
+{
+	struct mc_notifies *n = timer->data;
+	uint64_t now = mc_now_ns();
+	struct post *p, *next;
+
+	DL_FOREACH_SAFE(n->posts, p, next) {
+		if (now >= p->deadline_ns)
+			post_end(p, p->retry_ns ? -ENOBUFS : -ETIMEDOUT);
+		else if (p->retry_ns && now >= p->retry_ns)
+			post_send(p);
+	}
+	timer_arm(n);
+}
+
+static void timer_arm(struct mc_notifies *n)
+{
+	uint64_t due = UINT64_MAX, now = mc_now_ns();
+	struct post *p;
+
+	DL_FOREACH(n->posts, p) {
+		due = MC_MIN(due, p->deadline_ns);
+		if (p->retry_ns)
+			due = MC_MIN(due, p->retry_ns);
+	}
+	if (due == UINT64_MAX) {
+		uv_timer_stop(&n->timer);
+		return;
+	}
+	uv_update_time(mc_control_loop(n->engine->control));
+	uv_timer_start(&n->timer, timer_fired,
+		       due > now ? MC_MIN(due - now, 3600 * MC_SEC) / MC_MSEC + 1 : 0, 0);
+}
+
+void mc_notify_gone(struct mc_session *s, int status)
+{
+	struct mc_notifies *n = s->engine->notifies;
+	struct post *p, *next;
+
+	if (!n)
+		return;
+	DL_FOREACH_SAFE(n->posts, p, next) {
+		if (p->s == s)
+			post_end(p, status);
+	}
+}
+
+/* ---- receiving ------------------------------------------------------------------------------- */
+
+static int queue_add(struct mc_notifies *n, const struct mc_peer_info *from, const uint8_t *data,
+		     size_t len)
+{
+	struct waiting *w = calloc(1, sizeof *w + len);
+	uint64_t one = 1;
+	bool full;
+
+	if (!w)
+		return -ENOBUFS;
+	w->generation = from->generation;
+	w->len = len;
+	snprintf(w->from, sizeof w->from, "%s", from->name);
+	memcpy(w->data, data, len);
+	pthread_mutex_lock(&n->lock);
+	full = n->nr >= (size_t)n->engine->set->notify_queue;
+	if (!full) {
+		DL_APPEND(n->queue, w);
+		if (n->nr++ == 0 && write(n->event, &one, sizeof one) < 0)
+			MC_ASSERT(!"an eventfd takes 1");
+		pthread_cond_signal(&n->arrived);
+	}
+	pthread_mutex_unlock(&n->lock);
+	if (full)
+		free(w);
+	return full ? -ENOBUFS : 0;
+}
+
+static void on_post(struct mc_session *s, const uint8_t *payload, size_t len)
+{
+	uint8_t answer[10];
+	int r;
+
+	if (len < 8 || len - 8 > sizeof((struct mc_notify *)0)->data)
+		r = -EINVAL;
+	else
+		r = queue_add(s->engine->notifies, s->peer, payload + 8, len - 8);
+	memset(answer, 0, sizeof answer);
+	memcpy(answer, payload, MC_MIN(len, 8));
+	mc_put16(answer + 8, mc_wire_of_errno(r));
+	(void)mc_session_send(s, MSG_RESULT, answer, sizeof answer, NULL, 0);
+}
+
+static void on_result(struct mc_session *s, const uint8_t *payload, size_t len)
+{
+	struct mc_notifies *n = s->engine->notifies;
+	struct post *p;
+	int status;
+
+	if (len < 10)
+		return;
+	DL_SEARCH_SCALAR(n->posts, p, id, mc_get64(payload));
+	if (!p || p->s != s || p->retry_ns)
+		return; /* its deadline was first */
+	status = mc_errno_of_wire(mc_get16(payload + 8));
+	if (status == -ENOBUFS && mc_now_ns() < p->deadline_ns)
+		post_again_later(p);
+	else
+		post_end(p, status);
+	timer_arm(n);
+}
+
+void mc_notify_message(struct mc_session *s, uint16_t type, const uint8_t *payload, size_t len)
+{
+	if (!s->engine->notifies)
+		return;
+	if (type == MSG_POST && !s->active)
+		on_post(s, payload, len);
+	else if (type == MSG_RESULT && s->active)
+		on_result(s, payload, len);
+}
+
+int mc_notify_event(struct mc_engine *engine)
+{
+	return engine->notifies->event;
+}
+
+int mc_notify_take(struct mc_engine *engine, struct mc_notify *notify, uint64_t timeout_ns)
+{
+	struct mc_notifies *n = engine->notifies;
+	uint64_t now = mc_now_ns(), count;
+	uint64_t deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
+	struct timespec until = mc_wait_until(deadline);
+	struct waiting *w;
+
+	if (notify->size < sizeof *notify)
+		return -EINVAL;
+	pthread_mutex_lock(&n->lock);
+	while (!n->queue && timeout_ns && mc_now_ns() < deadline)
+		pthread_cond_timedwait(&n->arrived, &n->lock, &until);
+	w = n->queue;
+	if (w) {
+		DL_DELETE(n->queue, w);
+		if (--n->nr == 0 && read(n->event, &count, sizeof count) < 0)
+			MC_ASSERT(!"the event was not set");
+	}
+	pthread_mutex_unlock(&n->lock);
+	if (!w)
+		return timeout_ns ? -ETIMEDOUT : -EAGAIN;
+	snprintf(notify->from, sizeof notify->from, "%s", w->from);
+	notify->generation = w->generation;
+	notify->len = w->len;
+	memcpy(notify->data, w->data, w->len);
+	free(w);
+	return 0;
+}

@@ -1,0 +1,523 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Our own record: published under the rules of names, kept alive every third of
+ * its lease, written again when the service has lost it; and the records of
+ * others, found and listed.
+ *
+ * A name that is taken: its recorded holder is probed.  It answers with its
+ * generation: the name is its own.  Nobody listens, or another generation
+ * answers: it is dead and its record is replaced.  Silence: it may be cut off
+ * from us only; its lease decides.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "addr.h"
+#include "clock.h"
+#include "log.h"
+#include "meta.h"
+#include "stream.h"
+#include "core/util/check.h"
+#include "core/util/cleanup.h"
+
+#define PROBE_NS (500 * MC_MSEC)
+#define LOOK_AGAIN_NS (250 * MC_MSEC)
+#define NR_CLOSEST 10
+
+static void record_freep(struct mc_record **record)
+{
+	mc_record_free(*record);
+}
+
+/* ---- reading ------------------------------------------------------------------------------ */
+
+static int record_key(struct mc_meta *m, const char *name, char key[MC_KV_KEY_MAX + 1],
+		      struct mc_error *err)
+{
+	int len = snprintf(key, MC_KV_KEY_MAX + 1, "%sengine/%s", m->prefix, name);
+
+	if (len > MC_KV_KEY_MAX)
+		return mc_fail(err, -ENAMETOOLONG, "segment '%s': cluster and name are too long", name);
+	return 0;
+}
+
+struct get_ctx {
+	const char *what;
+	struct mc_record *record;
+	int status;
+	struct mc_error *err;
+};
+
+static int got(void *ctx, const struct mc_kv *kv)
+{
+	struct get_ctx *g = ctx;
+
+	g->status = mc_record_parse(g->what, kv->value, kv->len, &g->record, g->err);
+	if (g->status == 0)
+		g->record->revision = kv->revision;
+	return 0;
+}
+
+/* -ENOENT: no record; -EBADMSG: one that cannot be read. */
+static int record_get(struct mc_meta *m, const char *name, uint64_t deadline_ns,
+		      struct mc_record **ret_record, struct mc_error *err)
+{
+	char key[MC_KV_KEY_MAX + 1], what[MC_KV_KEY_MAX + 16];
+	struct get_ctx g = {.what = what, .status = -ENOENT, .err = err};
+	int r = record_key(m, name, key, err);
+
+	if (r < 0)
+		return r;
+	snprintf(what, sizeof what, "record '%s'", key);
+	r = mc_meta_get(m, key, deadline_ns, got, &g, err);
+	if (r < 0)
+		return r;
+	if (g.status == 0)
+		*ret_record = g.record;
+	return g.status;
+}
+
+/* Edit distance, by bytes, of names of at most 255. */
+static unsigned distance(const char *a, const char *b)
+{
+	unsigned row[MC_SEGMENT_NAME_MAX + 2];
+	size_t na = strnlen(a, MC_SEGMENT_NAME_MAX), nb = strnlen(b, MC_SEGMENT_NAME_MAX);
+
+	for (size_t j = 0; j <= nb; j++)
+		row[j] = (unsigned)j;
+	for (size_t i = 1; i <= na; i++) {
+		unsigned diagonal = row[0];
+
+		row[0] = (unsigned)i;
+		for (size_t j = 1; j <= nb; j++) {
+			unsigned change = diagonal + (a[i - 1] != b[j - 1]);
+
+			diagonal = row[j];
+			row[j] = MC_MIN(change, MC_MIN(row[j], row[j - 1]) + 1);
+		}
+	}
+	return row[nb];
+}
+
+struct closest {
+	const char *name;
+	size_t nr, total;
+	struct {
+		char *name;
+		unsigned distance;
+	} best[NR_CLOSEST];
+};
+
+static int closest_one(void *ctx, const char *name)
+{
+	struct closest *c = ctx;
+	unsigned d = distance(c->name, name);
+	size_t at = c->nr;
+	char *copy;
+
+	c->total++;
+	while (at > 0 && c->best[at - 1].distance > d)
+		at--;
+	if (at == NR_CLOSEST || !(copy = strdup(name)))
+		return 0;
+	if (c->nr == NR_CLOSEST)
+		free(c->best[--c->nr].name);
+	memmove(&c->best[at + 1], &c->best[at], (c->nr - at) * sizeof c->best[0]);
+	c->best[at].name = copy;
+	c->best[at].distance = d;
+	c->nr++;
+	return 0;
+}
+
+static int not_found(struct mc_engine *engine, const char *name, uint64_t deadline_ns,
+		     struct mc_error *err)
+{
+	struct closest c = {.name = name};
+	char text[600];
+	size_t at = 0;
+
+	if (mc_record_list(engine, deadline_ns, closest_one, &c, NULL) < 0 || c.nr == 0)
+		return mc_fail(err, -ENOENT,
+			       "segment '%s': there is no such engine, nor any other, in cluster '%s' of "
+			       "%s; start it, or name its metadata_server",
+			       name, engine->set->cluster, engine->meta->url);
+	text[0] = '\0';
+	for (size_t i = 0; i < c.nr; i++) {
+		if (at < sizeof text)
+			at += (size_t)snprintf(text + at, sizeof text - at, "%s'%s'", i ? ", " : "",
+					       c.best[i].name);
+		free(c.best[i].name);
+	}
+	return mc_fail(err, -ENOENT, "segment '%s': there is no such engine in cluster '%s'; %s: %s%s",
+		       name, engine->set->cluster, c.total > c.nr ? "the closest are" : "there are",
+		       text, at >= sizeof text ? "..." : "");
+}
+
+int mc_record_find(struct mc_engine *engine, const char *name, uint64_t deadline_ns,
+		   struct mc_record **ret_record, struct mc_error *err)
+{
+	int r;
+
+	if (!engine->meta)
+		return mc_fail(err, -ENOTCONN, "segment '%s': no metadata service is open", name);
+	r = record_get(engine->meta, name, deadline_ns, ret_record, err);
+	return r == -ENOENT ? not_found(engine, name, deadline_ns, err) : r;
+}
+
+struct list_ctx {
+	size_t strip;
+	int (*each)(void *ctx, const char *name);
+	void *ctx;
+	int nr;
+};
+
+static int list_one(void *ctx, const struct mc_kv *kv)
+{
+	struct list_ctx *l = ctx;
+
+	if (strlen(kv->key) <= l->strip)
+		return 0;
+	l->nr++;
+	return l->each(l->ctx, kv->key + l->strip);
+}
+
+int mc_record_list(struct mc_engine *engine, uint64_t deadline_ns,
+		   int (*each)(void *ctx, const char *name), void *ctx, struct mc_error *err)
+{
+	struct list_ctx l = {.each = each, .ctx = ctx};
+	char prefix[MC_KV_KEY_MAX + 1];
+	int r = record_key(engine->meta, "", prefix, err);
+
+	if (r < 0)
+		return r;
+	l.strip = strlen(prefix);
+	r = mc_meta_list(engine->meta, prefix, deadline_ns, list_one, &l, err);
+	return r < 0 ? r : l.nr;
+}
+
+/* ---- names -------------------------------------------------------------------------------------- */
+
+enum holder { HOLDER_DEAD, HOLDER_ALIVE, HOLDER_SILENT };
+
+struct probe {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool done;
+	int fd;
+};
+
+static void probed(void *arg, int fd, const char *why)
+{
+	struct probe *p = arg;
+
+	pthread_mutex_lock(&p->lock);
+	p->done = true;
+	p->fd = fd;
+	pthread_cond_signal(&p->cond);
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* Ask the engine of a record whether it lives; takes PROBE_NS at most. */
+static enum holder probe(struct mc_engine *engine, const struct mc_record *record)
+{
+	struct probe p = {.fd = -1};
+	struct mc_stream_hello hello = {.kind = MC_STREAM_CONTROL,
+					.from_generation = engine->generation,
+					.to_generation = record->generation};
+	int r;
+
+	snprintf(hello.from, sizeof hello.from, "%s", engine->name);
+	pthread_mutex_init(&p.lock, NULL);
+	pthread_cond_init(&p.cond, NULL);
+	r = mc_stream_dial(engine, (const char *const *)record->addresses, NULL, &hello,
+			   mc_now_ns() + PROBE_NS, probed, &p);
+	pthread_mutex_lock(&p.lock);
+	while (r == 0 && !p.done)
+		pthread_cond_wait(&p.cond, &p.lock);
+	pthread_mutex_unlock(&p.lock);
+	pthread_cond_destroy(&p.cond);
+	pthread_mutex_destroy(&p.lock);
+	if (r == 0)
+		r = p.fd;
+	if (r >= 0)
+		close(r);
+	if (r >= 0 || r == -EBUSY)
+		return HOLDER_ALIVE;
+	return r == -ECONNREFUSED || r == -ESTALE ? HOLDER_DEAD : HOLDER_SILENT;
+}
+
+/* Write our record if the key's revision is `expect`. */
+static int record_write(struct mc_meta *m, uint64_t expect, uint64_t deadline_ns, struct mc_error *err)
+{
+	char key[MC_KV_KEY_MAX + 1];
+	struct mc_kv kv = {.size = sizeof kv, .key = key};
+	mc_cleanup(mc_freep) char *text = NULL;
+	size_t len = 0;
+	uint64_t revision = 0;
+	int r;
+
+	r = record_key(m, m->engine->name, key, err);
+	if (r < 0)
+		return r;
+	r = mc_meta_lease(m, deadline_ns, &kv.lease, err);
+	if (r < 0)
+		return r;
+	text = mc_record_json(m->engine, &len);
+	if (!text)
+		return mc_fail(err, -ENOMEM, "record '%s': out of memory", key);
+	kv.value = text;
+	kv.len = len;
+	r = mc_meta_cas(m, &kv, expect, deadline_ns, &revision, err);
+	if (r == 0) {
+		pthread_mutex_lock(&m->lock);
+		m->revision = revision;
+		pthread_mutex_unlock(&m->lock);
+	}
+	return r;
+}
+
+static void set_name(struct mc_engine *engine, const char *name)
+{
+	snprintf(engine->name, sizeof engine->name, "%s", name);
+}
+
+static void wait_a_little(uint64_t deadline_ns)
+{
+	uint64_t now = mc_now_ns(), span = deadline_ns > now ? deadline_ns - now : 0;
+	struct timespec ts = {.tv_nsec = (long)MC_MIN(span, LOOK_AGAIN_NS)};
+
+	nanosleep(&ts, NULL);
+}
+
+/* What to do about a name that has a record: 0 = try again; -errno. */
+static int name_taken(struct mc_meta *m, bool chosen, struct mc_record *record, uint64_t deadline_ns,
+		      bool *said, struct mc_error *err)
+{
+	struct mc_engine *engine = m->engine;
+	enum holder holder = probe(engine, record);
+	char name[MC_SEGMENT_NAME_MAX + 1];
+	int r;
+
+	if (holder == HOLDER_DEAD) {
+		r = record_write(m, record->revision, deadline_ns, err);
+		if (r == 0)
+			mc_info("name '%s': taken over, the engine at %s that held it is gone",
+				engine->name, record->addresses[0]);
+		return r == 0 ? 1 : r == -ESTALE || r == -EEXIST ? 0 : r;
+	}
+	if (!chosen) {
+		snprintf(name, sizeof name, "%.230s-%d", engine->name, (int)getpid());
+		mc_warn("name '%s' is held by a live engine at %s: using '%s' instead; set "
+			"local_server_name to choose",
+			engine->name, record->addresses[0], name);
+		set_name(engine, name);
+		return 0;
+	}
+	if (holder == HOLDER_ALIVE)
+		return mc_fail(err, -EEXIST,
+			       "name '%s' is in use by a live engine at %s (generation %016llx); choose "
+			       "another local_server_name or stop that engine",
+			       engine->name, record->addresses[0],
+			       (unsigned long long)record->generation);
+	if (!*said)
+		mc_warn("name '%s': its holder at %s does not answer; waiting for its lease to end",
+			engine->name, record->addresses[0]);
+	*said = true;
+	if (mc_now_ns() + LOOK_AGAIN_NS >= deadline_ns)
+		return mc_fail(err, -EEXIST,
+			       "name '%s' is held by an engine at %s that does not answer, and its lease "
+			       "did not end in time; try again, or choose another local_server_name",
+			       engine->name, record->addresses[0]);
+	wait_a_little(deadline_ns);
+	return 0;
+}
+
+static int publish(struct mc_meta *m, bool chosen, uint64_t deadline_ns, struct mc_error *err)
+{
+	bool said = false;
+
+	for (int tries = 0; tries < 10000; tries++) {
+		mc_cleanup(record_freep) struct mc_record *record = NULL;
+		int r = record_write(m, 0, deadline_ns, err);
+
+		if (r != -EEXIST && r != -ESTALE)
+			return r;
+		r = record_get(m, m->engine->name, deadline_ns, &record, err);
+		if (r == -ENOENT)
+			continue;
+		if (r < 0)
+			return r;
+		if (record->generation == m->engine->generation)
+			r = record_write(m, record->revision, deadline_ns, err) == 0;
+		else
+			r = name_taken(m, chosen, record, deadline_ns, &said, err);
+		if (r != 0)
+			return r < 0 ? r : 0;
+		if (mc_now_ns() >= deadline_ns)
+			break;
+	}
+	return mc_fail(err, -ETIMEDOUT, "name '%s': its record could not be written in time",
+		       m->engine->name);
+}
+
+/* ---- keeping it alive ------------------------------------------------------------------------------ */
+
+static uint64_t third(const struct mc_meta *m)
+{
+	return (uint64_t)m->engine->set->lease_ttl / 3;
+}
+
+/* The lease has ended, and our record with it: a new one, if nobody else has the name now. */
+static int republish(struct mc_meta *m, uint64_t deadline_ns, struct mc_error *err)
+{
+	mc_cleanup(record_freep) struct mc_record *record = NULL;
+	int r;
+
+	pthread_mutex_lock(&m->lock);
+	m->lease = 0;
+	pthread_mutex_unlock(&m->lock);
+	r = record_write(m, 0, deadline_ns, err);
+	if (r != -EEXIST && r != -ESTALE)
+		return r;
+	r = record_get(m, m->engine->name, deadline_ns, &record, err);
+	if (r < 0)
+		return r;
+	if (record->generation == m->engine->generation ||
+	    probe(m->engine, record) == HOLDER_DEAD)
+		return record_write(m, record->revision, deadline_ns, err);
+	if (!m->name_lost)
+		mc_warn("name '%s' is held by the engine at %s now: new peers reach that one, not us",
+			m->engine->name, record->addresses[0]);
+	m->name_lost = true;
+	return 0;
+}
+
+/* The record may vanish without its lease, by hand or by a restored backup. */
+static int keep(struct mc_meta *m, uint64_t deadline_ns, struct mc_error *err)
+{
+	mc_cleanup(record_freep) struct mc_record *record = NULL;
+	uint64_t lease;
+	int r;
+
+	pthread_mutex_lock(&m->lock);
+	lease = m->lease;
+	pthread_mutex_unlock(&m->lock);
+	r = lease ? mc_meta_keepalive(m, lease, deadline_ns, err) : -ENOENT;
+	if (r == -ENOENT)
+		return republish(m, deadline_ns, err);
+	if (r < 0)
+		return r;
+	r = record_get(m, m->engine->name, deadline_ns, &record, err);
+	if (r == 0 && record->generation == m->engine->generation)
+		m->name_lost = false;
+	if (r == -ENOENT || r == -EBADMSG)
+		r = r == -ENOENT ? record_write(m, 0, deadline_ns, err) : 0;
+	return r == -EEXIST ? 0 : r;
+}
+
+static void keep_run(struct mc_job *job)
+{
+	struct mc_meta *m = MC_CONTAINER_OF(job, struct mc_meta, job);
+	uint64_t next = third(m);
+	struct mc_error err = {0};
+	bool stopping;
+	int r = keep(m, mc_now_ns() + third(m), &err);
+
+	if (r < 0) {
+		m->backoff_ns = MC_MIN(MC_MAX(2 * m->backoff_ns, 200 * MC_MSEC), next);
+		next = m->backoff_ns;
+		if (!m->trouble)
+			mc_warn("%s; transfers go on, new peers cannot find '%s' until it is back",
+				err.text, m->engine->name);
+		m->trouble = true;
+	} else {
+		if (m->trouble)
+			mc_warn("metadata service %s is back: the record of '%s' is published again",
+				m->url, m->engine->name);
+		m->trouble = false;
+		m->backoff_ns = 0;
+	}
+	pthread_mutex_lock(&m->lock);
+	stopping = m->stopping;
+	pthread_mutex_unlock(&m->lock);
+	if (!stopping)
+		mc_control_timer(m->engine->control, &m->timer, mc_now_ns() + next);
+	pthread_mutex_lock(&m->lock);
+	m->job_running = false;
+	pthread_cond_broadcast(&m->idle);
+	pthread_mutex_unlock(&m->lock);
+}
+
+static void keep_due(struct mc_timer *t, uint64_t now_ns)
+{
+	struct mc_meta *m = MC_CONTAINER_OF(t, struct mc_meta, timer);
+	bool run;
+
+	pthread_mutex_lock(&m->lock);
+	run = !m->stopping && !m->job_running;
+	if (run)
+		m->job_running = true;
+	pthread_mutex_unlock(&m->lock);
+	if (run)
+		mc_helpers_run(m->engine->helpers, &m->job);
+}
+
+int mc_record_publish(struct mc_engine *engine, uint64_t deadline_ns, struct mc_error *err)
+{
+	const char *wanted = engine->set->local_server_name;
+	struct mc_meta *m = engine->meta;
+	bool chosen = wanted && *wanted;
+	int r;
+
+	if (chosen) {
+		r = mc_name_check(wanted, err);
+		if (r < 0)
+			return r;
+		set_name(engine, wanted);
+	} else if (!engine->name[0] && gethostname(engine->name, sizeof engine->name - 1) < 0) {
+		return mc_fail(err, -errno, "hostname: %s; set local_server_name", strerror(errno));
+	}
+	r = publish(m, chosen, deadline_ns, err);
+	if (r < 0)
+		return r;
+	m->published = true;
+	m->timer = (struct mc_timer){.size = sizeof m->timer, .fire = keep_due};
+	m->job.run = keep_run;
+	mc_control_timer(engine->control, &m->timer, mc_now_ns() + third(m));
+	return 0;
+}
+
+int mc_record_withdraw(struct mc_engine *engine, uint64_t deadline_ns)
+{
+	struct mc_meta *m = engine->meta;
+	char key[MC_KV_KEY_MAX + 1];
+	uint64_t lease, revision;
+	int r = 0;
+
+	if (!m)
+		return 0;
+	pthread_mutex_lock(&m->lock);
+	m->stopping = true;
+	/* A keepalive under way ends by its own deadline, a third of the lease at most. */
+	while (m->job_running)
+		pthread_cond_wait(&m->idle, &m->lock);
+	lease = m->lease;
+	m->lease = 0;
+	revision = m->revision;
+	pthread_mutex_unlock(&m->lock);
+	if (m->published) {
+		mc_control_timer(engine->control, &m->timer, 0);
+		if (record_key(m, engine->name, key, NULL) == 0 && revision)
+			r = mc_meta_del(m, key, revision, deadline_ns, NULL);
+		m->published = false;
+	}
+	if (lease) {
+		int revoked = mc_meta_revoke(m, lease, deadline_ns);
+
+		if (revoked == -ETIMEDOUT)
+			r = revoked;
+	}
+	return r == -ETIMEDOUT ? r : 0;
+}

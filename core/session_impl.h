@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of the session layer share:
+ *   session.c        states, life and death, heartbeats
+ *   session_conn.c   one connection: frames in and out
+ *   session_dial.c   (re)dialling the active side
+ *   session_open.c   the blocking calls: open, end, close
+ *   session_hello.c  who we are and who they are, as JSON
+ *   table.c          buffer tables
+ */
+#ifndef MC_CORE_SESSION_IMPL_H
+#define MC_CORE_SESSION_IMPL_H
+
+#include "engine.h"
+#include "session.h"
+#include "session_wire.h"
+#include <uthash.h>
+
+struct mc_conn;
+struct mc_stream_hello;
+
+#define MC_SESSION_QUEUE_MAX (16u << 20) /* bytes of messages not yet acknowledged */
+#define MC_SILENCE_NS (300 * MC_MSEC)    /* an answer is missing: redial */
+
+/* A message, kept until it is acknowledged. */
+struct mc_out_msg {
+	struct mc_out_msg *next;
+	uint64_t seq;
+	uint16_t type;
+	uint32_t len;
+	uint8_t data[];
+};
+
+struct mc_refresh {
+	struct mc_refresh *next;
+	uint64_t cookie;
+	void (*done)(void *arg, int status);
+	void *arg;
+};
+
+/* The table that we receive: entries by base, being changed; published as a snapshot. */
+struct mc_table_in {
+	struct mc_remote_buf **bufs, **staged; /* staged: a snapshot that is not complete */
+	size_t nr, cap, nr_staged, cap_staged;
+	uint64_t version;
+	bool staging, complete, dirty;
+};
+
+struct mc_session_impl {
+	struct mc_session s;
+	struct mc_sessions *ss;
+	UT_hash_handle hh;
+	struct mc_session_key {
+		uint64_t id, active; /* an engine that opened its own segment holds both ends */
+	} key;
+	struct mc_peer_info info;
+	uint64_t to_generation; /* active: whom we dial */
+	char to_name[MC_SEGMENT_NAME_MAX + 1];
+	char **addresses;       /* active: where we dial */
+
+	/* Guards the queue, s.snapshot and the order of numbers; held for a few instructions. */
+	pthread_mutex_t lock;
+	struct mc_out_msg *head, *tail; /* unacknowledged, oldest first */
+	struct mc_out_msg *unsent;      /* the first that this connection has not taken */
+	uint64_t next_seq;
+	size_t out_bytes;
+	bool flush_posted;
+	bool ended; /* nothing is queued any more */
+	struct mc_control_post flush;
+
+	/* [control] */
+	struct mc_conn *conn;    /* in use */
+	struct mc_conn *pending; /* dialled, HELLO sent, no answer yet */
+	uint32_t conn_no;
+	uint64_t received;       /* highest number received in order */
+	uint64_t acked;          /* ... and told */
+	uint64_t expect_ns;      /* boot clock: since when an answer is missing; 0: none is */
+	uint64_t connect_deadline_ns; /* monotonic */
+	unsigned nr_dials, nr_refused, nr_stale, nr_other; /* of this round */
+	uint64_t redial_ns, backoff_ns;
+	char why[400];           /* of the last failed dial */
+	struct mc_table_in in;
+	struct mc_refresh *refreshes;
+	bool table_sent;
+};
+
+struct mc_sessions {
+	struct mc_engine *engine;
+	struct mc_session_events events;
+	mc_table_each table;
+	uint32_t refs; /* the engine's, open handles, sessions; atomic */
+
+	/* Guards opens; `changed` is signalled when a session becomes ready or ends. */
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct mc_session_opening *opens;
+
+	/* [control] */
+	struct mc_session_impl *by_id;
+	struct mc_conn *conns;
+	size_t nr_conns;
+	uv_timer_t timer;
+	bool timer_open, arming, closing;
+	uint64_t last_turn_ns, due_ns; /* boot clock */
+	struct mc_published *published; /* table.c: our own table as told to peers */
+};
+
+/* session.c */
+static inline struct mc_session_impl *mc_session_of(struct mc_session *s)
+{
+	return s->impl;
+}
+void mc_sessions_ref(struct mc_sessions *ss);
+void mc_sessions_unref(struct mc_sessions *ss);
+struct mc_session_impl *mc_session_new(struct mc_sessions *ss, bool active, uint64_t id);
+struct mc_session_impl *mc_session_find(struct mc_sessions *ss, uint64_t id, bool active);
+void mc_session_up(struct mc_session_impl *i);
+void mc_session_gone(struct mc_session_impl *i, int status, const char *why);
+void mc_session_deliver(struct mc_session_impl *i, uint16_t type, const uint8_t *payload, size_t len);
+/* Something may be due now: look again.  [control] */
+void mc_sessions_arm(struct mc_sessions *ss);
+/* Called before anything is read: what was not heard for too long is gone, whatever now waits. */
+void mc_sessions_turn(struct mc_sessions *ss);
+/* Without the bound of 16 MiB: for tables. */
+int mc_session_queue(struct mc_session_impl *i, uint16_t type, const void *head, size_t head_len,
+		     const void *body, size_t body_len, bool bounded);
+void mc_session_signal(struct mc_sessions *ss);
+/* A referenced session that is up, or NULL.  [control] */
+struct mc_session *mc_session_lookup(struct mc_engine *engine, uint64_t id, uint64_t generation);
+
+/* session_conn.c.  active: the session that dialled; then fd is taken also on failure. */
+int mc_conn_new(struct mc_sessions *ss, int fd, struct mc_session_impl *active, uint64_t id,
+		uint64_t generation, struct mc_conn **ret_conn);
+void mc_conn_close(struct mc_conn *conn);
+void mc_conn_bye(struct mc_conn *conn, int status, const char *why);
+void mc_conn_ping(struct mc_conn *conn);
+void mc_conn_flush(struct mc_conn *conn);
+uint64_t mc_conn_deadline(const struct mc_conn *conn); /* monotonic; 0: past its hello */
+/* It broke: tell its session and close. */
+void mc_conn_lost(struct mc_conn *conn, int status, const char *why);
+struct mc_conn *mc_conn_next(struct mc_conn *conn);
+int mc_session_accept(struct mc_engine *engine, int fd, const struct mc_stream_hello *hello);
+
+/* session_dial.c */
+void mc_session_dial(struct mc_session_impl *i, bool parallel);
+void mc_session_conn_lost(struct mc_session_impl *i, int status, const char *why);
+
+/* session_hello.c */
+char *mc_hello_json(struct mc_engine *engine);
+int mc_hello_parse(const char *text, size_t len, struct mc_peer_info *info, struct mc_error *err);
+void mc_peer_info_fini(struct mc_peer_info *info);
+
+/* table.c */
+int mc_table_message(struct mc_session_impl *i, uint16_t type, const uint8_t *p, size_t len);
+/* Put what has changed in place; called after a read's messages. */
+void mc_table_publish(struct mc_session_impl *i);
+void mc_table_in_fini(struct mc_table_in *in);
+/* Send the whole of our table to a new passive session. */
+void mc_table_send(struct mc_session_impl *i);
+void mc_published_free(struct mc_published *published);
+
+#endif

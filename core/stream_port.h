@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What stream.c (the listening side) and stream_dial.c share: the port's state. */
+#ifndef MC_CORE_STREAM_PORT_H
+#define MC_CORE_STREAM_PORT_H
+
+#include "engine.h"
+#include "stream_wire.h"
+
+struct mc_admit;
+struct mc_dial;
+
+struct mc_port {
+	struct mc_engine *engine;
+	struct mc_stream_owners owners;
+	uint32_t refs; /* the engine's, one per open handle, one per dial; atomic */
+	int fd;        /* listens; -1: not open */
+	bool v6;
+	bool closed;   /* unlisten was called; atomic, written on [control] */
+	char **addresses;
+
+	/* [control] */
+	bool has_handles;
+	uv_poll_t poll;
+	uv_timer_t timer;
+	uint64_t resume_ns; /* accepting pauses until then (no descriptors left); 0: it does not */
+	struct mc_admit *admits; /* oldest first */
+	size_t nr_admits;
+	struct mc_dial *dials;
+	/* The stream that is being handed to its owner, for mc_stream_admit. */
+	int current_fd;
+	bool current_told;
+};
+
+struct mc_port *mc_port_ref(struct mc_port *port);
+void mc_port_unref(struct mc_port *port);
+/* End every dial with -ECANCELED.  [control] */
+void mc_dials_cancel(struct mc_port *port);
+
+#endif

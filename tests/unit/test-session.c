@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Two engines' control planes in one process: sessions, tables, notifies, life and death. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <errno.h>
+
+#include "engine-fixture.h"
+
+static void test_open_and_table(void **state)
+{
+	struct fixture *a = fixture_start("alpha", NULL), *b = fixture_start("beta", NULL);
+	struct mc_session *s, *again;
+	struct mc_snapshot *snap;
+	struct mc_error err = {0};
+
+	fixture_buf(b, 1, 0x10000, 0x1000);
+	fixture_buf(b, 2, 0x20000, 0x1000);
+	if (mc_session_open(&a->engine, "beta", fixture_deadline(5 * MC_SEC), &s, &err) < 0)
+		fail_msg("%s", err.text);
+	assert_int_equal(s->state, MC_SESSION_UP);
+	assert_string_equal(s->peer->name, "beta");
+	assert_true(s->peer->generation == b->engine.generation);
+	snap = mc_session_snapshot(s);
+	assert_int_equal(snap->nr, 2);
+	assert_non_null(mc_snapshot_find(snap, 0x10800, 0x800));
+	assert_null(mc_snapshot_find(snap, 0x10800, 0x801));
+	mc_snapshot_unref(snap);
+	assert_int_equal(mc_session_open(&a->engine, "beta", fixture_deadline(MC_SEC), &again, &err), 0);
+	assert_ptr_equal(s, again);
+	mc_session_unref(again);
+	mc_session_unref(s);
+	fixture_free(a);
+	fixture_free(b);
+}
+
+static void test_own_segment(void **state)
+{
+	struct fixture *a = fixture_start("alpha", NULL);
+	struct mc_session *s;
+	struct mc_error err = {0};
+
+	if (mc_session_open(&a->engine, "alpha", fixture_deadline(5 * MC_SEC), &s, &err) < 0)
+		fail_msg("%s", err.text);
+	mc_session_unref(s);
+	fixture_free(a);
+}
+
+static sem_t sem;
+static uint64_t sum;
+static uint64_t expected;
+
+static void count_message(struct mc_session *s, uint16_t type, const void *payload, size_t len)
+{
+	uint64_t n;
+
+	assert_int_equal(type, 0x123);
+	memcpy(&n, payload, sizeof n);
+	assert_true(n == sum); /* in order, once */
+	sum++;
+	if (sum == expected)
+		sem_post(&sem);
+}
+
+/* The links break again and again; every message arrives once and in order. */
+static void test_messages(void **state)
+{
+	struct fixture *a = fixture_start("alpha", NULL), *b = fixture_start("beta", NULL);
+	struct mc_session *s;
+	struct mc_error err = {0};
+	char body[3000] = "";
+
+	sum = 0;
+	expected = 3000;
+	sem_init(&sem, 0, 0);
+	b->message = count_message;
+	if (mc_session_open(&a->engine, "beta", fixture_deadline(5 * MC_SEC), &s, &err) < 0)
+		fail_msg("%s", err.text);
+	for (uint64_t i = 0; i < expected; i++)
+		assert_int_equal(mc_session_send(s, 0x123, &i, sizeof i, body, sizeof body), 0);
+	assert_int_equal(mc_session_send(s, 0x123, body, 1, body, 65536), -EMSGSIZE);
+	sem_wait(&sem);
+	assert_int_equal(sum, expected);
+	mc_session_unref(s);
+	fixture_free(a);
+	fixture_free(b);
+}
+
+static void refreshed(void *arg, int status)
+{
+	*(int *)arg = status;
+	sem_post(&sem);
+}
+
+static void test_deltas(void **state)
+{
+	struct fixture *a = fixture_start("alpha", NULL), *b = fixture_start("beta", NULL);
+	struct mc_session *s;
+	struct mc_snapshot *one, *two;
+	struct mc_error err = {0};
+	int status = 1;
+
+	sem_init(&sem, 0, 0);
+	for (uint32_t i = 0; i < 3000; i++)
+		fixture_buf(b, i + 1, 0x100000 * (uint64_t)(3000 - i), 0x1000);
+	if (mc_session_open(&a->engine, "beta", fixture_deadline(5 * MC_SEC), &s, &err) < 0)
+		fail_msg("%s", err.text);
+	one = mc_session_snapshot(s);
+	assert_int_equal(one->nr, 3000);
+	sem_wait(&a->snapshot_sem);
+	fixture_buf(b, 5000, 0x10, 0x10);
+	mc_session_push_add(&b->engine, &b->bufs[b->nr - 1]);
+	sem_wait(&a->snapshot_sem);
+	two = mc_session_snapshot(s);
+	assert_int_equal(two->nr, 3001);
+	assert_int_equal(two->bufs[0]->id, 5000);
+	assert_ptr_equal(two->bufs[1], one->bufs[0]);
+	assert_int_equal(one->nr, 3000);
+	mc_snapshot_unref(two);
+	mc_snapshot_unref(one);
+	/* Not pushed: a refresh finds it; and a removal. */
+	fixture_unbuf(b, 5000);
+	fixture_buf(b, 5001, 0x30, 0x10);
+	assert_int_equal(mc_session_refresh(s, refreshed, &status), 0);
+	sem_wait(&sem);
+	assert_int_equal(status, 0);
+	two = mc_session_snapshot(s);
+	assert_int_equal(two->nr, 3001);
+	assert_int_equal(two->bufs[0]->id, 5001);
+	mc_snapshot_unref(two);
+	mc_session_push_remove(&b->engine, 5001);
+	while (sem_wait(&a->snapshot_sem) == 0) {
+		two = mc_session_snapshot(s);
+		status = two->nr == 3000;
+		mc_snapshot_unref(two);
+		if (status)
+			break;
+	}
+	mc_session_unref(s);
+	fixture_free(a);
+	fixture_free(b);
+}
+
+static void test_goodbye(void **state)
+{
+	struct fixture *a = fixture_start("alpha", NULL), *b = fixture_start("beta", NULL);
+	struct mc_session *s;
+	struct mc_error err = {0};
+
+	assert_int_equal(mc_session_open(&a->engine, "beta", fixture_deadline(5 * MC_SEC), &s, &err), 0);
+	fixture_free(b);
+	sem_wait(&a->gone_sem);
+	assert_int_equal(s->state, MC_SESSION_GONE);
+	assert_int_equal(s->gone_status, -EHOSTDOWN);
+	assert_int_equal(mc_session_send(s, 0x123, "x", 1, NULL, 0), -ENOTCONN);
+	mc_session_unref(s);
+	/* It comes back with another generation: opened afresh. */
+	b = fixture_start("beta", NULL);
+	if (mc_session_open(&a->engine, "beta", fixture_deadline(5 * MC_SEC), &s, &err) < 0)
+		fail_msg("%s", err.text);
+	assert_true(s->peer->generation == b->engine.generation);
+	/* Evicted by the target: the initiator hears of it and may return. */
+	assert_int_equal(mc_session_end(&b->engine, a->engine.generation, -ECANCELED, "evicted"), 0);
+	assert_int_equal(mc_session_end(&b->engine, 12345, -ECANCELED, "evicted"), -ENOENT);
+	sem_wait(&a->gone_sem);
+	mc_session_unref(s);
+	assert_int_equal(mc_session_open(&a->engine, "beta", fixture_deadline(5 * MC_SEC), &s, &err), 0);
+	mc_session_unref(s);
+	fixture_free(a);
+	fixture_free(b);
+}
+
+static void test_not_found(void **state)
+{
+	struct fixture *a = fixture_start("alpha", NULL);
+	struct mc_session *s;
+	struct mc_error err = {0};
+
+	assert_int_equal(mc_session_open(&a->engine, "alhpa", fixture_deadline(5 * MC_SEC), &s, &err),
+			 -ENOENT);
+	assert_non_null(strstr(err.text, "'alpha'"));
+	fixture_free(a);
+}
+
+static void test_name_in_use(void **state)
+{
+	struct fixture *a = fixture_start("alpha", NULL), *b = fixture_new("alpha", NULL);
+	struct mc_error err = {0};
+
+	assert_int_equal(fixture_open(b, 5 * MC_SEC, &err), -EEXIST);
+	assert_non_null(strstr(err.text, "'alpha' is in use"));
+	fixture_free(b);
+	fixture_free(a);
+}
+
+static void notified(void *arg, int status)
+{
+	*(int *)arg = status;
+	sem_post(&sem);
+}
+
+static void test_notify(void **state)
+{
+	static const char *const small[] = {"notify_queue", "2", NULL};
+	struct fixture *a = fixture_start("alpha", NULL), *b = fixture_start("beta", small);
+	struct mc_notify n = {.size = sizeof n};
+	struct mc_session *s;
+	struct mc_error err = {0};
+	int status[3] = {1, 1, 1};
+
+	sem_init(&sem, 0, 0);
+	assert_int_equal(mc_session_open(&a->engine, "beta", fixture_deadline(5 * MC_SEC), &s, &err), 0);
+	assert_int_equal(mc_notify_take(&b->engine, &n, 0), -EAGAIN);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(mc_notify_post(s, "hello", 5, fixture_deadline(5 * MC_SEC), notified,
+						&status[i]), 0);
+		sem_wait(&sem);
+		assert_int_equal(status[i], 0);
+	}
+	/* Full: the third waits for its deadline, or for room. */
+	assert_int_equal(mc_notify_post(s, "late", 4, fixture_deadline(30 * MC_MSEC), notified,
+					&status[2]), 0);
+	sem_wait(&sem);
+	assert_int_equal(status[2], -ENOBUFS);
+	assert_int_equal(mc_notify_post(s, "third", 5, fixture_deadline(5 * MC_SEC), notified,
+					&status[2]), 0);
+	assert_int_equal(mc_notify_take(&b->engine, &n, MC_SEC), 0);
+	assert_string_equal(n.from, "alpha");
+	assert_true(n.generation == a->engine.generation);
+	assert_int_equal(n.len, 5);
+	sem_wait(&sem);
+	assert_int_equal(status[2], 0);
+	assert_int_equal(mc_notify_take(&b->engine, &n, MC_SEC), 0);
+	assert_int_equal(mc_notify_take(&b->engine, &n, MC_SEC), 0);
+	assert_memory_equal(n.data, "third", 5);
+	assert_int_equal(mc_notify_take(&b->engine, &n, 0), -EAGAIN);
+	mc_session_unref(s);
+	fixture_free(a);
+	fixture_free(b);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_open_and_table),
+		cmocka_unit_test(test_own_segment),
+		cmocka_unit_test(test_messages),
+		cmocka_unit_test(test_deltas),
+		cmocka_unit_test(test_goodbye),
+		cmocka_unit_test(test_not_found),
+		cmocka_unit_test(test_name_in_use),
+		cmocka_unit_test(test_notify),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, fixture_cleanup);
+}
