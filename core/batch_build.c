@@ -29,9 +29,9 @@ struct builder {
 	struct mc_run *first;      /* of this build, oldest first, through run->next of newer ones */
 	struct mc_run **ready;     /* small array of runs to dispatch */
 	size_t nr_ready, cap_ready;
-	struct mc_run *ready_inline[16];
 	struct deferred *deferred;
 	bool last_try;             /* after the refresh: what is not there fails */
+	struct mc_run *ready_inline[16]; /* last: it needs no clearing */
 };
 
 /* ---- runs ------------------------------------------------------------------------------------- */
