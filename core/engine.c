@@ -63,8 +63,6 @@ static int engine_name(struct mc_engine *engine, struct mc_error *err)
 		wanted = host;
 	}
 	len = strlen(wanted);
-	if (mc_name_port(wanted))
-		len = (size_t)(strrchr(wanted, ':') - wanted);
 	if (len > MC_SEGMENT_NAME_MAX)
 		return mc_fail(err, -EINVAL, "local_server_name: longer than %d bytes", MC_SEGMENT_NAME_MAX);
 	memcpy(engine->name, wanted, len);

@@ -374,6 +374,10 @@ static void drain_run(void *arg)
 	mc_rpc_drain(arg);
 }
 
+static void nothing(void *arg)
+{
+}
+
 void mc_rpc_close(struct mc_engine *engine)
 {
 	struct mc_rpc *rpc = engine->rpc;
@@ -387,5 +391,8 @@ void mc_rpc_close(struct mc_engine *engine)
 	mc_worker_free(rpc->worker);
 	rpc->worker = NULL;
 	__atomic_store_n(&engine->rpc, NULL, __ATOMIC_RELEASE);
+	/* The control loop may be inside mc_rpc_accept, and have read the pointer. */
+	if (engine->control)
+		mc_control_call(engine->control, nothing, NULL);
 	mc_rpc_unref(rpc);
 }

@@ -79,6 +79,8 @@ void mc_session_unref(struct mc_session *s)
 	if (!s || __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL) > 0)
 		return;
 	i = s->impl;
+	if (i->ss->events.freed)
+		i->ss->events.freed(s);
 	mc_snapshot_unref(s->snapshot);
 	mc_table_in_fini(&i->in);
 	mc_peer_info_fini(&i->info);
