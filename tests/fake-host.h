@@ -260,6 +260,7 @@ void fake_link_break(struct fake_link *link);
 enum fake_slice_state { FAKE_IDLE = 0, FAKE_INFLIGHT, FAKE_DONE };
 struct fake_slice {
 	struct mc_slice s;
+	struct fake_world *world;
 	struct fake_inst *inst;
 	struct fake_peer *peer;
 	int state, status, scope;

@@ -327,7 +327,7 @@ static void host_complete(const struct mc_host *h, struct mc_slice *s, int statu
 	struct fake_inst *inst = inst_of(h);
 
 	expect_worker(inst, "complete");
-	if (inst->st->in_submit || inst->st->in_cancel)
+	if (on_worker(inst) && (inst->st->in_submit || inst->st->in_cancel))
 		fake_breach(inst->world, "no completion comes from inside %s: %s did so",
 			    inst->st->in_submit ? "submit" : "cancel", inst->name);
 	finish(inst, s, status, scope, done_len);

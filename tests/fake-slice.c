@@ -13,6 +13,7 @@ struct fake_slice *fake_slice_new(struct fake_inst *inst)
 
 	if (!s)
 		abort();
+	s->world = inst->world;
 	s->inst = inst;
 	s->s.size = sizeof s->s;
 	s->s.priv = area_new(inst->world, AREA_SLICE, inst->ops->slice_size, s);
@@ -25,8 +26,8 @@ void fake_slice_free(struct fake_slice *s)
 	if (!s)
 		return;
 	if (s->state == FAKE_INFLIGHT)
-		fake_breach(s->inst->world, "the test frees a slice that is in flight on %s", s->inst->name);
-	area_release(s->inst->world, s->s.priv);
+		fake_breach(s->world, "the test frees a slice that is in flight");
+	area_release(s->world, s->s.priv);
 	free(s);
 }
 
