@@ -266,7 +266,7 @@ static int submit_begin(struct mc_batch *batch, size_t nr)
 {
 	uint64_t now;
 
-	if (!nr || batch->engine->pid != getpid())
+	if (!nr || mc_engine_check(batch->engine) < 0)
 		return nr ? -EPERM : -EINVAL;
 	if (nr > batch->capacity - batch->nr)
 		return -ENOSPC;
