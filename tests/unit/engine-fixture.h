@@ -192,7 +192,7 @@ static struct fixture *fixture_start(const char *name, const char *const *settin
 	return x;
 }
 
-static void fixture_buf(struct fixture *x, uint32_t id, uint64_t base, uint64_t len)
+static inline void fixture_buf(struct fixture *x, uint32_t id, uint64_t base, uint64_t len)
 {
 	struct mc_local_buf *b;
 
@@ -205,7 +205,7 @@ static void fixture_buf(struct fixture *x, uint32_t id, uint64_t base, uint64_t 
 	pthread_mutex_unlock(&x->lock);
 }
 
-static void fixture_unbuf(struct fixture *x, uint32_t id)
+static inline void fixture_unbuf(struct fixture *x, uint32_t id)
 {
 	pthread_mutex_lock(&x->lock);
 	for (size_t i = 0; i < x->nr; i++) {

@@ -6,8 +6,11 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <signal.h>
+#include <sys/wait.h>
 
 #include "engine-fixture.h"
+#include "session_impl.h"
 
 static void test_open_and_table(void **state)
 {
@@ -64,7 +67,15 @@ static void count_message(struct mc_session *s, uint16_t type, const void *paylo
 		sem_post(&sem);
 }
 
-/* The links break again and again; every message arrives once and in order. */
+static void break_conn(void *arg)
+{
+	struct mc_session *s = arg;
+
+	if (s->impl->conn)
+		mc_conn_lost(s->impl->conn, -ECONNRESET, "the test broke it");
+}
+
+/* The connection breaks again and again; every message arrives once and in order. */
 static void test_messages(void **state)
 {
 	struct fixture *a = fixture_start("alpha", NULL), *b = fixture_start("beta", NULL);
@@ -78,8 +89,11 @@ static void test_messages(void **state)
 	b->message = count_message;
 	if (mc_session_open(&a->engine, "beta", fixture_deadline(5 * MC_SEC), &s, &err) < 0)
 		fail_msg("%s", err.text);
-	for (uint64_t i = 0; i < expected; i++)
+	for (uint64_t i = 0; i < expected; i++) {
 		assert_int_equal(mc_session_send(s, 0x123, &i, sizeof i, body, sizeof body), 0);
+		if (i % 500 == 250)
+			mc_control_call(a->engine.control, break_conn, s);
+	}
 	assert_int_equal(mc_session_send(s, 0x123, body, 1, body, 65536), -EMSGSIZE);
 	sem_wait(&sem);
 	assert_int_equal(sum, expected);
@@ -172,6 +186,87 @@ static void test_goodbye(void **state)
 	fixture_free(b);
 }
 
+/* Another process with an engine "beta", ready when this returns. */
+static pid_t spawn_beta(const char *const *settings)
+{
+	int fds[2];
+	char byte;
+	pid_t pid;
+
+	/* The directory is the parent's, and must exist before the fork. */
+	fixture_free(fixture_start("gamma", NULL));
+	assert_int_equal(pipe(fds), 0);
+	pid = fork();
+	if (pid == 0) {
+		fixture_buf(fixture_start("beta", settings), 1, 0x1000, 0x1000);
+		if (write(fds[1], "x", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	assert_true(pid > 0);
+	assert_int_equal(read(fds[0], &byte, 1), 1);
+	close(fds[0]);
+	close(fds[1]);
+	return pid;
+}
+
+static const char *const quick[] = {"peer_timeout", "600ms", NULL};
+
+static void test_killed(void **state)
+{
+	pid_t pid = spawn_beta(NULL);
+	struct fixture *a = fixture_start("alpha", NULL), *b;
+	struct mc_session *s;
+	struct mc_error err = {0};
+	uint64_t begin;
+
+	if (mc_session_open(&a->engine, "beta", fixture_deadline(5 * MC_SEC), &s, &err) < 0)
+		fail_msg("%s", err.text);
+	begin = mc_boot_ns();
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	sem_wait(&a->gone_sem);
+	assert_int_equal(s->gone_status, -EHOSTDOWN);
+	assert_true(mc_boot_ns() - begin < 4 * MC_SEC); /* at once, not after peer_timeout */
+	mc_session_unref(s);
+	/* Its record is still there: nobody listens. */
+	assert_true(mc_session_open(&a->engine, "beta", fixture_deadline(5 * MC_SEC), &s, &err) < 0);
+	/* The name is taken over without waiting for the lease. */
+	b = fixture_start("beta", NULL);
+	if (mc_session_open(&a->engine, "beta", fixture_deadline(5 * MC_SEC), &s, &err) < 0)
+		fail_msg("%s", err.text);
+	mc_session_unref(s);
+	fixture_free(b);
+	fixture_free(a);
+}
+
+static void test_frozen(void **state)
+{
+	pid_t pid = spawn_beta(quick);
+	struct fixture *a = fixture_start("alpha", quick);
+	struct mc_session *s;
+	struct mc_error err = {0};
+	uint64_t begin;
+
+	if (mc_session_open(&a->engine, "beta", fixture_deadline(5 * MC_SEC), &s, &err) < 0)
+		fail_msg("%s", err.text);
+	begin = mc_boot_ns();
+	kill(pid, SIGSTOP);
+	sem_wait(&a->gone_sem);
+	assert_int_equal(s->gone_status, -EHOSTDOWN);
+	assert_true(mc_boot_ns() - begin >= 400 * MC_MSEC);
+	mc_session_unref(s);
+	/* It thaws: the same generation can be opened again. */
+	kill(pid, SIGCONT);
+	if (mc_session_open(&a->engine, "beta", fixture_deadline(5 * MC_SEC), &s, &err) < 0)
+		fail_msg("%s", err.text);
+	mc_session_unref(s);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	fixture_free(a);
+}
+
 static void test_not_found(void **state)
 {
 	struct fixture *a = fixture_start("alpha", NULL);
@@ -249,6 +344,8 @@ int main(void)
 		cmocka_unit_test(test_messages),
 		cmocka_unit_test(test_deltas),
 		cmocka_unit_test(test_goodbye),
+		cmocka_unit_test(test_killed),
+		cmocka_unit_test(test_frozen),
 		cmocka_unit_test(test_not_found),
 		cmocka_unit_test(test_name_in_use),
 		cmocka_unit_test(test_notify),

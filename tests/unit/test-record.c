@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Records: the text, the rules of names, loss and return of the record. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <errno.h>
+
+#include "engine-fixture.h"
+#include "meta.h"
+
+static void test_parse(void **state)
+{
+	static const char good[] = "{\"format\":1,\"name\":\"a\",\"generation\":\"00000000000000ff\","
+				   "\"addresses\":[\"192.0.2.1:1\",\"[::1]:2\"],\"new\":{}}";
+	static const char *const bad[] = {
+		"", "[]", "{}", "{\"format\":1}",
+		"{\"format\":1,\"name\":\"a/b\",\"generation\":\"00000000000000ff\",\"addresses\":[\"a:1\"]}",
+		"{\"format\":1,\"name\":\"a\",\"generation\":\"0\",\"addresses\":[\"a:1\"]}",
+		"{\"format\":1,\"name\":\"a\",\"generation\":\"00000000000000ff\",\"addresses\":[]}",
+		"{\"format\":1,\"name\":\"a\",\"generation\":\"00000000000000ff\",\"addresses\":[\"a\"]}",
+		"{\"format\":1,\"name\":\"a\",\"generation\":\"00000000000000ff\",\"addresses\":[7]}",
+	};
+	struct mc_record *r;
+	struct mc_error err;
+
+	assert_int_equal(mc_record_parse("record", good, strlen(good), &r, &err), 0);
+	assert_string_equal(r->name, "a");
+	assert_true(r->generation == 255);
+	assert_string_equal(r->addresses[1], "[::1]:2");
+	mc_record_free(r);
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		memset(&err, 0, sizeof err);
+		assert_true(mc_record_parse("record 'x'", bad[i], strlen(bad[i]), &r, &err) < 0);
+		assert_non_null(strstr(err.text, "record 'x'"));
+	}
+}
+
+static void test_default_name(void **state)
+{
+	struct fixture *a = fixture_start(NULL, NULL), *b = fixture_start(NULL, NULL);
+	char host[256] = "", want[300];
+
+	gethostname(host, sizeof host - 1);
+	snprintf(want, sizeof want, "%s-%d", host, (int)getpid());
+	assert_string_equal(a->engine.name, host);
+	assert_string_equal(b->engine.name, want);
+	fixture_free(a);
+	fixture_free(b);
+}
+
+static void test_named_port(void **state)
+{
+	struct fixture *a = fixture_start("alpha", NULL), *b;
+	char port[8];
+	const char *settings[] = {"port", port, NULL};
+	struct mc_error err = {0};
+
+	snprintf(port, sizeof port, "%u", a->engine.port);
+	b = fixture_new("beta", settings);
+	assert_int_equal(fixture_open(b, MC_SEC, &err), -EADDRINUSE);
+	assert_non_null(strstr(err.text, "in use on this host: choose another with --port or 0"));
+	fixture_free(b);
+	fixture_free(a);
+}
+
+static int nr_listed;
+
+static int listed(void *ctx, const char *name)
+{
+	nr_listed++;
+	return 0;
+}
+
+static int exists(struct fixture *x, const char *name)
+{
+	struct mc_record *r = NULL;
+	int status = mc_record_find(&x->engine, name, fixture_deadline(MC_SEC), &r, NULL);
+
+	mc_record_free(r);
+	return status;
+}
+
+/* Somebody deletes the record: its owner writes it again. */
+static void test_republish(void **state)
+{
+	static const char *const quick[] = {"lease_ttl", "1s", NULL};
+	struct fixture *a = fixture_start("alpha", quick), *b = fixture_start("beta", NULL);
+	uint64_t deadline = fixture_deadline(10 * MC_SEC);
+	int r;
+
+	assert_int_equal(mc_record_list(&a->engine, deadline, listed, NULL, NULL), 2);
+	assert_int_equal(nr_listed, 2);
+	assert_int_equal(mc_meta_del(b->engine.meta, "mooncake/default/engine/alpha", 0, deadline, NULL),
+			 0);
+	while ((r = exists(b, "alpha")) == -ENOENT && mc_now_ns() < deadline)
+		sched_yield();
+	assert_int_equal(r, 0);
+	fixture_free(a);
+	assert_int_equal(exists(b, "alpha"), -ENOENT);
+	fixture_free(b);
+}
+
+struct answer {
+	sem_t sem;
+	int status;
+	char value[32];
+};
+
+static void kv_done(void *arg, struct mc_kv_call *call, int status, const struct mc_kv *kv)
+{
+	struct answer *a = arg;
+
+	a->status = status;
+	if (kv && kv->value)
+		snprintf(a->value, sizeof a->value, "%s=%.*s", kv->key, (int)kv->len,
+			 (const char *)kv->value);
+	sem_post(&a->sem);
+}
+
+static int kv(struct fixture *x, uint32_t op, const char *key, const char *value, struct answer *a)
+{
+	struct mc_kv_call c = {.size = sizeof c, .op = op, .key = key, .value = value, .leased = 1,
+			       .len = value ? strlen(value) : 0, .deadline_ns = fixture_deadline(MC_SEC)};
+
+	assert_int_equal(mc_meta_kv(&x->engine, "tcp", &c, kv_done, a), 0);
+	sem_wait(&a->sem);
+	return a->status;
+}
+
+static void test_kv(void **state)
+{
+	struct fixture *a = fixture_start("alpha", NULL);
+	struct answer answer = {.status = 1};
+
+	sem_init(&answer.sem, 0, 0);
+	assert_int_equal(kv(a, MC_KV_GET, "k", NULL, &answer), -ENOENT);
+	assert_int_equal(kv(a, MC_KV_PUT, "k", "v1", &answer), 0);
+	assert_int_equal(kv(a, MC_KV_GET, "k", NULL, &answer), 0);
+	assert_string_equal(answer.value, "k=v1");
+	assert_int_equal(kv(a, MC_KV_CAS, "k", "v2", &answer), -EEXIST);
+	assert_int_equal(kv(a, MC_KV_DELETE, "k", NULL, &answer), 0);
+	assert_int_equal(kv(a, MC_KV_GET, "k", NULL, &answer), -ENOENT);
+	sem_destroy(&answer.sem);
+	fixture_free(a);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_parse),
+		cmocka_unit_test(test_default_name),
+		cmocka_unit_test(test_named_port),
+		cmocka_unit_test(test_republish),
+		cmocka_unit_test(test_kv),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, fixture_cleanup);
+}
