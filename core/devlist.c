@@ -4,60 +4,15 @@
  * an engine: for programs that choose devices themselves.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include <mooncake/mooncake.h>
 
-#include "clock.h"
+#include "host.h"
 #include "loader.h"
-#include "log.h"
-
-/* ---- a host for plugins that only look: log, clock, random bytes, memory ---------------------- */
-
-static void look_log(const struct mc_host *h, int level, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	mc_logv(level, h->instance, fmt, ap);
-	va_end(ap);
-}
-
-static uint64_t look_now_ns(const struct mc_host *h)
-{
-	return mc_now_ns();
-}
-
-static void look_random(const struct mc_host *h, void *buf, size_t len)
-{
-	for (size_t done = 0; done < len;) {
-		ssize_t n = getrandom((char *)buf + done, len - done, 0);
-
-		if (n > 0)
-			done += (size_t)n;
-	}
-}
-
-static void *look_alloc(const struct mc_host *h, size_t len)
-{
-	void *p = NULL;
-
-	if (posix_memalign(&p, 4096, len) != 0)
-		return NULL;
-	return memset(p, 0, len);
-}
-
-static void look_free(const struct mc_host *h, void *ptr, size_t len)
-{
-	free(ptr);
-}
-
-/* ---- the list ----------------------------------------------------------------------------------- */
 
 struct look {
-	struct mc_host host;
+	struct mc_plain_host plain;
 	const struct mc_transport_ops *ops;
 	int (*each)(void *ctx, const struct mc_device_desc *device);
 	void *ctx;
@@ -70,7 +25,7 @@ static int look_found(void *ctx, const char *device)
 	struct mc_error err = {0};
 	struct mc_device_desc desc = {
 		.size = sizeof desc, .name = device, .address = "", .remedy = "", .numa_node = -1};
-	int r = look->ops->probe(&look->host, device, &info, &err);
+	int r = look->ops->probe(&look->plain.host, device, &info, &err);
 
 	/* A transport without probe vouches for what it enumerates. */
 	desc.active = r == -ENOTSUP || (r == 0 && info.state != MC_STATE_DOWN &&
@@ -105,18 +60,8 @@ int mc_transport_devices(const struct mc_config *config, const char *transport,
 	if (r < 0)
 		return r;
 	look.ops = &plugin->ops.transport;
-	look.host = (struct mc_host){
-		.size = offsetof(struct mc_host, counter),
-		.abi_major = MC_ABI_MAJOR,
-		.abi_minor = MC_ABI_MINOR,
-		.instance = transport,
-		.log = look_log,
-		.now_ns = look_now_ns,
-		.random = look_random,
-		.alloc = look_alloc,
-		.free = look_free,
-	};
-	r = look.ops->enumerate(&look.host, look_found, &look);
+	mc_plain_host_init(&look.plain, NULL, transport);
+	r = look.ops->enumerate(&look.plain.host, look_found, &look);
 	if (r == -ENOTSUP)
 		mc_fail(err, r, "transport '%s' cannot list its devices; name them", transport);
 	else if (r < 0)
