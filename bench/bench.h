@@ -116,7 +116,7 @@ bool bench_load_entries(const struct bench_load *load, uint64_t thread, struct b
 
 #define BENCH_MAX_RAILS 64
 struct bench_rail {
-	char name[192];
+	char name[512]; /* "tcp:lo -> node1 tcp:lo" */
 	uint64_t read, written;
 };
 

@@ -1,0 +1,214 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Two real processes move data by the bench: usage: bench.sh CASE.  A case is one of the functions
+# case_*; most write and read with every byte checked at both ends.
+. "$(dirname "$0")/lib.sh"
+
+case_tcp() {
+	target t --nic_priority_matrix="$tcp_matrix"
+	grep -q "^target 't' is ready on port [1-9][0-9]*$" "$dir/t.out" || die "no line that it is ready"
+	run_both --nic_priority_matrix="$tcp_matrix"
+	grep -q '^rail  *tcp:lo' "$dir/i-read.out" || die "the rail is not named"
+	grep -q 's/GB at the target' "$dir/i-read.out" || die "the target's CPU time is missing"
+}
+
+# The matrix as the path of a file, and locations by name.
+case_matrix_file() {
+	echo '{ "cpu:0": [["tcp:lo"], []], "*": [["tcp:lo"]] }' >"$dir/matrix.json"
+	target t --nic-priority-matrix="$dir/matrix.json"
+	run_both --nic_priority_matrix "$dir/matrix.json"
+}
+
+case_protocol() {
+	target t --protocol=tcp --device_name=lo
+	run_both --protocol=tcp --device_name=lo
+}
+
+# No matrix at all: discovery finds a device; no segment named: there is only one.
+case_discovery() {
+	target t
+	initiate i --check --operation=write || die "the run ended with $?"
+	check_run i
+}
+
+case_threads() {
+	target t --nic_priority_matrix="$tcp_matrix"
+	run_both --nic_priority_matrix="$tcp_matrix" --threads=2
+	run_both --nic_priority_matrix="$tcp_matrix" --threads=3 --hot
+}
+
+case_large_blocks() {
+	target t --nic_priority_matrix="$tcp_matrix" --buffer_size=128M
+	run_both --nic_priority_matrix="$tcp_matrix" --block_size=32M --batch_size=2
+}
+
+case_odd_sizes() {
+	target t --nic_priority_matrix="$tcp_matrix"
+	for size in 1 7 63 4095 4097 65537 1048577; do
+		run_both --nic_priority_matrix="$tcp_matrix" --block_size=$size --batch_size=5 \
+			--duration=0.1
+	done
+}
+
+# Many small requests, adjacent and with gaps, prepared and not.
+case_many_small() {
+	target t --nic_priority_matrix="$tcp_matrix"
+	run_both --nic_priority_matrix="$tcp_matrix" --block_size=64 --batch_size=4096
+	run_both --nic_priority_matrix="$tcp_matrix" --block_size=64 --batch_size=4096 --stride=200 \
+		--prepared
+}
+
+case_lanes() {
+	target t --nic_priority_matrix="$tcp_matrix" --set transports.tcp.lanes=2
+	run_both --nic_priority_matrix="$tcp_matrix" --set transports.tcp.lanes=2 --threads=2 \
+		--block_size=1M
+	run_both --nic_priority_matrix="$tcp_matrix" --transports.tcp.lanes=1 --block_size=1M
+}
+
+case_ipv6() {
+	[ -e /proc/net/if_inet6 ] && grep -q ' lo$' /proc/net/if_inet6 || skip "no IPv6 on the loopback"
+	target t --nic_priority_matrix="$tcp_matrix" --advertise_address='[::1]' --listen_address='[::1]'
+	run_both --nic_priority_matrix="$tcp_matrix" --advertise_address='[::1]' --listen_address='[::1]'
+}
+
+# null moves nothing, at full speed; --check over it makes no sense.
+case_null() {
+	target t --protocol=null
+	initiate i --segment_id=t --protocol=null --operation=write --block_size=64 || die "ended with $?"
+	tail -n 1 "$dir/i.out" | grep -q '^Test completed: ' || die "no last line"
+	expect 2 'moves nothing' j --segment_id=t --protocol=null --check
+}
+
+# A check that cannot fail proves nothing: null moves nothing, and the matrix does not show it to
+# the flags.
+case_check_fails() {
+	target t --protocol=null
+	expect 1 'check: ' i --segment_id=t --nic_priority_matrix='{"*": [["null:null0"]]}' --check \
+		--operation=write
+	expect 1 'check: ' i --segment_id=t --nic_priority_matrix='{"*": [["null:null0"]]}' --check \
+		--operation=read
+}
+
+case_two_targets() {
+	target t --nic_priority_matrix="$tcp_matrix"
+	target u --nic_priority_matrix="$tcp_matrix"
+	run_both --nic_priority_matrix="$tcp_matrix"
+	initiate i --segment_id=u --nic_priority_matrix="$tcp_matrix" --check || die "ended with $?"
+	check_run i
+	expect 1 "several segments are there: '[tu]', '[tu]'" j --nic_priority_matrix="$tcp_matrix"
+}
+
+case_two_initiators() {
+	target t --nic_priority_matrix="$tcp_matrix"
+	initiate a --segment_id=t --nic_priority_matrix="$tcp_matrix" --duration=0.5 &
+	first=$!
+	initiate b --segment_id=t --nic_priority_matrix="$tcp_matrix" --duration=0.5 || die "b: $?"
+	wait $first || die "a: $?"
+}
+
+case_json() {
+	target t --nic_priority_matrix="$tcp_matrix"
+	initiate i --segment_id=t --nic_priority_matrix="$tcp_matrix" --json || die "ended with $?"
+	[ "$(head -n 1 "$dir/i.out")" = '{' ] && [ "$(tail -n 1 "$dir/i.out")" = '}' ] ||
+		die "stdout holds more than one object"
+	grep -q '"schema": 1' "$dir/i.out" || die "no schema number"
+	grep -q '^Test completed: ' "$dir/i.err" || die "no line of the run on stderr"
+	if command -v jq >/dev/null; then
+		jq -e '.results.status == 0 and .results.bytes > 0 and (.results.rails | length) > 0' \
+			"$dir/i.out" >/dev/null || die "the object is not as it should be"
+	fi
+}
+
+case_duration_zero() {
+	target t --nic_priority_matrix="$tcp_matrix"
+	initiate i --segment_id=t --nic_priority_matrix="$tcp_matrix" --duration=0 || die "ended with $?"
+	grep -q 'batch count 1,' "$dir/i.out" || die "not one batch"
+	"$BENCH" --mode=target --metadata_server="$metadata" --local_server_name=u --port=0 \
+		--duration=0.2 >"$dir/u.out" 2>"$dir/u.err" </dev/null || die "the target ended with $?"
+}
+
+case_stop_target() {
+	for sig in TERM INT; do
+		target "t$sig" --nic_priority_matrix="$tcp_matrix"
+		has_record "t$sig" || die "there is no record while the target runs"
+		stop_and_check "$target" $sig 0
+		! has_record "t$sig" || die "the record is still there"
+	done
+}
+
+case_stop_initiator() {
+	target t --nic_priority_matrix="$tcp_matrix"
+	"$BENCH" --metadata_server="$metadata" --local_server_name=i --port=0 --segment_id=t \
+		--nic_priority_matrix="$tcp_matrix" --threads=2 --duration=100 --block_size=4096 \
+		--batch_size=16 >"$dir/i.out" 2>"$dir/i.err" </dev/null &
+	initiator=$!
+	pids="$pids $initiator"
+	wait_until "the initiator's record" has_record i
+	sleep 1
+	stop_and_check $initiator INT 1
+	grep -q interrupted "$dir/i.err" || die "it does not say that it was interrupted"
+	tail -n 1 "$dir/i.out" | grep -q '^Test completed: ' || die "no results so far"
+	! has_record i || die "its record is still there"
+	run_both --nic_priority_matrix="$tcp_matrix"
+}
+
+# The target dies: the initiator says so, with its exit code, in time.
+case_target_killed() {
+	target t --nic_priority_matrix="$tcp_matrix"
+	"$BENCH" --metadata_server="$metadata" --local_server_name=i --port=0 --segment_id=t \
+		--nic_priority_matrix="$tcp_matrix" --threads=1 --duration=100 --block_size=4096 \
+		--batch_size=16 >"$dir/i.out" 2>"$dir/i.err" </dev/null &
+	initiator=$!
+	pids="$pids $initiator"
+	sleep 1
+	kill -KILL "$target"
+	wait $initiator && got=0 || got=$?
+	[ $got -eq 1 ] || die "the initiator ended with $got"
+	grep -q "segment 't'" "$dir/i.err" || die "it does not name the segment"
+}
+
+case_unknown_segment() {
+	target t --nic_priority_matrix="$tcp_matrix"
+	expect 1 "nowhere" i --segment_id=nowhere --nic_priority_matrix="$tcp_matrix"
+	grep -q "'t'" "$dir/i.err" || die "it does not say which segments exist"
+}
+
+case_no_segment() {
+	expect 1 'no other segment is known' i --nic_priority_matrix="$tcp_matrix"
+}
+
+# A port that the user named is his or nobody's.
+case_port_in_use() {
+	target t --nic_priority_matrix="$tcp_matrix"
+	port=$(cut -d ' ' -f 2 "$dir/t.ready")
+	expect 1 "$port" i --port="$port" --segment_id=t --nic_priority_matrix="$tcp_matrix"
+}
+
+case_name_in_use() {
+	target t --nic_priority_matrix="$tcp_matrix"
+	expect 1 "'t'" t --segment_id=t --nic_priority_matrix="$tcp_matrix"
+}
+
+case_unknown_device() {
+	expect 1 'nosuchdev' i --segment_id=t --nic_priority_matrix='{"*": [["tcp:nosuchdev"]]}'
+	expect 1 "no transport 'tpc'" i --segment_id=t --nic_priority_matrix='{"*": [["tpc:lo"]]}'
+}
+
+case_small_target() {
+	target t --nic_priority_matrix="$tcp_matrix" --buffer_size=64K --batch_size=1 --threads=1
+	expect 1 'start the target with --buffer_size=' i --segment_id=t \
+		--nic_priority_matrix="$tcp_matrix" --block_size=64K --batch_size=2
+}
+
+case_usage() {
+	expect 2 'did you mean --block_size' i --blok_size=1
+	expect 2 'from 1 to' i --block_size=0
+	expect 2 'from 1 to' i --threads=-1
+	expect 2 'from 1 to' i --block_size=1099511627776
+	expect 2 'lanes' i --set transports.tcp.lane=2
+	"$BENCH" --help >"$dir/help.out" || die "--help ended with $?"
+	"$BENCH" --helpfull | grep -q metadata_server || die "--helpfull lacks the config keys"
+	"$BENCH" --version | grep -q '^transfer_engine_bench ' || die "--version"
+}
+
+"case_$1"
