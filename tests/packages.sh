@@ -30,10 +30,10 @@ present() {
 	libclang-rt-14-dev) clang_sanitizes ;;
 	pkg-config) have pkg-config ;;
 	libc6-dev) have_header stdio.h ;;
-	libuv1-dev) pkg-config --exists libuv ;;
-	libyajl-dev) pkg-config --exists yajl ;;
-	libhwloc-dev) pkg-config --exists hwloc ;;
-	libcmocka-dev) pkg-config --exists cmocka ;;
+	libuv1-dev) pkg-config --exists libuv 2>/dev/null ;;
+	libyajl-dev) pkg-config --exists yajl 2>/dev/null ;;
+	libhwloc-dev) pkg-config --exists hwloc 2>/dev/null ;;
+	libcmocka-dev) pkg-config --exists cmocka 2>/dev/null ;;
 	uthash-dev) have_header uthash.h ;;
 	libxxhash-dev) have_header xxhash.h ;;
 	iperf3) have iperf3 ;;
@@ -48,20 +48,26 @@ missing_of() {
 	done
 }
 
-# Run a command as root: by sudo when we are not, asking for a password only on a terminal.
+# Without a terminal there is nobody to give sudo a password.
+[ -t 0 ] && sudo_flags= || sudo_flags=-n
+
 as_root() {
 	if [ "$(id -u)" -eq 0 ]; then
 		"$@"
-	elif [ -t 0 ]; then
-		sudo "$@"
 	else
-		sudo -n "$@"
+		sudo $sudo_flags "$@"
 	fi
 }
 
+# What apt says is shown when it fails.
 apt_install() {
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 \
-		install -y --no-install-recommends "$@" </dev/null >&2
+	apt_log=$(mktemp) || return 1
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 \
+		install --no-install-recommends "$@" </dev/null >"$apt_log" 2>&1
+	apt_result=$?
+	[ $apt_result -eq 0 ] || tail -n 5 "$apt_log" >&2
+	rm -f "$apt_log"
+	return $apt_result
 }
 
 # install_packages yes|no PACKAGE...: make them be there.  1: something is missing, and said.
@@ -74,8 +80,10 @@ install_packages() {
 		if [ "$(id -u)" -eq 0 ] || have sudo; then
 			echo "installing: $missing" >&2
 			# The lists of a fresh container are empty, or old.
-			apt_install $missing || { as_root apt-get -qq update </dev/null >&2 &&
-				apt_install $missing; }
+			apt_install $missing 2>/dev/null || {
+				as_root apt-get -qq update </dev/null >/dev/null
+				apt_install $missing
+			}
 			missing=$(missing_of "$@")
 		fi
 	fi

@@ -129,6 +129,18 @@ plain() {
 	fi
 }
 
+quickstart() {
+	step "bench/quickstart.sh" build
+	if bench/quickstart.sh --no-install --duration=0.5 </dev/null >build/quickstart.out 2>&1 &&
+		tail -n 1 build/quickstart.out | grep -q '^Test completed: '; then
+		pass
+		grep '^rail\|^Test completed' build/quickstart.out
+	else
+		tail -n 20 build/quickstart.out
+		fail "bench/quickstart.sh"
+	fi
+}
+
 # asan TREE COMPILER MESON-OPTION...
 asan() {
 	tree=$1 compiler=$2
@@ -193,6 +205,7 @@ install_packages "$install" $pkg_build libcmocka-dev || { fail "packages"; finis
 install_packages "$install" $pkg_tests || echo "going on without them"
 start=$(date +%s)
 plain
+quickstart
 if [ "$quick" = no ]; then
 	asan build/asan gcc
 	tsan build/tsan gcc
