@@ -41,6 +41,7 @@ struct fake_inst_state {
 	pthread_t worker, thread;
 	bool threaded, in_submit, in_cancel, in_open, closed, quit;
 	unsigned busy_turns;
+	unsigned nr_any; /* completions of complete_any that are not delivered yet; atomic */
 	unsigned nr_watches, nr_allocs, dispatching;
 	struct fake_link *links;
 	struct fake_peer *peers;

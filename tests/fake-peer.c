@@ -443,26 +443,45 @@ void peer_service_writable(const struct mc_host *h, void *area)
 		p->nr_writable++;
 }
 
-void peer_service_fenced(const struct mc_host *h, void *area, uint32_t epoch)
+static void fenced(struct fake_peer *p, uint32_t epoch)
 {
-	struct fake_peer *p = peer_of(h, area, "fenced");
-	struct msg m = { .type = MSG_FENCED, .epoch = epoch };
+	struct msg m = { .type = MSG_FENCED, .id = p->id, .epoch = epoch };
 
-	if (!p)
-		return;
-	if (p->nr_inflight && epoch >= p->epoch)
-		fake_breach(p->inst->world, "slices of an epoch complete before fenced: %s had %u in flight",
-			    p->inst->name, p->nr_inflight);
-	if (epoch > p->fence_asked)
-		fake_breach(p->inst->world, "fenced answers fence: %s named epoch %u, asked was %u",
-			    p->inst->name, epoch, p->fence_asked);
 	p->fenced_epoch = MC_MAX(p->fenced_epoch, epoch);
-	m.id = p->id;
 	if (p->passive) {
 		link_send(p->link, &m, -1);
 		if (p->gone)
 			inst_post(p->inst, drop_job, p, NULL, 0);
 	}
+}
+
+static void fenced_job(struct fake_job *job)
+{
+	struct fake_peer *p = job->a;
+
+	if (p->open)
+		fenced(p, (uint32_t)job->n);
+}
+
+void peer_service_fenced(const struct mc_host *h, void *area, uint32_t epoch)
+{
+	struct fake_peer *p = peer_of(h, area, "fenced");
+	unsigned nr_any;
+
+	if (!p)
+		return;
+	nr_any = __atomic_load_n(&p->inst->st->nr_any, __ATOMIC_RELAXED);
+	if (p->nr_inflight > nr_any && epoch >= p->epoch)
+		fake_breach(p->inst->world, "slices of an epoch complete before fenced: %s had %u in flight",
+			    p->inst->name, p->nr_inflight);
+	if (epoch > p->fence_asked)
+		fake_breach(p->inst->world, "fenced answers fence: %s named epoch %u, asked was %u",
+			    p->inst->name, epoch, p->fence_asked);
+	/* What complete_any was given before counts as completed: it is delivered first. */
+	if (nr_any)
+		inst_post(p->inst, fenced_job, p, NULL, epoch);
+	else
+		fenced(p, epoch);
 }
 
 int peer_service_dial(const struct mc_host *h, void *area, uint64_t token)

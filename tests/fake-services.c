@@ -344,6 +344,7 @@ static void completion_run(struct fake_job *job)
 {
 	struct completion *c = job->a;
 
+	__atomic_fetch_sub(&c->inst->st->nr_any, 1, __ATOMIC_RELAXED);
 	finish(c->inst, c->slice, c->status, c->scope, c->done_len);
 	free(c);
 }
@@ -356,6 +357,7 @@ static void host_complete_any(const struct mc_host *h, struct mc_slice *s, int s
 	if (!c)
 		abort();
 	*c = (struct completion){ inst_of(h), s, status, scope, done_len };
+	__atomic_fetch_add(&c->inst->st->nr_any, 1, __ATOMIC_RELAXED);
 	inst_post(c->inst, completion_run, c, NULL, 0);
 }
 

@@ -115,7 +115,7 @@ static int local_address(const struct mc_slice *s, unsigned char **ret_addr)
 }
 
 /* Carry out one slice, on the worker, or on a helper if it is large (then it is never delayed). */
-static int move(struct keys *k, struct keys_peer *p, const struct mc_slice *s)
+static int move(struct keys *k, struct keys_peer *p, const struct mc_slice *s, bool on_worker)
 {
 	const struct keys_remote *rem = s->remote;
 	uint32_t access = s->opcode == MC_OP_WRITE ? MC_ACCESS_REMOTE_WRITE : MC_ACCESS_REMOTE_READ;
@@ -123,13 +123,13 @@ static int move(struct keys *k, struct keys_peer *p, const struct mc_slice *s)
 	uint64_t remote = 0;
 	int r = enter(p);
 
-	if (r == 0 && (s->flags & MC_SLICE_FLUSH || s->opcode == MC_OP_READ) && (int64_t)s->len < k->offload_from)
+	if (r == 0 && on_worker && (s->flags & MC_SLICE_FLUSH || s->opcode == MC_OP_READ))
 		r = place_delayed(p);
 	if (r == 0 && s->len) {
 		r = local_address(s, &local);
 		if (r == 0)
 			r = check_key(p, rem->idx, rem->key, s->remote_offset, s->len, access, &remote);
-		if (r == 0 && s->opcode == MC_OP_WRITE && k->delay_writes && s->len <= DELAY_MAX)
+		if (r == 0 && s->opcode == MC_OP_WRITE && k->delay_writes && on_worker && s->len <= DELAY_MAX)
 			r = delay_write(p, local, remote, s->len);
 		else if (r == 0)
 			r = copy_bytes(p->pid, local, remote, s->len, s->opcode == MC_OP_WRITE);
@@ -198,7 +198,7 @@ static void offload_run(struct mc_work *w)
 {
 	struct offload *o = w->user;
 
-	o->status = move(o->keys, o->ks->slice->peer, o->ks->slice);
+	o->status = move(o->keys, o->ks->slice->peer, o->ks->slice, false);
 }
 
 static void offload_done(struct mc_work *w)
@@ -297,7 +297,7 @@ int keys_submit(void *inst, struct mc_slice *s)
 	}
 	/* Inline: nothing is ahead of it, nothing slows it down, and it works. */
 	if (!fails && s->opcode == MC_OP_WRITE && s->len && s->len <= k->max_inline && !k->head &&
-	    !p->nr_offloaded && !k->latency_ns && !k->bandwidth && move(k, p, s) == 0) {
+	    !p->nr_offloaded && !k->latency_ns && !k->bandwidth && move(k, p, s, true) == 0) {
 		count_slice(k, s);
 		return MC_DONE;
 	}
@@ -334,7 +334,7 @@ static void carry_out(struct keys *k, struct keys_slice *ks)
 	if (status == 0) {
 		if (offload(k, ks))
 			return;
-		status = move(k, s->peer, s);
+		status = move(k, s->peer, s, true);
 		scope = scope_of(status);
 	}
 	finish(k, s, status, scope);
