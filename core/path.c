@@ -99,9 +99,11 @@ static void part(struct mc_path *path)
 	mc_worker_timer(lane->worker, &path->timer, 0);
 	mc_path_unready(path);
 	atomic_fetch_sub(&path->paths->open, 1);
-	atomic_fetch_sub(&session->engine->open_paths, 1);
-	/* An active path lives as long as its session, and may go with it here. */
-	if (!path->active)
+	/* An active path lives as long as its session, and may go with it here.  A passive one still
+	 * needs its worker: it counts until it is free, so that closing waits for it. */
+	if (path->active)
+		atomic_fetch_sub(&session->engine->open_paths, 1);
+	else
 		mc_path_retire(path);
 	mc_session_unref(session);
 }

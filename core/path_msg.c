@@ -86,6 +86,7 @@ static void note_run(struct mc_post *post)
 		break;
 	case NOTE_FREE:
 		mc_path_free(path);
+		atomic_fetch_sub(&session->engine->open_paths, 1);
 		break;
 	}
 	free(n);
