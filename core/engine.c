@@ -219,6 +219,7 @@ static int engine_end(struct mc_engine *engine, uint64_t deadline_ns)
 {
 	int r = 0, r2;
 
+	atomic_store(&engine->closing, true);
 	if (engine->meta)
 		r = mc_record_withdraw(engine, deadline_ns);
 	mc_stream_unlisten(engine);
@@ -229,10 +230,16 @@ static int engine_end(struct mc_engine *engine, uint64_t deadline_ns)
 		mc_rpc_close(engine);
 	/* Paths end on their workers; what used them is complete then. */
 	r2 = mc_paths_wait(engine, deadline_ns);
+	if (r2 < 0) {
+		/* Freeing what a plugin still uses would be worse than keeping it. */
+		mc_error_log("engine '%s': close: a transport did not end its peers in time; its memory and "
+			     "threads are left until the process ends", engine->name);
+		return r2;
+	}
 	mc_batches_free(engine);
 	segments_free(engine);
 	mc_local_close(engine);
-	if (mc_devices_close(engine, deadline_ns) < 0 || r2 < 0)
+	if (mc_devices_close(engine, deadline_ns) < 0)
 		r = -ETIMEDOUT;
 	if (engine->meta)
 		mc_meta_close(engine);

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/types.h>
 
 #include "config.h"
@@ -44,6 +45,7 @@ struct mc_engine {
 
 	struct mc_batch *batches;       /* batch.c: those that the application has */
 
+	atomic_bool closing;            /* paths that break now are no news */
 	_Atomic uint32_t open_paths;    /* path.c: paths that a lane drives */
 
 	size_t nr_devices;

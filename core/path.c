@@ -361,7 +361,7 @@ void mc_path_break(struct mc_path *path, int status, const char *why)
 		}
 		return;
 	}
-	if (path->active && !path->dead)
+	if (path->active && !path->dead && !atomic_load(&path->session->engine->closing))
 		mc_warn("peer '%s': rail %s -> %s broke: %s: %s; its work goes to another rail, "
 			"or waits for this one", path->session->peer->name, label_of(path),
 			path->remote_label, why ? why : "no reason given", strerror(-status));
