@@ -90,7 +90,7 @@ struct mc_plugin_desc {
 	/* ABI 1.0. */
 	const char *name;    /* [a-z0-9-]+, the one in the file name: transport-NAME.so */
 	const char *version; /* the plugin's own */
-	const char *summary; /* one line for `mooncake plugins` */
+	const char *summary; /* one line for people */
 	const void *ops;     /* table of the kind, begins with its size */
 	const struct mc_option *options; /* may be NULL */
 	size_t option_size;              /* sizeof(struct mc_option) when the plugin was built */
