@@ -83,6 +83,19 @@ static void join(struct mc_path *path)
 	atomic_fetch_add(&path->session->engine->open_paths, 1);
 }
 
+/* The plugin may have reported the end from inside the call that ended the path. */
+static void unattend(struct mc_path *path)
+{
+	struct mc_path **at = &path->lane->attend;
+
+	if (!path->in_attend)
+		return;
+	path->in_attend = false;
+	while (*at != path)
+		at = &(*at)->next_attend;
+	*at = path->next_attend;
+}
+
 static void part(struct mc_path *path)
 {
 	struct mc_lane *lane = path->lane;
@@ -98,6 +111,7 @@ static void part(struct mc_path *path)
 	lane->client.linked = lane->paths != NULL;
 	mc_worker_timer(lane->worker, &path->timer, 0);
 	mc_path_unready(path);
+	unattend(path);
 	atomic_fetch_sub(&path->paths->open, 1);
 	/* An active path lives as long as its session, and may go with it here.  A passive one still
 	 * needs its worker: it counts until it is free, so that closing waits for it. */
