@@ -6,7 +6,7 @@
  *   session_dial.c   (re)dialling the active side
  *   session_open.c   the blocking calls: open, end, close
  *   session_hello.c  who we are and who they are, as JSON
- *   table.c          buffer tables
+ *   table*.c         buffer tables: received, told, one entry
  */
 #ifndef MC_CORE_SESSION_IMPL_H
 #define MC_CORE_SESSION_IMPL_H
@@ -150,13 +150,15 @@ char *mc_hello_json(struct mc_engine *engine);
 int mc_hello_parse(const char *text, size_t len, struct mc_peer_info *info, struct mc_error *err);
 void mc_peer_info_fini(struct mc_peer_info *info);
 
-/* table.c */
+/* table.c, table_told.c */
 int mc_table_message(struct mc_session_impl *i, uint16_t type, const uint8_t *p, size_t len);
 /* Put what has changed in place; called after a read's messages. */
 void mc_table_publish(struct mc_session_impl *i);
 void mc_table_in_fini(struct mc_table_in *in);
 /* Send the whole of our table to a new passive session. */
 void mc_table_send(struct mc_session_impl *i);
+/* Make what was told equal to what is registered now. */
+void mc_table_compare(struct mc_sessions *ss);
 void mc_published_free(struct mc_published *published);
 
 #endif

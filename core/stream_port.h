@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What stream.c (the listening side) and stream_dial.c share: the port's state. */
+/* What stream.c (the port), stream_admit.c (accepted streams) and stream_dial.c share. */
 #ifndef MC_CORE_STREAM_PORT_H
 #define MC_CORE_STREAM_PORT_H
 
@@ -33,6 +33,9 @@ struct mc_port {
 
 struct mc_port *mc_port_ref(struct mc_port *port);
 void mc_port_unref(struct mc_port *port);
+/* stream_admit.c: accept on port->fd; stop, and close what is not admitted.  [control] */
+void mc_port_accept_start(struct mc_port *port);
+void mc_port_accept_stop(struct mc_port *port);
 /* End every dial with -ECANCELED.  [control] */
 void mc_dials_cancel(struct mc_port *port);
 

@@ -20,5 +20,8 @@ void mc_entry_encode(const struct mc_local_buf *buf, size_t nr_devices, uint8_t 
 int mc_entry_decode(const uint8_t *p, size_t len, struct mc_remote_buf **ret_buf);
 struct mc_remote_buf *mc_remote_buf_ref(struct mc_remote_buf *buf);
 void mc_remote_buf_unref(struct mc_remote_buf *buf);
+bool mc_remote_buf_same(const struct mc_remote_buf *a, const struct mc_remote_buf *b);
+/* Index of the first of nr entries, sorted by base, whose base is above `base`. */
+size_t mc_bufs_above(struct mc_remote_buf *const *bufs, size_t nr, uint64_t base);
 
 #endif
