@@ -150,29 +150,18 @@ int mc_path_send(struct mc_path *path, uint16_t type, int32_t status, const void
 	return mc_session_send(path->session, type, head, sizeof head, body, len);
 }
 
-static size_t put_name(uint8_t *at, const char *name)
-{
-	size_t len = strlen(name);
-
-	at[0] = (uint8_t)len;
-	memcpy(at + 1, name, len);
-	return len + 1;
-}
-
 int mc_path_send_open(struct mc_path *path)
 {
 	const struct mc_device *device = path->lane->device;
 	const struct mc_remote_device *remote = &path->session->peer->devices[path->remote_device];
+	struct mc_path_open open = {.lane = path->remote_lane, .wire_version = path->wire_version};
 	uint8_t body[MC_PATH_OPEN_MAX];
-	size_t len = MC_PATH_OPEN_FIXED;
 
-	mc_put16(body + MC_PATH_OPEN_REMOTE_LANE, path->remote_lane);
-	mc_put16(body + MC_PATH_OPEN_WIRE_VERSION, path->wire_version);
-	len += put_name(body + len, remote->transport);
-	len += put_name(body + len, remote->name);
-	len += put_name(body + len, device->transport);
-	len += put_name(body + len, device->name);
-	return mc_path_send(path, MC_MSG_PATH_OPEN, 0, body, len);
+	snprintf(open.transport, sizeof open.transport, "%s", remote->transport);
+	snprintf(open.device, sizeof open.device, "%s", remote->name);
+	snprintf(open.from_transport, sizeof open.from_transport, "%s", device->transport);
+	snprintf(open.from_device, sizeof open.from_device, "%s", device->name);
+	return mc_path_send(path, MC_MSG_PATH_OPEN, 0, body, mc_path_open_encode(&open, body));
 }
 
 /* ---- data streams ----------------------------------------------------------------------------------- */
@@ -367,38 +356,6 @@ static void refuse(struct mc_session *s, const uint8_t *head, int status, const 
 	mc_session_send(s, MC_MSG_PATH_OPENED, copy, sizeof copy, why, strlen(why));
 }
 
-static bool get_name(const uint8_t **at, const uint8_t *end, char *name, size_t size)
-{
-	size_t len;
-
-	if (*at >= end)
-		return false;
-	len = **at;
-	if (len >= size || len > (size_t)(end - *at - 1))
-		return false;
-	memcpy(name, *at + 1, len);
-	name[len] = '\0';
-	*at += len + 1;
-	return true;
-}
-
-int mc_path_open_parse(const void *body, size_t len, struct mc_path_open *ret)
-{
-	const uint8_t *at = body, *end = at + len;
-
-	if (len < MC_PATH_OPEN_FIXED)
-		return -EBADMSG;
-	ret->lane = mc_get16(at + MC_PATH_OPEN_REMOTE_LANE);
-	ret->wire_version = mc_get16(at + MC_PATH_OPEN_WIRE_VERSION);
-	at += MC_PATH_OPEN_FIXED;
-	if (!get_name(&at, end, ret->transport, sizeof ret->transport) ||
-	    !get_name(&at, end, ret->device, sizeof ret->device) ||
-	    !get_name(&at, end, ret->from_transport, sizeof ret->from_transport) ||
-	    !get_name(&at, end, ret->from_device, sizeof ret->from_device) || at != end)
-		return -EBADMSG;
-	return 0;
-}
-
 static void path_opened_by_peer(struct mc_session *s, const uint8_t *head, const void *body, size_t len)
 {
 	uint32_t rail_id = mc_get32(head + MC_PATH_HEAD_RAIL);
@@ -408,7 +365,7 @@ static void path_opened_by_peer(struct mc_session *s, const uint8_t *head, const
 	struct mc_device *device;
 	struct mc_path *path;
 
-	if (mc_path_open_parse(body, len, &open) < 0) {
+	if (mc_path_open_decode(body, len, &open) < 0) {
 		refuse(s, head, -EBADMSG, "the open message is malformed");
 		return;
 	}

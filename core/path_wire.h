@@ -43,7 +43,9 @@ struct mc_path_open {
 	char transport[MC_PLUGIN_NAME_MAX + 1], device[MC_DEVICE_NAME_MAX + 1];
 	char from_transport[MC_PLUGIN_NAME_MAX + 1], from_device[MC_DEVICE_NAME_MAX + 1];
 };
-/* Parse what follows the head of OPEN.  -EBADMSG. */
-int mc_path_open_parse(const void *body, size_t len, struct mc_path_open *ret);
+/* Write what follows the head of OPEN; returns its length.  Names fit their fields. */
+size_t mc_path_open_encode(const struct mc_path_open *open, uint8_t body[MC_PATH_OPEN_MAX]);
+/* Check and read it.  -EBADMSG. */
+int mc_path_open_decode(const void *body, size_t len, struct mc_path_open *ret);
 
 #endif
