@@ -8,6 +8,7 @@
 #include "engine.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -215,13 +216,54 @@ static void free_base(struct mc_engine *engine)
 	free(engine);
 }
 
+/* What needs helper threads, and then the rest. */
+static int engine_end_on_helpers(struct mc_engine *engine, uint64_t deadline_ns)
+{
+	int r;
+
+	mc_local_close(engine);
+	r = mc_devices_close(engine, deadline_ns);
+	if (engine->meta)
+		mc_meta_close(engine);
+	free_base(engine);
+	return r < 0 ? -ETIMEDOUT : 0;
+}
+
+static void *end_later(void *arg)
+{
+	struct mc_engine *engine = arg;
+
+	mc_helpers_wait(engine->helpers, 0, UINT64_MAX);
+	engine_end_on_helpers(engine, mc_now_ns() + MC_SEC);
+	return NULL;
+}
+
+/* A helper is still in a call of a metadata or name service that does not come back: what it uses
+ * is freed when it does, behind the caller's back, for his deadline is over. */
+static void leave_to_thread(struct mc_engine *engine)
+{
+	sigset_t all, old;
+	pthread_t thread;
+
+	mc_warn("engine '%s': close: a helper waits for a service that does not answer; the rest is freed "
+		"when it does", engine->name);
+	/* Signals are the application's threads' affair. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	if (pthread_create(&thread, NULL, end_later, engine) == 0)
+		pthread_detach(thread);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
 static int engine_end(struct mc_engine *engine, uint64_t deadline_ns)
 {
+	uint64_t now = mc_now_ns();
 	int r = 0, r2;
 
 	atomic_store(&engine->closing, true);
+	/* Half of what is left: the transports need time, too. */
 	if (engine->meta)
-		r = mc_record_withdraw(engine, deadline_ns);
+		r = mc_record_withdraw(engine, deadline_ns > now ? now + (deadline_ns - now) / 2 : now);
 	mc_stream_unlisten(engine);
 	mc_batches_stop(engine, -ECANCELED);
 	if (engine->sessions)
@@ -238,13 +280,12 @@ static int engine_end(struct mc_engine *engine, uint64_t deadline_ns)
 	}
 	mc_batches_free(engine);
 	segments_free(engine);
-	mc_local_close(engine);
-	if (mc_devices_close(engine, deadline_ns) < 0)
-		r = -ETIMEDOUT;
-	if (engine->meta)
-		mc_meta_close(engine);
-	free_base(engine);
-	return r < 0 ? -ETIMEDOUT : 0;
+	if (engine->helpers && mc_helpers_wait(engine->helpers, 0, deadline_ns) < 0) {
+		leave_to_thread(engine);
+		return -ETIMEDOUT;
+	}
+	r2 = engine_end_on_helpers(engine, deadline_ns);
+	return r < 0 || r2 < 0 ? -ETIMEDOUT : 0;
 }
 
 int mc_engine_open(const struct mc_config *config, uint64_t timeout_ns, struct mc_engine **ret_engine,

@@ -35,6 +35,9 @@ struct mc_helpers {
 	struct mc_job *head, **tail;
 	size_t nr_queued;
 	unsigned int nr_idle; /* threads inside pthread_cond_timedwait */
+	unsigned int nr_running; /* jobs that are being run */
+	unsigned int nr_waiters; /* in mc_helpers_wait, for `settled` */
+	pthread_cond_t settled;
 	bool stopping;
 	struct slot slots[NR_THREADS];
 };
@@ -65,9 +68,13 @@ static void drain(struct mc_helpers *h)
 	struct mc_job *job;
 
 	while ((job = pop(h))) {
+		h->nr_running++;
 		pthread_mutex_unlock(&h->lock);
 		job->run(job); /* the job may be gone from here on */
 		pthread_mutex_lock(&h->lock);
+		h->nr_running--;
+		if (h->nr_waiters)
+			pthread_cond_broadcast(&h->settled);
 	}
 }
 
@@ -177,6 +184,7 @@ int mc_helpers_new(struct mc_helpers **ret_helpers)
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&h->work, &attr);
+	pthread_cond_init(&h->settled, &attr);
 	pthread_condattr_destroy(&attr);
 	*ret_helpers = h;
 	return 0;
@@ -237,6 +245,23 @@ int mc_helpers_call(struct mc_helpers *helpers, int (*f)(void *arg), void *arg)
 	return c.result;
 }
 
+int mc_helpers_wait(struct mc_helpers *helpers, unsigned int nr_left, uint64_t deadline_ns)
+{
+	struct timespec until = {.tv_sec = (time_t)(deadline_ns / MC_SEC),
+				 .tv_nsec = (long)(deadline_ns % MC_SEC)};
+	int r = 0;
+
+	pthread_mutex_lock(&helpers->lock);
+	helpers->nr_waiters++;
+	while (helpers->nr_queued + helpers->nr_running > nr_left && r == 0)
+		r = pthread_cond_timedwait(&helpers->settled, &helpers->lock, &until);
+	if (helpers->nr_queued + helpers->nr_running <= nr_left)
+		r = 0;
+	helpers->nr_waiters--;
+	pthread_mutex_unlock(&helpers->lock);
+	return r ? -ETIMEDOUT : 0;
+}
+
 void mc_helpers_free(struct mc_helpers *helpers)
 {
 	bool was;
@@ -260,6 +285,7 @@ void mc_helpers_free(struct mc_helpers *helpers)
 	drain(helpers);
 	on_helper = was;
 	pthread_mutex_unlock(&helpers->lock);
+	pthread_cond_destroy(&helpers->settled);
 	pthread_cond_destroy(&helpers->work);
 	pthread_mutex_destroy(&helpers->lock);
 	free(helpers);

@@ -23,6 +23,9 @@ void mc_helpers_run(struct mc_helpers *helpers, struct mc_job *job);
 /* Run f(arg) on a helper and wait for its result.  Called on a helper, it runs at once.  [any] but
  * the control loop and workers */
 int mc_helpers_call(struct mc_helpers *helpers, int (*f)(void *arg), void *arg);
+/* Wait until at most nr_left jobs are queued or running; -ETIMEDOUT.  With nr_left = 1 the next call
+ * finds a thread free.  [any] but the control loop, workers and helpers */
+int mc_helpers_wait(struct mc_helpers *helpers, unsigned int nr_left, uint64_t deadline_ns);
 /* True on a helper thread of any engine. */
 bool mc_on_helper(void);
 /* Finish what is queued, end the threads. */

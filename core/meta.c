@@ -256,6 +256,10 @@ void mc_meta_close(struct mc_engine *engine)
 	if (!m)
 		return;
 	mc_kv_watches_drop(m);
+	/* Left by a withdrawal that could not wait. */
+	mc_control_timer(engine->control, &m->timer, 0);
+	if (m->lease)
+		mc_meta_revoke(m, m->lease, mc_now_ns() + MC_SEC);
 	op_call(&(struct op_call){.op = OP_CLOSE, .m = m});
 	engine->meta = NULL;
 	meta_free(m);

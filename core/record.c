@@ -256,11 +256,17 @@ static int record_write(struct mc_meta *m, uint64_t expect, uint64_t deadline_ns
 	mc_cleanup(mc_freep) char *text = NULL;
 	size_t len = 0;
 	uint64_t revision = 0;
+	bool stopping;
 	int r;
 
 	r = record_key(m, m->engine->name, key, err);
 	if (r < 0)
 		return r;
+	pthread_mutex_lock(&m->lock);
+	stopping = m->stopping;
+	pthread_mutex_unlock(&m->lock);
+	if (stopping)
+		return mc_fail(err, -ECANCELED, "record '%s': the engine is being closed", key);
 	r = mc_meta_lease(m, deadline_ns, &kv.lease, err);
 	if (r < 0)
 		return r;
@@ -428,7 +434,7 @@ static void keep_run(struct mc_job *job)
 	if (r < 0) {
 		m->backoff_ns = MC_MIN(MC_MAX(2 * m->backoff_ns, 200 * MC_MSEC), next);
 		next = m->backoff_ns;
-		if (!m->trouble)
+		if (!m->trouble && r != -ECANCELED)
 			mc_warn("%s; transfers go on, new peers cannot find '%s' until it is back",
 				err.text, m->engine->name);
 		m->trouble = true;
@@ -493,20 +499,26 @@ int mc_record_withdraw(struct mc_engine *engine, uint64_t deadline_ns)
 {
 	struct mc_meta *m = engine->meta;
 	char key[MC_KV_KEY_MAX + 1];
+	struct timespec until = mc_wait_until(deadline_ns);
 	uint64_t lease, revision;
+	bool running;
 	int r = 0;
 
 	if (!m)
 		return 0;
 	pthread_mutex_lock(&m->lock);
 	m->stopping = true;
-	/* A keepalive under way ends by its own deadline, a third of the lease at most. */
-	while (m->job_running)
-		pthread_cond_wait(&m->idle, &m->lock);
-	lease = m->lease;
-	m->lease = 0;
+	while (m->job_running && mc_now_ns() < deadline_ns)
+		pthread_cond_timedwait(&m->idle, &m->lock, &until);
+	running = m->job_running;
+	lease = running ? 0 : m->lease;
+	if (!running)
+		m->lease = 0;
 	revision = m->revision;
 	pthread_mutex_unlock(&m->lock);
+	/* A service that answers neither a keepalive nor others will not take the record back now. */
+	if (running || mc_helpers_wait(engine->helpers, 1, deadline_ns) < 0)
+		return -ETIMEDOUT;
 	if (m->published) {
 		mc_control_timer(engine->control, &m->timer, 0);
 		if (record_key(m, engine->name, key, NULL) == 0 && revision)

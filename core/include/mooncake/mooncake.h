@@ -98,7 +98,9 @@ MC_EXPORT int mc_engine_open(const struct mc_config *config, uint64_t timeout_ns
 /* Cancel what is in flight, take the record back, free everything, batches and segments of it
  * included: none may be used by another thread, or again.  Accepts NULL.  [any], not in a callback
  *   returns   0; -ETIMEDOUT: the record's removal did not come in time (it ends with its lease), or
- *             a transport did not end its peers (then memory is left, and an error logged); -EDEADLK: called from a callback, nothing was done
+ *             a transport did not end its peers (then memory is left, and an error logged), or a
+ *             metadata or name service did not answer (a thread frees the rest when it has, and a
+ *             warning is logged); -EDEADLK: called from a callback, nothing was done
  *   since 0.1 */
 MC_EXPORT int mc_engine_close(struct mc_engine *engine, uint64_t timeout_ns);
 
