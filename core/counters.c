@@ -76,25 +76,29 @@ static void add(void *ctx, const char *name, uint64_t value)
 	item->value = value;
 }
 
-/* [worker] */
-static void gather_lane(void *arg)
-{
-	struct gathering *g = arg;
-	struct mc_lane *lane = g->lane;
-
-	for (uint32_t i = 0; i < __atomic_load_n(&lane->nr_counters, __ATOMIC_ACQUIRE); i++)
-		add(g, lane->counters[i].name,
-		    __atomic_load_n(&lane->counters[i].value, __ATOMIC_RELAXED));
-	if (lane->device->plugin->has_counters)
-		lane->ops->counters(lane->inst, add, g);
-}
-
 static void add_sum(struct gathering *g, const char *name, _Atomic uint64_t *counter, uint64_t *sum)
 {
 	uint64_t value = atomic_load_explicit(counter, memory_order_relaxed);
 
 	add(g, name, value);
 	*sum += value;
+}
+
+/* [worker] */
+static void gather_lane(void *arg)
+{
+	struct gathering *g = arg;
+	struct mc_lane *lane = g->lane;
+
+	add_sum(g, "bytes_read", &lane->bytes_read, &g->bytes_read);
+	add_sum(g, "bytes_written", &lane->bytes_written, &g->bytes_written);
+	add_sum(g, "slices", &lane->slices, &g->slices);
+	add_sum(g, "failures", &lane->failures, &g->failures);
+	for (uint32_t i = 0; i < __atomic_load_n(&lane->nr_counters, __ATOMIC_ACQUIRE); i++)
+		add(g, lane->counters[i].name,
+		    __atomic_load_n(&lane->counters[i].value, __ATOMIC_RELAXED));
+	if (lane->device->plugin->has_counters)
+		lane->ops->counters(lane->inst, add, g);
 }
 
 /* [control] */
@@ -110,10 +114,10 @@ static void gather_session(struct mc_session *s, void *arg)
 		struct mc_path *p = paths->list[i];
 
 		object(g, "rail %s -> %s %s", p->lane->label, s->peer->name, p->remote_label);
-		add_sum(g, "bytes_read", &p->bytes_read, &g->bytes_read);
-		add_sum(g, "bytes_written", &p->bytes_written, &g->bytes_written);
-		add_sum(g, "slices", &p->slices, &g->slices);
-		add_sum(g, "failures", &p->breaks, &g->failures);
+		add(g, "bytes_read", atomic_load_explicit(&p->bytes_read, memory_order_relaxed));
+		add(g, "bytes_written", atomic_load_explicit(&p->bytes_written, memory_order_relaxed));
+		add(g, "slices", atomic_load_explicit(&p->slices, memory_order_relaxed));
+		add(g, "failures", atomic_load_explicit(&p->breaks, memory_order_relaxed));
 		add(g, "rate", atomic_load_explicit(&p->rate, memory_order_relaxed));
 	}
 	pthread_mutex_unlock(&paths->lock);

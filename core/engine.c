@@ -186,9 +186,11 @@ static int open_parts(struct mc_engine *engine, uint64_t deadline_ns, struct mc_
 		return r;
 	open_kinds(engine);
 	r = mc_devices_open(engine, named, deadline_ns, err);
-	if (r == 0)
-		r = mc_record_publish(engine, deadline_ns, err);
-	return r;
+	if (r < 0)
+		return r;
+	/* Before the record: who holds our name may be an older self at this very port, and is asked. */
+	mc_stream_start(engine);
+	return mc_record_publish(engine, deadline_ns, err);
 }
 
 /* ---- tearing down --------------------------------------------------------------------------- */

@@ -46,6 +46,7 @@ struct mc_lane {
 	bool flush_due;
 	uint64_t now;                /* of this turn */
 	_Atomic uint64_t inflight;   /* bytes */
+	_Atomic uint64_t bytes_read, bytes_written, slices, failures; /* of all active paths that ever were */
 
 	_Atomic(struct mc_hslice *) any_done; /* stack: complete_any */
 

@@ -379,7 +379,9 @@ void mc_path_break(struct mc_path *path, int status, const char *why)
 		mc_warn("peer '%s': rail %s -> %s broke: %s: %s; its work goes to another rail, "
 			"or waits for this one", path->session->peer->name, label_of(path),
 			path->remote_label, why ? why : "no reason given", strerror(-status));
-	atomic_fetch_add_explicit(&path->breaks, 1, memory_order_relaxed);
+	mc_bump(&path->breaks, 1);
+	if (path->active)
+		mc_bump(&path->lane->failures, 1);
 	path->break_status = status;
 	set_state(path, MC_PATH_FENCING);
 	mc_worker_timer(path->lane->worker, &path->timer, 0);

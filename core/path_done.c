@@ -81,10 +81,13 @@ void mc_path_decay(struct mc_path *path, uint64_t now)
 
 static void count(struct mc_path *path, const struct mc_hslice *hs)
 {
-	_Atomic uint64_t *bytes = hs->s.opcode == MC_OP_READ ? &path->bytes_read : &path->bytes_written;
+	struct mc_lane *lane = path->lane;
+	bool read = hs->s.opcode == MC_OP_READ;
 
-	mc_bump(bytes, hs->s.len);
+	mc_bump(read ? &path->bytes_read : &path->bytes_written, hs->s.len);
+	mc_bump(read ? &lane->bytes_read : &lane->bytes_written, hs->s.len);
 	mc_bump(&path->slices, 1);
+	mc_bump(&lane->slices, 1);
 	if (path->lane->now - path->last_heard > HEARD_NS) {
 		path->last_heard = path->lane->now;
 		mc_session_heard(path->session);

@@ -232,8 +232,12 @@ int mc_stream_listen(struct mc_engine *engine, struct mc_error *err)
 		return r;
 	}
 	engine->port = bound;
-	mc_control_call(engine->control, port_start, port);
 	return 0;
+}
+
+void mc_stream_start(struct mc_engine *engine)
+{
+	mc_control_call(engine->control, port_start, engine->listener);
 }
 
 static void port_stop(void *arg)

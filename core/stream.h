@@ -25,8 +25,11 @@ struct mc_stream_hello {
 	char from[MC_SEGMENT_NAME_MAX + 1]; /* segment name of the dialler */
 };
 
-/* Bind the port (see design.md section 3) and listen.  Sets engine->port.  [any] before the loop has other users */
+/* Bind the port (see design.md section 3) and listen.  Sets engine->port.  Who connects waits until
+ * mc_stream_start.  [any] before the loop has other users */
 int mc_stream_listen(struct mc_engine *engine, struct mc_error *err);
+/* Accept and admit from now on: what a hello tells of us is complete.  Once.  [any] but control */
+void mc_stream_start(struct mc_engine *engine);
 /* Stop accepting; unadmitted connections are closed, dials under way end with -ECANCELED and later
  * ones are not begun (-ESHUTDOWN).  Accepts an engine that never listened.  [any] but control */
 void mc_stream_unlisten(struct mc_engine *engine);

@@ -157,8 +157,10 @@ static int fixture_open(struct fixture *x, uint64_t timeout_ns, struct mc_error 
 		return r;
 	mc_session_set_events(&x->engine, &fixture_events);
 	r = mc_stream_listen(&x->engine, err);
-	if (r == 0)
-		r = mc_meta_open(&x->engine, fixture_deadline(timeout_ns), err);
+	if (r < 0)
+		return r;
+	mc_stream_start(&x->engine);
+	r = mc_meta_open(&x->engine, fixture_deadline(timeout_ns), err);
 	if (r == 0)
 		r = mc_record_publish(&x->engine, fixture_deadline(timeout_ns), err);
 	return r;

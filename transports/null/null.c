@@ -76,7 +76,7 @@ static int null_open(void *inst, const struct mc_host *host, const struct mc_ope
 	if (info.state != MC_STATE_ACTIVE)
 		return mc_fail(err, -ENODEV, "%s", info.remedy);
 	null->host = host;
-	null->slices = host->counter(host, "slices", "slices taken");
+	null->slices = host->counter(host, "submitted", "slices taken");
 	null->bytes = host->counter(host, "bytes", "bytes that a real transport would have moved");
 	/* SYNC: submit finishes each slice, so nothing is ever in flight and nothing to fence. */
 	caps->flags = MC_CAP_READ | MC_CAP_WRITE | MC_CAP_SYNC;
