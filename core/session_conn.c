@@ -485,6 +485,20 @@ static int conn_read(struct mc_conn *c)
 	return 0;
 }
 
+/* An acknowledgement of its own is due: none of the messages that wait will carry it. */
+static bool ack_is_due(struct mc_conn *c)
+{
+	struct mc_session_impl *i = c->session;
+	bool unsent;
+
+	if (!i || i->conn != c || i->acked >= i->received || c->out_at != c->out_len)
+		return false;
+	pthread_mutex_lock(&i->lock); /* any thread queues messages */
+	unsent = i->unsent != NULL;
+	pthread_mutex_unlock(&i->lock);
+	return !unsent;
+}
+
 static void conn_ready(uv_poll_t *poll, int status, int events)
 {
 	struct mc_conn *c = poll->data;
@@ -500,8 +514,7 @@ static void conn_ready(uv_poll_t *poll, int status, int events)
 		mc_session_ref(&i->s);
 	if (i && i->s.state == MC_SESSION_UP)
 		mc_table_publish(i);
-	if (r == 0 && c->fd >= 0 && i && i->conn == c && i->acked < i->received &&
-	    c->out_at == c->out_len && !i->unsent)
+	if (r == 0 && c->fd >= 0 && ack_is_due(c))
 		r = out_frame(c, MC_FRAME_ACK, 0, NULL, 0);
 	if (r == 0 && c->fd >= 0)
 		r = out_write(c);
