@@ -31,6 +31,10 @@ for arg in "$@"; do
 done
 
 passed=0 failed=0 skipped=0
+wrapper= # what tests run under
+export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
 
 pass() {
 	passed=$((passed + 1))
@@ -93,7 +97,7 @@ run_tests() {
 	tree=$1 name=$2
 	shift 2
 	rm -f "$tree/meson-logs/$name.json"
-	if ! meson test -C "$tree" --no-rebuild --num-processes "$(jobs_nr)" --logbase "$name" \
+	if ! $wrapper meson test -C "$tree" --no-rebuild --num-processes "$(jobs_nr)" --logbase "$name" \
 		--print-errorlogs "$@" </dev/null >"$tree/$name.out" 2>&1; then
 		sed -n '/^ *[0-9]*\/[0-9]* .*\(FAIL\|TIMEOUT\|ERROR\)/,$p' "$tree/$name.out" | head -n 200
 	fi
@@ -150,9 +154,7 @@ asan() {
 		skip "$tree" "programs of $compiler with -fsanitize=address,undefined do not run here"
 	elif CC=$compiler build_tree "$tree" -Db_sanitize=address,undefined "$@"; then
 		pass
-		ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 \
-			UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-			run_tests "$tree" testlog --timeout-multiplier=4
+		run_tests "$tree" testlog --timeout-multiplier=4
 	else
 		fail "$tree"
 	fi
@@ -168,9 +170,10 @@ tsan() {
 		skip "$tree" "programs of $compiler with -fsanitize=thread do not run here"
 	elif CC=$compiler build_tree "$tree" -Db_sanitize=thread "$@"; then
 		pass
-		TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
-			run_tests "$tree" testlog --timeout-multiplier=4 ${prefix:+--wrapper="$prefix"} \
-			--suite unit --suite conformance --suite scenario
+		wrapper=$prefix
+		run_tests "$tree" testlog --timeout-multiplier=4 --suite unit --suite conformance \
+			--suite scenario
+		wrapper=
 	else
 		fail "$tree"
 	fi
