@@ -53,7 +53,8 @@ static void synchronize(struct mc_local *local)
 
 /* ---- lookups -------------------------------------------------------------------------------- */
 
-static struct mc_local_buf *table_find(const struct local_table *t, uint64_t addr, uint64_t len)
+/* How many begin at addr or before. */
+static size_t table_upto(const struct local_table *t, uint64_t addr)
 {
 	size_t lo = 0, hi = t->nr;
 
@@ -65,9 +66,16 @@ static struct mc_local_buf *table_find(const struct local_table *t, uint64_t add
 		else
 			hi = mid;
 	}
-	if (!lo || !mc_range_inside(t->bufs[lo - 1]->base, t->bufs[lo - 1]->len, addr, len))
+	return lo;
+}
+
+static struct mc_local_buf *table_find(const struct local_table *t, uint64_t addr, uint64_t len)
+{
+	size_t n = table_upto(t, addr);
+
+	if (!n || !mc_range_inside(t->bufs[n - 1]->base, t->bufs[n - 1]->len, addr, len))
 		return NULL;
-	return t->bufs[lo - 1];
+	return t->bufs[n - 1];
 }
 
 void mc_local_hold(struct mc_local_buf *buf)
@@ -133,14 +141,6 @@ int mc_local_wait_idle(struct mc_local_buf *buf, uint64_t deadline_ns)
 
 /* ---- changes -------------------------------------------------------------------------------- */
 
-static int by_base(const void *a, const void *b)
-{
-	const struct mc_local_buf *x = *(struct mc_local_buf *const *)a;
-	const struct mc_local_buf *y = *(struct mc_local_buf *const *)b;
-
-	return x->base < y->base ? -1 : x->base > y->base;
-}
-
 static struct local_table *table_new(size_t nr)
 {
 	return calloc(1, sizeof(struct local_table) + nr * sizeof(struct mc_local_buf *));
@@ -150,6 +150,7 @@ int mc_local_publish(struct mc_local *local, struct mc_local_buf **bufs, size_t 
 {
 	struct local_table *old = atomic_load(&local->table);
 	struct local_table *t = table_new(old->nr + nr);
+	size_t at = table_upto(old, bufs[0]->base);
 	struct mc_local_buf **by_id =
 		realloc(local->by_id, (local->nr_by_id + nr) * sizeof(struct mc_local_buf *));
 
@@ -159,15 +160,16 @@ int mc_local_publish(struct mc_local *local, struct mc_local_buf **bufs, size_t 
 		free(t);
 		return -ENOMEM;
 	}
-	memcpy(t->bufs, old->bufs, old->nr * sizeof(struct mc_local_buf *));
-	t->nr = old->nr;
+	/* They are one range: nothing that is there lies between them. */
+	memcpy(t->bufs, old->bufs, at * sizeof(struct mc_local_buf *));
+	memcpy(t->bufs + at, bufs, nr * sizeof(struct mc_local_buf *));
+	memcpy(t->bufs + at + nr, old->bufs + at, (old->nr - at) * sizeof(struct mc_local_buf *));
+	t->nr = old->nr + nr;
 	for (size_t i = 0; i < nr; i++) {
 		bufs[i]->id = local->next_id++;
-		t->bufs[t->nr++] = bufs[i];
 		if (bufs[i]->access)
 			by_id[local->nr_by_id++] = bufs[i];
 	}
-	qsort(t->bufs, t->nr, sizeof(struct mc_local_buf *), by_base);
 	atomic_store(&local->table, t);
 	local->version++;
 	synchronize(local);
@@ -175,38 +177,51 @@ int mc_local_publish(struct mc_local *local, struct mc_local_buf **bufs, size_t 
 	return 0;
 }
 
-static bool among(struct mc_local_buf *const *bufs, size_t nr, const struct mc_local_buf *buf)
+/* Where a buffer is among those that peers may see. */
+static size_t by_id_find(const struct mc_local *local, uint32_t id)
 {
-	for (size_t i = 0; i < nr; i++)
-		if (bufs[i] == buf)
-			return true;
-	return false;
+	size_t lo = 0, hi = local->nr_by_id;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (local->by_id[mid]->id < id)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
 }
 
+/* Take nr pointers at `at` out of a list of len. */
+static void cut(struct mc_local_buf **list, size_t *len, size_t at, size_t nr)
+{
+	memmove(list + at, list + at + nr, (*len - at - nr) * sizeof(struct mc_local_buf *));
+	*len -= nr;
+}
+
+/* What was published together is together in both lists. */
 void mc_local_withdraw(struct mc_local *local, struct mc_local_buf **bufs, size_t nr)
 {
 	static struct local_table empty;
 	struct local_table *old = atomic_load(&local->table);
 	struct local_table *t = table_new(old->nr);
-	size_t kept = 0;
 
 	for (size_t i = 0; i < nr; i++)
 		__atomic_store_n(&bufs[i]->closing, true, __ATOMIC_SEQ_CST);
-	for (size_t i = 0; i < local->nr_by_id; i++)
-		if (!among(bufs, nr, local->by_id[i]))
-			local->by_id[kept++] = local->by_id[i];
-	local->nr_by_id = kept;
-	if (!t) {
+	if (bufs[0]->access)
+		cut(local->by_id, &local->nr_by_id, by_id_find(local, bufs[0]->id), nr);
+	if (t) {
+		memcpy(t->bufs, old->bufs, old->nr * sizeof(struct mc_local_buf *));
+		t->nr = old->nr;
+	} else {
 		/* Taking away may not fail: squeeze the old table while lookups see an empty one.  They
 		 * fail for these moments, as requests do on a host without memory. */
 		t = old;
 		atomic_store(&local->table, &empty);
 		synchronize(local);
 	}
-	for (size_t i = kept = 0; i < old->nr; i++)
-		if (!among(bufs, nr, old->bufs[i]))
-			t->bufs[kept++] = old->bufs[i];
-	t->nr = kept;
+	cut(t->bufs, &t->nr, table_upto(t, bufs[0]->base) - 1, nr);
 	atomic_store(&local->table, t);
 	local->version++;
 	synchronize(local);
@@ -258,6 +273,7 @@ void mc_local_free(struct mc_engine *engine)
 		return;
 	free(atomic_load(&local->table));
 	free(local->by_id);
+	free(local->regs);
 	pthread_cond_destroy(&local->changed);
 	pthread_mutex_destroy(&local->lock);
 	free(local);

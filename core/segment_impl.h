@@ -35,8 +35,7 @@ struct reg_start {
 
 /* One registered range with everything inside it that was registered too. */
 struct mc_reg {
-	struct mc_reg *prev, *next; /* local->regs; under local->lock, as all of it */
-	uint64_t base, len;
+	uint64_t base, len; /* under local->lock, as all of it */
 	uint32_t access;
 	enum reg_state state;
 	size_t nr_bufs, nr_starts;
@@ -59,7 +58,8 @@ struct mc_local {
 	 * and sessions. */
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* a registration became LIVE or went, a closing buffer became idle */
-	struct mc_reg *regs;
+	struct mc_reg **regs; /* by base; they do not overlap */
+	size_t nr_regs, cap_regs;
 	struct mc_local_buf **by_id; /* those that peers may see */
 	size_t nr_by_id;
 	uint64_t version;

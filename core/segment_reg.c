@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utlist.h>
 
 #include "clock.h"
 #include "kind.h"
@@ -93,9 +92,15 @@ static int reg_count_in(struct mc_reg *reg, uint64_t addr)
 static struct reg_start *reg_start_at(struct mc_reg *reg, uint64_t addr)
 {
 	for (size_t i = 0; i < reg->nr_starts; i++)
-		if (reg->starts[i].addr == addr && reg->starts[i].count)
+		if (reg->starts[i].addr == addr)
 			return &reg->starts[i];
 	return NULL;
+}
+
+static void reg_count_out(struct mc_reg *reg, struct reg_start *start)
+{
+	if (--start->count == 0)
+		*start = reg->starts[--reg->nr_starts];
 }
 
 static struct mc_reg *reg_new(uint64_t base, uint64_t len, uint32_t access)
@@ -191,11 +196,49 @@ static void regions_drop(struct mc_engine *engine, struct mc_reg *reg, size_t nr
 		mc_regions_close(engine, reg->bufs[nr], reg->owner);
 }
 
+/* How many begin at addr or before. */
+static size_t regs_upto(const struct mc_local *local, uint64_t addr)
+{
+	size_t lo = 0, hi = local->nr_regs;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (local->regs[mid]->base <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static int regs_add(struct mc_local *local, struct mc_reg *reg)
+{
+	size_t at = regs_upto(local, reg->base);
+
+	if (local->nr_regs == local->cap_regs) {
+		size_t cap = local->cap_regs ? 2 * local->cap_regs : 16;
+		struct mc_reg **more = realloc(local->regs, cap * sizeof(struct mc_reg *));
+
+		if (!more)
+			return -ENOMEM;
+		local->regs = more;
+		local->cap_regs = cap;
+	}
+	memmove(local->regs + at + 1, local->regs + at, (local->nr_regs++ - at) * sizeof(struct mc_reg *));
+	local->regs[at] = reg;
+	return 0;
+}
+
 /* Take it out of the list; frees it.  The memory that we allocated is the caller's. */
 static void reg_forget(struct mc_local *local, struct mc_reg *reg)
 {
+	size_t after;
+
 	pthread_mutex_lock(&local->lock);
-	DL_DELETE(local->regs, reg);
+	after = regs_upto(local, reg->base);
+	memmove(local->regs + after - 1, local->regs + after,
+		(local->nr_regs-- - after) * sizeof(struct mc_reg *));
 	pthread_cond_broadcast(&local->changed);
 	pthread_mutex_unlock(&local->lock);
 	reg_free(reg);
@@ -282,12 +325,11 @@ static int refuse(const struct mc_reg *reg, uint64_t addr, uint64_t len, const s
 
 static struct mc_reg *find_overlap(struct mc_local *local, uint64_t addr, uint64_t len)
 {
-	struct mc_reg *reg;
+	size_t n = regs_upto(local, addr + len - 1);
 
-	DL_FOREACH(local->regs, reg)
-		if (mc_range_overlaps(reg->base, reg->len, addr, len))
-			return reg;
-	return NULL;
+	if (!n || !mc_range_overlaps(local->regs[n - 1]->base, local->regs[n - 1]->len, addr, len))
+		return NULL;
+	return local->regs[n - 1];
 }
 
 static int wait_change(struct mc_local *local, uint64_t addr, uint64_t deadline_ns,
@@ -326,8 +368,8 @@ static int claim(struct mc_local *local, struct mc_reg *fresh, const struct plac
 		}
 		break;
 	}
-	if (!reg)
-		DL_APPEND(local->regs, fresh);
+	if (!reg && regs_add(local, fresh) < 0)
+		r = mc_fail(err, -ENOMEM, "memory: out of memory");
 	pthread_mutex_unlock(&local->lock);
 	return r;
 }
@@ -372,31 +414,20 @@ int mc_local_register(struct mc_engine *engine, void *addr, uint64_t len, const 
 static int find_start(struct mc_local *local, uint64_t addr, uint64_t deadline_ns,
 		      struct mc_reg **ret_reg, struct mc_error *err)
 {
-	struct mc_reg *reg, *around = NULL;
+	struct mc_reg *reg;
 
-	for (;;) {
-		bool wait = false;
-
-		DL_FOREACH(local->regs, reg) {
-			if (mc_range_inside(reg->base, reg->len, addr, 1))
-				around = reg;
-			if (reg->state == REG_CLOSING || !reg_start_at(reg, addr))
-				continue;
-			if (reg->state == REG_LIVE) {
-				*ret_reg = reg;
-				return 0;
-			}
-			wait = true;
+	while ((reg = find_overlap(local, addr, 1)) && reg->state != REG_CLOSING &&
+	       reg_start_at(reg, addr)) {
+		if (reg->state == REG_LIVE) {
+			*ret_reg = reg;
+			return 0;
 		}
-		if (!wait)
-			break;
 		if (wait_change(local, addr, deadline_ns, err) < 0)
 			return -ETIMEDOUT;
-		around = NULL;
 	}
-	if (around)
+	if (reg)
 		return mc_fail(err, -ENOENT, "memory %p: no registered range begins there; it lies in the "
-			       "one at %p", (void *)(uintptr_t)addr, (void *)(uintptr_t)around->base);
+			       "one at %p", (void *)(uintptr_t)addr, (void *)(uintptr_t)reg->base);
 	return mc_fail(err, -ENOENT, "memory %p: not registered", (void *)(uintptr_t)addr);
 }
 
@@ -421,7 +452,7 @@ int mc_local_unregister(struct mc_engine *engine, void *addr, uint64_t deadline_
 		r = mc_fail(err, -EINVAL, "memory %p: mc_memory_alloc made it: give it to mc_memory_free",
 			    addr);
 	if (r == 0) {
-		reg_start_at(reg, (uint64_t)(uintptr_t)addr)->count--;
+		reg_count_out(reg, reg_start_at(reg, (uint64_t)(uintptr_t)addr));
 		if (last)
 			withdraw(local, reg);
 	}
@@ -549,9 +580,10 @@ int mc_local_free_memory(struct mc_engine *engine, void *addr, uint64_t deadline
 void mc_local_close(struct mc_engine *engine)
 {
 	struct mc_local *local = engine->local;
-	struct mc_reg *reg;
 
-	while (local && (reg = local->regs)) {
+	while (local && local->nr_regs) {
+		struct mc_reg *reg = local->regs[local->nr_regs - 1];
+
 		pthread_mutex_lock(&local->lock);
 		withdraw(local, reg);
 		pthread_mutex_unlock(&local->lock);

@@ -6,62 +6,11 @@
  *
  *   engine [--rounds=N]
  */
-#include <mooncake/mooncake.h>
+#include "engines.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <malloc.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
-#include <unistd.h>
-
-#define T (10 * MC_SEC)
-
-static int failures;
-static char dir[] = "/tmp/mc-engine-XXXXXX";
-
-#define CHECK(cond, ...)                                                                           \
-	do {                                                                                       \
-		if (!(cond)) {                                                                     \
-			failures++;                                                                \
-			printf("FAIL %s:%d: %s: ", __FILE__, __LINE__, #cond);                     \
-			printf(__VA_ARGS__);                                                       \
-			printf("\n");                                                              \
-		}                                                                                  \
-	} while (0)
-
-static struct mc_config *config_new(const char *name, const char *matrix)
-{
-	struct mc_config *c = NULL;
-	struct mc_error err = {0};
-	char url[64];
-
-	snprintf(url, sizeof url, "file://%s", dir);
-	if (mc_config_new(&c, &err) < 0 || mc_config_set(c, "metadata_server", url, &err) < 0 ||
-	    mc_config_set(c, "local_server_name", name, &err) < 0 ||
-	    mc_config_set(c, "port", "0", &err) < 0 ||
-	    mc_config_set(c, "advertise_address", "127.0.0.1", &err) < 0 ||
-	    mc_config_set(c, "nic_priority_matrix", matrix, &err) < 0) {
-		printf("FAIL config: %s\n", err.text);
-		exit(1);
-	}
-	return c;
-}
-
-static struct mc_engine *engine_new(const char *name, const char *matrix)
-{
-	struct mc_config *c = config_new(name, matrix);
-	struct mc_engine *e = NULL;
-	struct mc_error err = {0};
-	int r = mc_engine_open(c, T, &e, &err);
-
-	CHECK(r == 0, "%s: %d %s", name, r, err.text);
-	mc_config_free(c);
-	if (r < 0)
-		exit(1);
-	return e;
-}
 
 /* Open must fail, with this errno and these words. */
 static void refused(const char *name, const char *matrix, int want, const char *words)
@@ -293,10 +242,7 @@ int main(int argc, char **argv)
 		rounds = atoi(argv[1] + 9);
 	else if (argc > 1)
 		return 2;
-	setvbuf(stdout, NULL, _IONBF, 0);
-	if (!mkdtemp(dir))
-		return 1;
-	mc_log_set_level(MC_LOG_ERROR);
+	engines_begin();
 	for (size_t i = 0; i < 2; i++) {
 		printf("names %s\n", matrices[i]);
 		test_names(matrices[i]);
@@ -313,6 +259,5 @@ int main(int argc, char **argv)
 	test_transfer(matrices[1]);
 	printf("refusals\n");
 	test_refusals();
-	printf(failures ? "%d failed\n" : "ok\n", failures);
-	return failures ? 1 : 0;
+	return engines_end();
 }

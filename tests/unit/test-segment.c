@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -196,6 +197,24 @@ static void test_overlap(void **state)
 	assert_int_equal(reg_at(5, 4, "*"), 0);
 }
 
+/* Ranges inside one that come and go leave nothing behind. */
+static void test_inside(void **state)
+{
+	size_t before = 0;
+
+	assert_int_equal(reg_at(0, NR_PAGES, "*"), 0);
+	for (int i = 0; i < 20000; i++) {
+		assert_int_equal(mc_local_register(&engine, pages + i, 8, "*", MC_ACCESS_LOCAL,
+						   mc_deadline(MC_SEC), &err), 0);
+		assert_int_equal(mc_local_unregister(&engine, pages + i, mc_deadline(MC_SEC), &err), 0);
+		if (i == 100)
+			before = mallinfo2().uordblks;
+	}
+	assert_true(mallinfo2().uordblks < before + 4096);
+	assert_int_equal(unreg_at(0), 0);
+	assert_int_equal(unreg_at(0), -ENOENT);
+}
+
 static void test_devices(void **state)
 {
 	/* One device reaches another kind only. */
@@ -336,7 +355,7 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_lookup), TEST(test_overlap), TEST(test_devices), TEST(test_alloc),
+		TEST(test_lookup), TEST(test_overlap), TEST(test_inside), TEST(test_devices), TEST(test_alloc),
 		TEST(test_unregister_waits), TEST(test_lookup_against_changes), TEST(test_each),
 	};
 
