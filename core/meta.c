@@ -176,6 +176,7 @@ static int url_normalize(const char *text, char **ret_url, char scheme[32], stru
 
 static void meta_free(struct mc_meta *m)
 {
+	mc_kv_kept_free(m);
 	mc_values_free(m->values);
 	if (m->plugin)
 		mc_plugin_unref(m->plugin);

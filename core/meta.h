@@ -7,6 +7,7 @@
 #include "record.h"
 
 struct mc_kv_watch;
+struct mc_kv_kept;
 
 struct mc_meta {
 	struct mc_host host; /* first: services find the instance by it */
@@ -29,6 +30,8 @@ struct mc_meta {
 	uint64_t backoff_ns;
 	struct mc_timer timer;
 	struct mc_job job;
+
+	struct mc_kv_kept *kept; /* meta_kv.c: leased keys of plugins, guarded by lock */
 
 	pthread_mutex_t watch_lock; /* guards watches; held for a few instructions */
 	struct mc_kv_watch *watches;
@@ -56,6 +59,10 @@ void mc_meta_host_init(struct mc_meta *m);
 /* meta_kv.c: a watched key changed; every watch of plugins is dropped. */
 void mc_kv_watch_event(void *watch, const struct mc_kv *kv);
 void mc_kv_watches_drop(struct mc_meta *m);
+/* Write leased keys of plugins that are not under our lease any more, unless somebody else has
+ * written them since.  lost: all of them, for the service has forgotten.  [helper] */
+int mc_kv_rewrite(struct mc_meta *m, bool lost, uint64_t deadline_ns, struct mc_error *err);
+void mc_kv_kept_free(struct mc_meta *m);
 
 /* record_json.c */
 char *mc_record_json(struct mc_engine *engine, size_t *ret_len);

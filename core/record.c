@@ -405,22 +405,28 @@ static int keep(struct mc_meta *m, uint64_t deadline_ns, struct mc_error *err)
 {
 	mc_cleanup(record_freep) struct mc_record *record = NULL;
 	uint64_t lease;
+	bool lost;
 	int r;
 
 	pthread_mutex_lock(&m->lock);
 	lease = m->lease;
 	pthread_mutex_unlock(&m->lock);
 	r = lease ? mc_meta_keepalive(m, lease, deadline_ns, err) : -ENOENT;
-	if (r == -ENOENT)
-		return republish(m, deadline_ns, err);
+	if (r == -ENOENT) {
+		r = republish(m, deadline_ns, err);
+		return r < 0 ? r : mc_kv_rewrite(m, false, deadline_ns, err);
+	}
 	if (r < 0)
 		return r;
 	r = record_get(m, m->engine->name, deadline_ns, &record, err);
 	if (r == 0 && record->generation == m->engine->generation)
 		m->name_lost = false;
-	if (r == -ENOENT || r == -EBADMSG)
-		r = r == -ENOENT ? record_write(m, 0, deadline_ns, err) : 0;
-	return r == -EEXIST ? 0 : r;
+	lost = r == -ENOENT;
+	if (lost || r == -EBADMSG)
+		r = lost ? record_write(m, 0, deadline_ns, err) : 0;
+	if (r < 0 && r != -EEXIST)
+		return r;
+	return mc_kv_rewrite(m, lost, deadline_ns, err);
 }
 
 static void keep_run(struct mc_job *job)

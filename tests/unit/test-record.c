@@ -102,6 +102,11 @@ static void test_republish(void **state)
 	fixture_free(b);
 }
 
+static int ignore(void *ctx, const struct mc_kv *kv)
+{
+	return 0;
+}
+
 struct answer {
 	sem_t sem;
 	int status;
@@ -146,6 +151,43 @@ static void test_kv(void **state)
 	fixture_free(a);
 }
 
+static int there(struct fixture *x, const char *key)
+{
+	return mc_meta_get(x->engine.meta, key, fixture_deadline(MC_SEC), ignore, NULL, NULL);
+}
+
+/* The lease ends, as after a long stop of the process: what plugins wrote under it comes back with
+ * the record, what they deleted or somebody else has written since does not. */
+static void test_leased_keys_again(void **state)
+{
+	static const char *const quick[] = {"lease_ttl", "1s", NULL};
+	static const char prefix[] = "mooncake/default/plugin/tcp/";
+	struct fixture *a = fixture_start("alpha", quick), *b = fixture_start("beta", NULL);
+	uint64_t deadline = fixture_deadline(20 * MC_SEC);
+	struct answer answer = {.status = 1};
+	char key[64];
+
+	sem_init(&answer.sem, 0, 0);
+	assert_int_equal(kv(a, MC_KV_PUT, "k", "old", &answer), 0);
+	assert_int_equal(kv(a, MC_KV_PUT, "k", "new", &answer), 0);
+	assert_int_equal(kv(a, MC_KV_PUT, "deleted", "v", &answer), 0);
+	assert_int_equal(kv(a, MC_KV_DELETE, "deleted", NULL, &answer), 0);
+	assert_int_equal(mc_meta_revoke(a->engine.meta, a->engine.meta->lease, deadline), 0);
+	snprintf(key, sizeof key, "%sk", prefix);
+	while (there(b, key) == -ENOENT && mc_now_ns() < deadline)
+		sched_yield();
+	assert_int_equal(kv(b, MC_KV_GET, "k", NULL, &answer), 0);
+	assert_string_equal(answer.value, "k=new");
+	assert_int_equal(exists(b, "alpha"), 0);
+	snprintf(key, sizeof key, "%sdeleted", prefix);
+	assert_int_equal(there(b, key), -ENOENT);
+	sem_destroy(&answer.sem);
+	fixture_free(a);
+	snprintf(key, sizeof key, "%sk", prefix);
+	assert_int_equal(there(b, key), -ENOENT);
+	fixture_free(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -154,6 +196,7 @@ int main(void)
 		cmocka_unit_test(test_named_port),
 		cmocka_unit_test(test_republish),
 		cmocka_unit_test(test_kv),
+		cmocka_unit_test(test_leased_keys_again),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, fixture_cleanup);
