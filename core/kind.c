@@ -403,6 +403,11 @@ int mc_kind_copy(struct mc_engine *engine, struct mc_worker *worker, struct mc_c
 	return k->plugin->ops.memory.copy(k->inst, c);
 }
 
+bool mc_kinds_any(struct mc_engine *engine)
+{
+	return engine->kinds && __atomic_load_n(&engine->kinds->list, __ATOMIC_ACQUIRE);
+}
+
 void mc_kinds_flush(struct mc_engine *engine)
 {
 	struct kind *k = __atomic_load_n(&engine->kinds->list, __ATOMIC_ACQUIRE);

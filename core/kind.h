@@ -23,8 +23,11 @@ int mc_kind_alloc(struct mc_engine *engine, struct mc_mem_desc *desc, struct mc_
 void mc_kind_free(struct mc_engine *engine, struct mc_mem_desc *desc);
 /* Start a copy for a lane: MC_DONE, 0 (c->done runs on the worker later), -EAGAIN, -errno.  [worker] */
 int mc_kind_copy(struct mc_engine *engine, struct mc_worker *worker, struct mc_copy *c);
-/* Make writes that devices did visible, for every open kind, before a notify is delivered. */
+/* Make writes that devices did visible, for every open kind, before a notify is delivered.  May take
+ * as long as a device's copy.  [any] but the control loop and workers */
 void mc_kinds_flush(struct mc_engine *engine);
+/* Is a kind open that has writes to make visible?  [any] */
+bool mc_kinds_any(struct mc_engine *engine);
 /* Zeroed pages of host memory, len rounded up to pages, bound to a node (-1: any); NULL: errno.  [any] */
 void *mc_pages_alloc(uint64_t len, int32_t node);
 void mc_pages_free(void *addr, uint64_t len);

@@ -82,6 +82,11 @@ struct mc_session_impl {
 	struct mc_table_in in;
 	struct mc_refresh *refreshes;
 	bool table_sent;
+
+	/* notify.c, [control].  Passive: the message that found the queue full; those behind it wait
+	 * their turn.  Active: messages held back, and the timer's round that has seen the first. */
+	uint64_t notify_refused, notify_round;
+	unsigned int notify_held;
 };
 
 struct mc_sessions {

@@ -313,7 +313,8 @@ struct mc_notify {
 	uint8_t data[4096];
 };
 
-/* Send a message to a segment's engine; returns when it is queued there.
+/* Send a message to a segment's engine; returns when it is queued there.  Messages of one engine to
+ * another arrive in the order in which they were sent, those of batches in that of their completion.
  *   len       <= 4096
  *   returns   0; -ENOBUFS: its queue stayed full for timeout_ns; -EHOSTDOWN, -ETIMEDOUT
  *   since 0.1 */
