@@ -52,6 +52,7 @@ static uint64_t piece_at(const struct mc_run *run, uint64_t cursor, struct mc_pi
 	p->first = run->first + idx;
 	p->nr = 1;
 	p->tries = 0;
+	p->stage = 0;
 	if (req->len > run->chunk) {
 		uint64_t rest;
 
@@ -166,6 +167,7 @@ struct mc_link *mc_run_link(struct mc_run *run, struct mc_path *path)
 	link->run = run;
 	link->path = path;
 	link->next = NULL;
+	link->stage = 0;
 	return link;
 }
 

@@ -45,6 +45,7 @@ struct mc_piece {
 	uint32_t first, nr;    /* requests, batch index */
 	uint64_t off, len;     /* nr == 1: the part of that request; else off is 0, len the sum */
 	uint32_t tries;
+	uint8_t stage;         /* MC_STAGE_*: what the path that took it does not reach */
 };
 
 /* "This run has work for this path"; in the inbox of the path's worker, then in its queue. */
@@ -53,6 +54,7 @@ struct mc_link {
 	struct mc_link *next; /* path's queue */
 	struct mc_run *run;
 	struct mc_path *path;
+	uint8_t stage; /* for the pieces */
 };
 
 #define MC_RUN_LINKS 8

@@ -17,6 +17,7 @@
 #include "host.h"
 #include "lane.h"
 #include "log.h"
+#include "stage.h"
 #include "core/util/check.h"
 
 #define MAX_DEVICES 256
@@ -215,6 +216,7 @@ static int lane_close(struct mc_lane *lane, uint64_t deadline_ns)
 		mc_warn("device '%s': its plugin did not give back %u slices in time", lane->label,
 			lane->nr_slices);
 	mc_worker_call(lane->worker, lane_leave, lane);
+	mc_stage_lane_close(lane);
 	mc_helpers_call(lane->device->engine->helpers, lane_close_job, lane);
 	lane_free(lane);
 	return r;

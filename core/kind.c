@@ -385,6 +385,11 @@ static void kind_copied(const struct mc_host *h, struct mc_copy *c, int status)
 	mc_worker_post(worker, post);
 }
 
+bool mc_kind_copies(const struct mc_engine *engine, const char *kind)
+{
+	return strcmp(kind, "cpu") != 0 && kind_find(engine, kind);
+}
+
 int mc_kind_copy(struct mc_engine *engine, struct mc_worker *worker, struct mc_copy *c)
 {
 	struct kind *k;

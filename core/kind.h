@@ -21,6 +21,8 @@ int mc_kind_identify(struct mc_engine *engine, const void *addr, uint64_t len,
 /* Memory of a kind ("cpu": pages on that node, huge ones if it is large).  [helper or caller] */
 int mc_kind_alloc(struct mc_engine *engine, struct mc_mem_desc *desc, struct mc_error *err);
 void mc_kind_free(struct mc_engine *engine, struct mc_mem_desc *desc);
+/* The kind is open and can copy to and from host memory.  [any] */
+bool mc_kind_copies(const struct mc_engine *engine, const char *kind);
 /* Start a copy for a lane: MC_DONE, 0 (c->done runs on the worker later), -EAGAIN, -errno.  [worker] */
 int mc_kind_copy(struct mc_engine *engine, struct mc_worker *worker, struct mc_copy *c);
 /* Make writes that devices did visible, for every open kind, before a notify is delivered.  May take

@@ -13,6 +13,7 @@
 
 struct mc_hslice;
 struct mc_path;
+struct mc_stage_lane;
 
 #define MC_LANE_COUNTERS 32
 
@@ -40,6 +41,7 @@ struct mc_lane {
 	struct mc_path *attend;      /* something changed from inside the plugin: look at these */
 	struct mc_hslice *free_slices;
 	struct mc_slab *slabs;
+	struct mc_stage_lane *stage; /* stage.h; NULL: nothing was staged yet */
 	uint32_t nr_slices;          /* in use */
 	uint32_t handled;            /* completions of this turn */
 	bool inside;                 /* within submit or cancel: completions are forbidden */

@@ -11,6 +11,7 @@
 
 #include "log.h"
 #include "path.h"
+#include "stage.h"
 
 #define BACKOFF_FIRST_NS (20 * MC_MSEC)
 /* A rail that does not get ready holds up work that another one could carry. */
@@ -311,9 +312,10 @@ static void back_off(struct mc_path *path)
 static void check_fenced(struct mc_path *path)
 {
 	if (!mc_path_is(path, MC_PATH_FENCING) || path->fence_local || path->fence_remote ||
-	    path->inflight_list)
+	    path->inflight_list || path->nr_copies)
 		return;
 	close_peer(path);
+	mc_stage_serve_end(path);
 	path->remote_open = false;
 	if (!path->active && !path->dead)
 		mc_path_send(path, MC_MSG_PATH_FENCED, 0, NULL, 0);
@@ -387,8 +389,11 @@ void mc_path_break(struct mc_path *path, int status, const char *why)
 	mc_worker_timer(path->lane->worker, &path->timer, 0);
 	told = path->active && !path->dead &&
 	       mc_path_send(path, MC_MSG_PATH_FENCE, status, NULL, 0) == 0;
-	path->fence_remote = told && path->caps.fence != MC_FENCE_LOCAL;
+	/* Copies at the target end with its fence only. */
+	path->fence_remote = told && (path->caps.fence != MC_FENCE_LOCAL || path->stage_tag);
 	fence_local(path);
+	mc_stage_broken(path, status);
+	mc_stage_serve_broken(path);
 	mc_path_reroute(path);
 	check_fenced(path);
 }
@@ -422,7 +427,7 @@ void mc_path_attended(struct mc_path *path)
 		mc_path_break(path, path->break_status, path->break_why);
 	else if (mc_path_is(path, MC_PATH_FENCING))
 		check_fenced(path);
-	else if (path->unflushed && !path->inflight_list)
+	else if (path->unflushed && mc_path_wire_idle(path))
 		mc_path_flush(path);
 }
 

@@ -54,6 +54,8 @@ struct mc_hslice {
 	int32_t status;         /* complete_any, orphans */
 	int32_t scope;
 	bool cancelling;
+	bool visible;           /* a write that needs no flush */
+	uint64_t counted;       /* bytes of it in the counts of what is in flight */
 	_Alignas(16) char priv[];
 };
 
@@ -101,6 +103,17 @@ struct mc_path {
 	struct mc_hslice *flushing;  /* the flush under way; its piece list is flush_list */
 	struct mc_hslice *flush_list;
 	struct mc_hslice *orphans;   /* ended by the break; tried again once it is fenced */
+	/* Staging, see stage.h. */
+	struct mc_stage *stages;
+	uint32_t nr_stages;
+	uint32_t nr_idle;    /* of nr_inflight: not with the plugin */
+	uint32_t nr_chunks;  /* of the lane's pool that are ours: own or lent */
+	bool stage_due;      /* a stage waits for room or for an import */
+	bool stage_wait;     /* the held piece waits for a chunk */
+	uint32_t stage_pool; /* active: the target's, 0 before the first grant */
+	uint64_t stage_tag;  /* active: the last one given */
+	struct mc_grant *grants; /* passive */
+	uint32_t nr_grants, nr_copies;
 	struct mc_import **imports;  /* hash by buffer id, power of two */
 	uint32_t nr_imports, cap_imports;
 	_Atomic uint64_t bytes_read, bytes_written, slices, breaks; /* counters */
@@ -110,6 +123,7 @@ struct mc_path {
 
 struct mc_route_tier {
 	size_t nr;
+	uint8_t stage; /* MC_STAGE_*: what its paths do not reach */
 	struct mc_path **paths;
 };
 /* The candidates between a local location and a remote one, best tier first; immutable, the session's. */
@@ -230,6 +244,10 @@ void mc_slice_fill(struct mc_hslice *hs, struct mc_path *path, const struct mc_p
 void mc_inflight_add(struct mc_path *path, struct mc_hslice *hs);
 void mc_inflight_remove(struct mc_path *path, struct mc_hslice *hs);
 struct mc_import *mc_import_find(struct mc_path *path, uint32_t buf_id);
+/* First use of a remote registration: let the plugin prepare it.  NULL: out of memory. */
+struct mc_import *mc_import_new(struct mc_path *path, uint32_t id, const struct mc_remote_buffer *desc);
+/* What a refusal of submit has broken. */
+int mc_scope_of_submit(int r);
 /* The window from the rate, and an idle path's rate back towards its nominal one. */
 void mc_path_flush(struct mc_path *path); /* the writes that have ended, if none is under way */
 void mc_path_set_window(struct mc_path *path);
@@ -269,6 +287,12 @@ static inline void mc_bump(_Atomic uint64_t *counter, uint64_t n)
 {
 	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
 			      memory_order_relaxed);
+}
+
+/* The plugin has nothing of it. */
+static inline bool mc_path_wire_idle(const struct mc_path *path)
+{
+	return path->nr_inflight == path->nr_idle;
 }
 
 static inline bool mc_path_is(const struct mc_path *path, enum mc_path_state state)

@@ -9,6 +9,7 @@
 
 #include "log.h"
 #include "path.h"
+#include "stage.h"
 
 #define LEARN_NS (2 * MC_MSEC)
 #define WINDOW_MIN (256u << 10)
@@ -99,20 +100,22 @@ void mc_path_flush(struct mc_path *path)
 {
 	struct mc_lane *lane = path->lane;
 	struct mc_hslice *hs, *like = path->unflushed;
-	struct mc_import *imp;
 	int r;
 
 	if (path->flushing || !like || path->parked || !mc_path_is(path, MC_PATH_UP))
 		return;
-	imp = mc_import_find(path, like->piece.run->rbuf->id);
 	hs = mc_slice_get(lane);
-	if (!hs || !imp) {
-		if (hs)
-			mc_slice_put(lane, hs);
+	if (!hs)
 		return;
-	}
-	mc_slice_fill(hs, path, &like->piece, imp);
+	mc_slice_fill(hs, path, &like->piece, NULL);
 	hs->piece.run = NULL;
+	/* A staged write went elsewhere than its piece says. */
+	hs->s.local = like->s.local;
+	hs->s.region = like->s.region;
+	hs->s.local_kind = like->s.local_kind;
+	hs->s.local_ordinal = like->s.local_ordinal;
+	hs->s.remote = like->s.remote;
+	hs->s.remote_offset = like->s.remote_offset;
 	hs->s.opcode = MC_OP_READ;
 	hs->s.flags = MC_SLICE_FLUSH;
 	hs->s.len = 0;
@@ -140,6 +143,8 @@ void mc_path_flush(struct mc_path *path)
 
 static void orphan(struct mc_path *path, struct mc_hslice *hs, int status, int scope)
 {
+	if (hs->stage)
+		mc_stage_drop(hs);
 	hs->status = status;
 	hs->scope = scope;
 	hs->next = path->orphans;
@@ -174,6 +179,10 @@ static void flush_done(struct mc_path *path, struct mc_hslice *flush, int status
 		struct mc_piece piece = hs->piece;
 
 		list = hs->next;
+		if (hs->stage) {
+			mc_stage_flushed(hs);
+			continue;
+		}
 		mc_slice_put(path->lane, hs);
 		mc_piece_end(&piece, 0, MC_SCOPE_NONE);
 	}
@@ -217,6 +226,11 @@ void mc_slice_complete(struct mc_hslice *hs, int status, int scope, uint64_t don
 	struct mc_path *path = hs->path;
 	struct mc_piece piece;
 
+	if (MC_UNLIKELY(hs->stage) && mc_stage_took(hs, status, scope)) {
+		if (path->unflushed && mc_path_wire_idle(path))
+			mc_path_flush(path);
+		return;
+	}
 	mc_inflight_remove(path, hs);
 	path->lane->handled++;
 	if (path->queue || path->held_valid)
@@ -230,11 +244,12 @@ void mc_slice_complete(struct mc_hslice *hs, int status, int scope, uint64_t don
 	} else {
 		count(path, hs);
 		learn(path, hs->s.len);
-		if (path->caps.visibility == MC_VISIBLE_AFTER_FLUSH && hs->s.opcode == MC_OP_WRITE) {
+		if (path->caps.visibility == MC_VISIBLE_AFTER_FLUSH && hs->s.opcode == MC_OP_WRITE &&
+		    !hs->visible) {
 			hs->next = path->unflushed;
 			path->unflushed = hs;
 			/* One flush for as many writes as there are under way. */
-			if (!path->inflight_list)
+			if (mc_path_wire_idle(path))
 				mc_path_flush(path);
 			return;
 		}
@@ -242,7 +257,7 @@ void mc_slice_complete(struct mc_hslice *hs, int status, int scope, uint64_t don
 		mc_slice_put(path->lane, hs);
 		mc_piece_end(&piece, 0, MC_SCOPE_NONE);
 	}
-	if (path->unflushed && !path->inflight_list)
+	if (path->unflushed && mc_path_wire_idle(path))
 		mc_path_flush(path);
 }
 

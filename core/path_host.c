@@ -46,9 +46,9 @@ void mc_host_peer_writable(const struct mc_host *h, void *peer)
 	struct mc_path *path = mc_path_of(peer);
 
 	path->parked = false;
-	if (path->queue || path->held_valid)
+	if (path->queue || path->held_valid || path->stage_due)
 		mc_path_set_ready(path);
-	if (path->unflushed && !path->inflight_list)
+	if (path->unflushed && mc_path_wire_idle(path))
 		mc_path_attend(path);
 }
 

@@ -16,17 +16,19 @@
 #include "log.h"
 #include "path.h"
 #include "path_wire.h"
+#include "stage.h"
 
 /* ---- notes: from the control loop to the worker ------------------------------------------------- */
 
-enum note_type { NOTE_ACCEPT, NOTE_OPENED, NOTE_MSG, NOTE_FENCE, NOTE_FENCED, NOTE_BROKEN, NOTE_STREAM, NOTE_GONE, NOTE_FREE };
+enum note_type { NOTE_ACCEPT, NOTE_OPENED, NOTE_MSG, NOTE_FENCE, NOTE_FENCED, NOTE_BROKEN, NOTE_STREAM, NOTE_GONE, NOTE_FREE,
+		 NOTE_STAGE };
 struct note {
 	struct mc_post post;
 	struct mc_path *path;
 	enum note_type type;
 	uint32_t epoch;
 	int32_t status;
-	uint64_t token; /* STREAM */
+	uint64_t token; /* STREAM; STAGE: type of the message */
 	bool passive;
 	size_t len;
 	char data[];    /* NUL-terminated; HANDSHAKE: bytes */
@@ -83,6 +85,10 @@ static void note_run(struct mc_post *post)
 	case NOTE_GONE:
 		path->dead = true;
 		mc_path_break(path, n->status, n->data);
+		break;
+	case NOTE_STAGE:
+		if (current && path->peer)
+			mc_stage_message(path, (uint16_t)n->token, n->status, n->data, n->len);
 		break;
 	case NOTE_FREE:
 		mc_path_free(path);
@@ -400,6 +406,21 @@ static void path_opened_by_peer(struct mc_session *s, const uint8_t *head, const
 	}
 }
 
+static void note_stage(struct mc_session *s, struct mc_path *path, uint16_t type, uint32_t epoch,
+		       int status, const void *body, size_t len)
+{
+	struct note *n;
+
+	/* Each type has one direction; longer than any of them is nothing that we know. */
+	if (mc_stage_from_active(type) == s->active || len > MC_STAGE_MSG_MAX)
+		return;
+	n = note_new(path, NOTE_STAGE, epoch, status, body, len);
+	if (!n)
+		return;
+	n->token = type;
+	note_post(n);
+}
+
 static void message(struct mc_session *s, uint16_t type, const void *payload, size_t len)
 {
 	const uint8_t *head = payload;
@@ -407,7 +428,9 @@ static void message(struct mc_session *s, uint16_t type, const void *payload, si
 	uint32_t epoch;
 	int status;
 
-	if (type < MC_MSG_PATH_FIRST || type > MC_MSG_PATH_LAST)
+	bool stage = type >= MC_MSG_STAGE_FIRST && type <= MC_MSG_STAGE_LAST;
+
+	if (!stage && (type < MC_MSG_PATH_FIRST || type > MC_MSG_PATH_LAST))
 		return;
 	if (len < MC_PATH_HEAD_SIZE || !s->paths) {
 		mc_debug("peer '%s': message 0x%x of %zu bytes is too short", s->peer->name, type, len);
@@ -433,7 +456,9 @@ static void message(struct mc_session *s, uint16_t type, const void *payload, si
 	}
 	if (!path)
 		return;
-	if (type == MC_MSG_PATH_HANDSHAKE)
+	if (stage)
+		note_stage(s, path, type, epoch, status, payload, len);
+	else if (type == MC_MSG_PATH_HANDSHAKE)
 		note(path, NOTE_MSG, epoch, 0, payload, MC_MIN(len, (size_t)MC_PEER_MSG_MAX));
 	else if (type == MC_MSG_PATH_FENCE && !s->active)
 		note(path, NOTE_FENCE, epoch, 0, NULL, 0);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "path.h"
+#include "stage.h"
 
 #define SLAB_SLICES 64
 #define LANE_SLICES_MAX 65536
@@ -83,6 +84,7 @@ void mc_inflight_add(struct mc_path *path, struct mc_hslice *hs)
 		hs->next->prev = hs;
 	path->inflight_list = hs;
 	path->nr_inflight++;
+	hs->counted = hs->s.len;
 	mc_bump(&path->inflight, hs->s.len);
 	atomic_fetch_add_explicit(&path->lane->inflight, hs->s.len, memory_order_relaxed);
 	path->lane->client.busy = true;
@@ -97,8 +99,8 @@ void mc_inflight_remove(struct mc_path *path, struct mc_hslice *hs)
 	if (hs->next)
 		hs->next->prev = hs->prev;
 	path->nr_inflight--;
-	mc_bump(&path->inflight, -hs->s.len);
-	atomic_fetch_sub_explicit(&path->lane->inflight, hs->s.len, memory_order_relaxed);
+	mc_bump(&path->inflight, -hs->counted);
+	atomic_fetch_sub_explicit(&path->lane->inflight, hs->counted, memory_order_relaxed);
 }
 
 /* ---- the ready list -------------------------------------------------------------------------------- */
@@ -214,15 +216,10 @@ static bool imports_grow(struct mc_path *path)
 	return true;
 }
 
-/* First use of a remote buffer on this path: let the plugin prepare it. */
-static struct mc_import *import_new(struct mc_path *path, const struct mc_remote_buf *rbuf)
+struct mc_import *mc_import_new(struct mc_path *path, uint32_t id, const struct mc_remote_buffer *desc)
 {
 	struct mc_lane *lane = path->lane;
 	size_t size = mc_round_up(sizeof(struct mc_import) + lane->ops->remote_size, MC_CACHE_LINE);
-	struct mc_remote_buffer desc = {
-		.size = sizeof desc, .base = rbuf->base, .len = rbuf->len, .kind = rbuf->kind,
-		.ordinal = rbuf->ordinal, .access = rbuf->access,
-	};
 	struct mc_import *imp;
 	int r;
 
@@ -233,19 +230,29 @@ static struct mc_import *import_new(struct mc_path *path, const struct mc_remote
 		return NULL;
 	memset(imp, 0, size);
 	imp->path = path;
-	imp->buf_id = rbuf->id;
+	imp->buf_id = id;
+	r = lane->ops->mem_import(lane->inst, imp->area, path->peer->area, desc);
+	imp->status = r == -ENOTSUP ? 0 : r;
+	imp->next = path->imports[imp->buf_id & (path->cap_imports - 1)];
+	path->imports[imp->buf_id & (path->cap_imports - 1)] = imp;
+	path->nr_imports++;
+	return imp;
+}
+
+static struct mc_import *import_buf(struct mc_path *path, const struct mc_remote_buf *rbuf)
+{
+	struct mc_remote_buffer desc = {
+		.size = sizeof desc, .base = rbuf->base, .len = rbuf->len, .kind = rbuf->kind,
+		.ordinal = rbuf->ordinal, .access = rbuf->access,
+	};
+
 	for (size_t i = 0; i < rbuf->nr_blobs; i++) {
 		if (rbuf->blobs[i].device_idx != path->remote_device)
 			continue;
 		desc.blob = rbuf->blobs[i].data;
 		desc.blob_len = rbuf->blobs[i].len;
 	}
-	r = lane->ops->mem_import(lane->inst, imp->area, path->peer->area, &desc);
-	imp->status = r == -ENOTSUP ? 0 : r;
-	imp->next = path->imports[imp->buf_id & (path->cap_imports - 1)];
-	path->imports[imp->buf_id & (path->cap_imports - 1)] = imp;
-	path->nr_imports++;
-	return imp;
+	return mc_import_new(path, rbuf->id, &desc);
 }
 
 void mc_path_drop_imports(struct mc_path *path)
@@ -282,7 +289,7 @@ void mc_slice_fill(struct mc_hslice *hs, struct mc_path *path, const struct mc_p
 	hs->path = path;
 	hs->piece = *piece;
 	hs->stage = NULL;
-	hs->cancelling = false;
+	hs->cancelling = hs->visible = false;
 	s->opcode = run->opcode;
 	s->flags = 0;
 	s->epoch = path->epoch;
@@ -290,7 +297,7 @@ void mc_slice_fill(struct mc_hslice *hs, struct mc_path *path, const struct mc_p
 	s->local = (void *)(uintptr_t)mc_piece_local(piece);
 	s->region = run->lbuf->regions ? run->lbuf->regions[path->lane->device->idx] : NULL;
 	s->remote_offset = mc_piece_remote(piece);
-	s->remote = imp->area;
+	s->remote = imp ? imp->area : NULL;
 	s->peer = path->peer->area;
 	s->deadline_ns = run->batch->deadline_ns;
 	s->local_kind = run->lbuf->kind;
@@ -298,7 +305,7 @@ void mc_slice_fill(struct mc_hslice *hs, struct mc_path *path, const struct mc_p
 	s->host = hs;
 }
 
-static int scope_of_submit(int r)
+int mc_scope_of_submit(int r)
 {
 	switch (r) {
 	case -ECONNRESET:
@@ -345,8 +352,22 @@ static bool submit_piece(struct mc_path *path, const struct mc_piece *piece, str
 	if (r == MC_DONE)
 		mc_slice_complete(hs, 0, MC_SCOPE_NONE, hs->s.len);
 	else
-		mc_slice_complete(hs, r, scope_of_submit(r), 0);
+		mc_slice_complete(hs, r, mc_scope_of_submit(r), 0);
 	return true;
+}
+
+/* The import of a buffer, made on first use: 0, -EINPROGRESS (later), or why it cannot be. */
+static int import_get(struct mc_path *path, const struct mc_remote_buf *rbuf, struct mc_import **ret_imp)
+{
+	struct mc_import *imp = mc_import_find(path, rbuf->id);
+
+	if (MC_UNLIKELY(!imp)) {
+		imp = import_buf(path, rbuf);
+		if (!imp)
+			return -EINPROGRESS; /* no memory now */
+	}
+	*ret_imp = imp;
+	return imp->status;
 }
 
 /* The next piece of the path's queue, with the import of its buffer.  False: nothing to send now. */
@@ -354,18 +375,16 @@ static bool next_piece(struct mc_path *path, struct mc_piece *piece, struct mc_i
 {
 	while (path->held_valid || path->queue) {
 		struct mc_run *run = path->held_valid ? path->held.run : path->queue->run;
-		struct mc_import *imp = mc_import_find(path, run->rbuf->id);
+		uint8_t stage = path->held_valid ? path->held.stage : path->queue->stage;
+		int status = 0;
 
-		if (MC_UNLIKELY(!imp)) {
-			imp = import_new(path, run->rbuf);
-			if (!imp)
-				return false;
-		}
-		if (MC_UNLIKELY(imp->status == -EINPROGRESS))
+		*ret_imp = NULL;
+		if (!(stage & MC_STAGE_REMOTE))
+			status = import_get(path, run->rbuf, ret_imp);
+
+		if (MC_UNLIKELY(status == -EINPROGRESS))
 			return false;
-		*ret_imp = imp;
-		if (MC_UNLIKELY(imp->status < 0)) {
-			int status = imp->status;
+		if (MC_UNLIKELY(status < 0)) {
 
 			if (path->held_valid) {
 				path->held_valid = false;
@@ -384,6 +403,7 @@ static bool next_piece(struct mc_path *path, struct mc_piece *piece, struct mc_i
 			return true;
 		}
 		if (mc_run_cut(run, piece)) {
+			piece->stage = stage;
 			/* Let go of the run with its last piece, so that the batch need not wait for us. */
 			if (!mc_run_has_work(run))
 				mc_link_drop(queue_pop(path));
@@ -399,8 +419,10 @@ static bool pump(struct mc_path *path)
 {
 	uint64_t sent = 0;
 	struct mc_piece piece;
-	struct mc_import *imp;
+	struct mc_import *imp = NULL;
 
+	if (MC_UNLIKELY(path->stage_due))
+		mc_stage_pump(path);
 	while (has_room(path) && mc_path_is(path, MC_PATH_UP)) {
 		if (sent >= TURN_BYTES && path->lane->ready)
 			return true;
@@ -408,7 +430,8 @@ static bool pump(struct mc_path *path)
 			return false;
 		path->last_used = path->lane->now;
 		sent += piece.len;
-		if (!submit_piece(path, &piece, imp))
+		if (!(MC_UNLIKELY(piece.stage) ? mc_stage_submit(path, &piece, imp)
+					       : submit_piece(path, &piece, imp)))
 			return false;
 	}
 	return false;
@@ -471,12 +494,17 @@ static void expire_inflight(struct mc_path *path, uint64_t now)
 	struct mc_lane *lane = path->lane;
 	bool stuck = false;
 
-	for (struct mc_hslice *hs = path->inflight_list; hs; hs = hs->next) {
+	for (struct mc_hslice *hs = path->inflight_list, *next; hs; hs = next) {
 		int r;
 
+		next = hs->next;
 		if (!hs->piece.run || hs->cancelling || !mc_run_expired(hs->piece.run, now))
 			continue;
 		hs->cancelling = true;
+		if (!mc_stage_with_plugin(hs)) {
+			mc_stage_cancel(hs);
+			continue;
+		}
 		lane->inside = true;
 		r = lane->ops->cancel(lane->inst, &hs->s);
 		lane->inside = false;

@@ -2,9 +2,10 @@
 /*
  * From a run to the paths that carry it.  A route lists the candidates between
  * two locations, from the matrices of both ends: a rail exists where the wires
- * agree and both memory kinds are reached.  Tiers keep their order; inside a tier
- * each local device has one partner (same subnet first, then same index), the
- * other pairs follow in a tier of their own, for failover only.
+ * agree and both memory kinds are reached, directly or by staging.  Tiers keep
+ * their order, direct rails before staged ones; inside a tier each local device has
+ * one partner (same subnet first, then same index), the other pairs follow in a tier
+ * of their own, for failover only.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 
 #include "log.h"
 #include "path.h"
+#include "stage.h"
 
 /* A run this large is offered to every path of the tier, a smaller one to the best alone. */
 #define SPREAD_BYTES (256u << 10)
@@ -26,6 +28,7 @@ struct pair {
 	uint16_t remote_idx;
 	uint16_t wire_version;
 	uint32_t tier;  /* of the worse end */
+	uint8_t stage;  /* MC_STAGE_*: the end that is reached through staging only */
 	bool partner;   /* not only for failover */
 	uint32_t order; /* as found */
 };
@@ -51,6 +54,28 @@ static bool remote_reaches(const struct mc_remote_device *remote, const struct m
 		if (!strcmp(*k, "*") || !strcmp(*k, kind))
 			return has_word(remote->remote_kinds, "*") || has_word(remote->remote_kinds, kind);
 	return false;
+}
+
+/* What of the pair must be staged; -1: there is no way.  Staged memory is host memory to the wire. */
+static int stage_of(const struct mc_device *local, const char *local_kind,
+		    const struct mc_remote_device *remote, const char *remote_kind)
+{
+	bool pool = local->engine->set->staging_pool > 0;
+	int stage = 0;
+
+	if (!mc_device_reaches(local, local_kind)) {
+		if (!pool || !mc_device_reaches(local, "cpu") || !mc_kind_copies(local->engine, local_kind))
+			return -1;
+		stage |= MC_STAGE_LOCAL;
+	}
+	if (!remote_reaches(remote, local, remote_kind)) {
+		/* A wire with an agent looks for its ranges among the buffers. */
+		if (!pool || (local->caps.flags & MC_CAP_AGENT) || !strcmp(remote_kind, "cpu") ||
+		    !remote_reaches(remote, local, "cpu"))
+			return -1;
+		stage |= MC_STAGE_REMOTE;
+	}
+	return stage;
 }
 
 static uint16_t common_version(const struct mc_device *l, const struct mc_remote_device *r)
@@ -91,16 +116,20 @@ static int find_remote(const struct mc_peer_info *info, const struct mc_matrix_e
 
 /* Pair one local device of tier lt with every remote device of one remote tier. */
 static int pair_tier(struct pairs *pairs, const struct mc_peer_info *info, struct mc_device *local,
-		     uint32_t lt, const struct mc_matrix_tier *remote_tier, uint32_t rt,
-		     const char *remote_kind)
+		     uint32_t lt, const char *local_kind, const struct mc_matrix_tier *remote_tier,
+		     uint32_t rt, const char *remote_kind)
 {
 	for (size_t i = 0; i < remote_tier->nr; i++) {
 		int idx = find_remote(info, &remote_tier->entries[i]);
 		struct pair pair = {.local = local, .tier = MC_MAX(lt, rt)};
-		int r;
+		int stage, r;
 
-		if (idx < 0 || !remote_reaches(&info->devices[idx], local, remote_kind))
+		if (idx < 0)
 			continue;
+		stage = stage_of(local, local_kind, &info->devices[idx], remote_kind);
+		if (stage < 0)
+			continue;
+		pair.stage = (uint8_t)stage;
 		pair.remote_idx = (uint16_t)idx;
 		pair.wire_version = common_version(local, &info->devices[idx]);
 		if (!pair.wire_version)
@@ -121,11 +150,11 @@ static int collect(struct pairs *pairs, struct mc_engine *engine, const struct m
 			const struct mc_matrix_entry *e = &lrow->tiers[lt].entries[i];
 			struct mc_device *local = mc_device_find(engine, e->transport, e->device);
 
-			if (!local || !mc_device_reaches(local, local_kind))
+			if (!local)
 				continue;
 			for (size_t rt = 0; rt < rrow->nr_tiers; rt++) {
-				int r = pair_tier(pairs, info, local, (uint32_t)lt, &rrow->tiers[rt],
-						  (uint32_t)rt, remote_kind);
+				int r = pair_tier(pairs, info, local, (uint32_t)lt, local_kind,
+						  &rrow->tiers[rt], (uint32_t)rt, remote_kind);
 
 				if (r < 0)
 					return r;
@@ -133,6 +162,11 @@ static int collect(struct pairs *pairs, struct mc_engine *engine, const struct m
 		}
 	}
 	return 0;
+}
+
+static bool same_group(const struct pair *a, const struct pair *b)
+{
+	return a->local == b->local && a->tier == b->tier && a->stage == b->stage;
 }
 
 /* One partner for each local device in each tier. */
@@ -145,14 +179,14 @@ static void choose_partners(struct pairs *pairs, const struct mc_peer_info *info
 
 		/* Only once per (device, tier): at its first pair. */
 		for (size_t j = 0; j < i && !done; j++)
-			done = pairs->list[j].local == first->local && pairs->list[j].tier == first->tier;
+			done = same_group(&pairs->list[j], first);
 		if (done)
 			continue;
 		for (size_t j = i; j < pairs->nr; j++) {
 			struct pair *p = &pairs->list[j];
 			const char *subnet = info->devices[p->remote_idx].subnet;
 
-			if (p->local != first->local || p->tier != first->tier)
+			if (!same_group(p, first))
 				continue;
 			count++;
 			if (!best && subnet[0] && !strcmp(subnet, first->local->info.subnet))
@@ -160,8 +194,7 @@ static void choose_partners(struct pairs *pairs, const struct mc_peer_info *info
 		}
 		index = first->local->idx % count;
 		for (size_t j = i; j < pairs->nr && !best; j++)
-			if (pairs->list[j].local == first->local && pairs->list[j].tier == first->tier &&
-			    n++ == index)
+			if (same_group(&pairs->list[j], first) && n++ == index)
 				best = &pairs->list[j];
 		best->partner = true;
 	}
@@ -170,7 +203,9 @@ static void choose_partners(struct pairs *pairs, const struct mc_peer_info *info
 static int by_tier(const void *a, const void *b)
 {
 	const struct pair *x = a, *y = b;
-	uint32_t kx = x->tier * 2 + !x->partner, ky = y->tier * 2 + !y->partner;
+	/* Inside a tier of the matrix: what goes straight first, one end staged, both. */
+	uint32_t kx = (x->tier * 4 + x->stage) * 2 + !x->partner;
+	uint32_t ky = (y->tier * 4 + y->stage) * 2 + !y->partner;
 
 	if (kx != ky)
 		return kx < ky ? -1 : 1;
@@ -254,11 +289,14 @@ static int fill_tier(struct mc_route_tier *tier, struct mc_paths *paths, const s
 	return 0;
 }
 
-static void set_sizes(struct mc_route *route, const struct mc_settings *set)
+static void set_sizes(struct mc_route *route, const struct mc_engine *engine)
 {
+	const struct mc_settings *set = engine->set;
 	uint64_t chunk = UINT64_MAX, max = UINT64_MAX;
 
 	for (size_t t = 0; t < route->nr_tiers; t++) {
+		if (route->tiers[t].stage)
+			max = MC_MIN(max, mc_stage_piece_max(engine));
 		for (size_t i = 0; i < route->tiers[t].nr; i++) {
 			const struct mc_transport_caps *caps = &route->tiers[t].paths[i]->lane->caps;
 
@@ -272,6 +310,19 @@ static void set_sizes(struct mc_route *route, const struct mc_settings *set)
 		chunk = (uint64_t)set->slice_size;
 	route->max_piece = max;
 	route->chunk = MC_MIN(chunk ? chunk : max, max);
+}
+
+/* P7: what does not go straight is said, once per route. */
+static void log_staged(const struct mc_route *route, const struct mc_session *s,
+		       const struct mc_remote_buf *rbuf)
+{
+	const struct mc_route_tier *best = route->nr_tiers ? &route->tiers[0] : NULL;
+
+	if (best && best->stage)
+		mc_info("peer '%s': memory of kind '%s' and '%s' there: %s does not reach %s; staged through "
+			"host memory", s->peer->name, route->local_kind, rbuf->kind,
+			best->paths[0]->lane->label, best->stage == (MC_STAGE_LOCAL | MC_STAGE_REMOTE)
+			? "either" : best->stage == MC_STAGE_LOCAL ? "ours" : "that");
 }
 
 static struct mc_route *route_build(struct mc_paths *paths, const struct mc_matrix_row *lrow,
@@ -293,8 +344,10 @@ static struct mc_route *route_build(struct mc_paths *paths, const struct mc_matr
 	}
 	for (size_t i = 0, n; !r && i < pairs.nr; i += n) {
 		for (n = 1; i + n < pairs.nr && pairs.list[i + n].tier == pairs.list[i].tier &&
+			    pairs.list[i + n].stage == pairs.list[i].stage &&
 			    pairs.list[i + n].partner == pairs.list[i].partner; n++)
 			;
+		route->tiers[route->nr_tiers].stage = pairs.list[i].stage;
 		r = fill_tier(&route->tiers[route->nr_tiers++], paths, &pairs.list[i], n);
 	}
 	free(pairs.list);
@@ -305,7 +358,8 @@ static struct mc_route *route_build(struct mc_paths *paths, const struct mc_matr
 	route->row = lrow;
 	snprintf(route->local_kind, sizeof route->local_kind, "%s", local_kind);
 	snprintf(route->remote_location, sizeof route->remote_location, "%s", rbuf->location);
-	set_sizes(route, s->engine->set);
+	set_sizes(route, s->engine);
+	log_staged(route, s, rbuf);
 	return route;
 }
 
@@ -492,7 +546,7 @@ static struct mc_path *best_path(const struct mc_route_tier *tier, uint64_t len)
 	return best ? best : tier->paths[0];
 }
 
-static void offer(struct mc_run *run, struct mc_path *path)
+static void offer(struct mc_run *run, struct mc_path *path, uint8_t stage)
 {
 	struct mc_link *link;
 
@@ -500,19 +554,21 @@ static void offer(struct mc_run *run, struct mc_path *path)
 		if ((atomic_load(&run->links_used) & 1u << i) && run->links[i].path == path)
 			return;
 	link = mc_run_link(run, path);
-	if (link)
-		mc_path_hand(path, link);
+	if (!link)
+		return;
+	link->stage = stage;
+	mc_path_hand(path, link);
 }
 
 /* A large run is worked on by every path of the tier at once: each takes pieces as it has room. */
 static void spread(struct mc_run *run, const struct mc_route_tier *tier, struct mc_path *best)
 {
-	offer(run, best);
+	offer(run, best, tier->stage);
 	if (run->bytes < SPREAD_BYTES)
 		return;
 	for (size_t i = 0; i < tier->nr; i++)
 		if (tier->paths[i] != best && may_carry(tier->paths[i]))
-			offer(run, tier->paths[i]);
+			offer(run, tier->paths[i], tier->stage);
 }
 
 static void set_chunk(struct mc_run *run, const struct mc_route_tier *tier)
