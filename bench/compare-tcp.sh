@@ -100,7 +100,7 @@ start_target() {
 	name=$1
 	shift
 	"$bench" --mode=target --metadata_server="file://$dir/metadata" --local_server_name="$name" \
-		--port=0 --log_level=warn --ready_file="$dir/$name.ready" "$@" >/dev/null </dev/null &
+		--port=0 --log_level=warn --buffer_size=128M --ready_file="$dir/$name.ready" "$@" >/dev/null </dev/null &
 	children="$children $!"
 	wait_ready "$dir/$name.ready" $! || exit 1
 }

@@ -51,7 +51,8 @@ static const struct flag flags[] = {
 	 "bytes from entry to entry; default: the block size (adjacent)"},
 	{"hot", FLAG_BOOL, FIELD(hot), 0, 0, NULL, "all requests of a thread use one block"},
 	{"prepared", FLAG_BOOL, FIELD(prepared), 0, 0, NULL, "submit a prepared list"},
-	{"check", FLAG_BOOL, FIELD(check), 0, 0, NULL, "verify seeded patterns at both ends"},
+	{"check", FLAG_BOOL, FIELD(check), 0, 0, NULL,
+	 "verify seeded patterns at both ends; one initiator at a time"},
 	{"init_mem", FLAG_BOOL, FIELD(init_mem), 0, 0, NULL, "fill the memory before the run"},
 	{"json", FLAG_BOOL, FIELD(json), 0, 0, NULL, "one JSON object on stdout"},
 	{"protocol", FLAG_STRING, FIELD(protocol), 0, 0, NULL, "use this transport only"},
@@ -494,6 +495,11 @@ int bench_options_check(struct bench_options *opts, struct mc_error *err)
 			err, -EINVAL,
 			"flag --check: the null transport moves nothing, so there is nothing to "
 			"check; leave it out, or use another --protocol");
+	if (opts->check && opts->use_vram)
+		return mc_fail(
+			err, -EINVAL,
+			"flags --check and --use_vram: patterns are made and compared in host "
+			"memory; leave one out");
 	/* 2^20 entries of 2^35 bytes for 2^10 threads still fit 2^65; keep below 2^46. */
 	if ((double)opts->stride * (double)opts->batch_size * (double)opts->threads > 65536 * GIB)
 		return mc_fail(

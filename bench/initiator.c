@@ -183,15 +183,8 @@ static int prepare(struct initiator *in, struct mc_error *err)
 	r = bench_load_new(&args, &in->load, err);
 	if (r < 0)
 		return r;
-	if (!in->opts->check && !in->opts->init_mem)
-		return 0;
-	r = ask_all(in, BENCH_MSG_FILL, &filled, err);
-	/* A foreign target answers no questions; only --check needs the answers. */
-	if (r == -ETIMEDOUT && !in->opts->check) {
-		fprintf(stderr, "%s; going on without\n", err->text);
-		return 0;
-	}
-	return r;
+	/* Only now: it writes to the target's memory, which --check has for itself. */
+	return in->opts->check ? ask_all(in, BENCH_MSG_FILL, &filled, err) : 0;
 }
 
 /* CPU time of the target so far; false if it does not say. */

@@ -326,7 +326,7 @@ static int thread_init(struct bench_load *load, uint64_t idx, struct mc_error *e
 		return mc_fail(err, r,
 			       "batch of %zu requests of thread %" PRIu64 ": request %zu: %s", n,
 			       idx, bad, strerror(-r));
-	if (a->opts->init_mem || a->opts->check)
+	if ((a->opts->init_mem && !a->opts->use_vram) || a->opts->check)
 		entries_fill(t);
 	return 0;
 }

@@ -46,7 +46,8 @@ run_bench() {
 }
 
 mkdir "$dir/metadata"
-run_bench --mode=target --local_server_name=quickstart-target --ready_file="$dir/ready" &
+run_bench --mode=target --local_server_name=quickstart-target --buffer_size=128M \
+	--ready_file="$dir/ready" &
 target=$!
 wait_ready "$dir/ready" "$target" || exit 1
 

@@ -216,6 +216,7 @@ static void test_config_keys(void **state)
 static void test_check_needs_data(void **state)
 {
 	assert_refused("--protocol=null --check", "moves nothing");
+	assert_refused("--use_vram --check", "leave one out");
 	assert_int_equal(parse("--protocol=null"), 0);
 	assert_int_equal(parse("--protocol=tcp --check"), 0);
 }
