@@ -119,7 +119,7 @@ static int found;
 
 static void work_run(struct mc_work *w)
 {
-	found |= mc_on_helper() ? 1 : 0;
+	__atomic_or_fetch(&found, mc_on_helper() ? 1 : 0, __ATOMIC_RELAXED);
 }
 
 static void work_done(struct mc_work *w)
