@@ -144,6 +144,45 @@ static void own_end(struct file_inst *f, struct file_own **at)
 	free(o);
 }
 
+static int no_directory(struct file_inst *f, int code, struct mc_error *err)
+{
+	return mc_fail(err, -ENOTCONN, "directory '%s': %s; it is used again as soon as it is back",
+		       f->path, strerrordesc_np(code));
+}
+
+/* The directory may have been removed, moved away or mounted over while we had it open: what has
+ * its name now takes its place, behind the same descriptor, and leases in the other one have ended.
+ * Watches see the new one at their next rescan. */
+static int follow_directory(struct file_inst *f, struct mc_error *err)
+{
+	struct stat named, ours;
+	int fd, lock;
+
+	if (stat(f->path, &named) < 0)
+		return no_directory(f, errno, err);
+	if (fstat(f->dirfd, &ours) == 0 && ours.st_ino == named.st_ino && ours.st_dev == named.st_dev)
+		return 0;
+	fd = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return no_directory(f, errno, err);
+	lock = openat(fd, FILE_LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC, f->file_mode);
+	if (lock >= 0) {
+		int r = fchmod(lock, f->file_mode);
+
+		(void)r; /* somebody else's already has its mode */
+		close(lock);
+	}
+	pthread_mutex_lock(&f->lease_mx);
+	while (f->own)
+		own_end(f, &f->own);
+	tell_due(f);
+	dup3(fd, f->dirfd, O_CLOEXEC);
+	pthread_mutex_unlock(&f->lease_mx);
+	close(fd);
+	f->host->log(f->host, MC_LOG_DEBUG, "directory '%s' was replaced: using the new one", f->path);
+	return 0;
+}
+
 int file_lease_grant(void *inst, uint64_t ttl_ns, uint64_t deadline_ns, uint64_t *ret_lease,
 		     struct mc_error *err)
 {
@@ -157,6 +196,9 @@ int file_lease_grant(void *inst, uint64_t ttl_ns, uint64_t deadline_ns, uint64_t
 
 	if (ttl_ns == 0)
 		return mc_fail(err, -EINVAL, "lease: a ttl of 0 would end at once");
+	r = follow_directory(f, err);
+	if (r < 0)
+		return r;
 	while (l.id == 0)
 		f->host->random(f->host, &l.id, sizeof l.id);
 	lease_name(l.id, name);
@@ -219,8 +261,10 @@ int file_lease_keepalive(void *inst, uint64_t lease, uint64_t deadline_ns, struc
 	struct file_inst *f = inst;
 	struct file_own **at;
 	uint8_t counter[8];
-	int r = 0;
+	int r = follow_directory(f, err);
 
+	if (r < 0)
+		return r;
 	pthread_mutex_lock(&f->lease_mx);
 	at = own_find(f, lease);
 	if (!*at || !own_check(f, at)) {
