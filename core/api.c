@@ -157,17 +157,17 @@ void mc_segment_close(struct mc_segment *segment)
 
 const char *mc_segment_name(const struct mc_segment *segment)
 {
-	return segment->name;
+	return segment ? segment->name : NULL;
 }
 
 uint64_t mc_segment_generation(const struct mc_segment *segment)
 {
-	return segment->generation;
+	return segment ? segment->generation : 0;
 }
 
 size_t mc_segment_nr_buffers(const struct mc_segment *segment)
 {
-	struct mc_snapshot *snapshot = mc_session_snapshot(segment->session);
+	struct mc_snapshot *snapshot = segment ? mc_session_snapshot(segment->session) : NULL;
 	size_t nr = snapshot ? snapshot->nr : 0;
 
 	mc_snapshot_unref(snapshot);

@@ -354,6 +354,8 @@ int mc_batch_wait(struct mc_batch *batch, uint64_t timeout_ns)
 
 	if (!batch)
 		return -EINVAL;
+	if (mc_engine_check(batch->engine) < 0)
+		return -EPERM;
 	if (mc_worker_any_mine())
 		return -EDEADLK;
 	if (!batch->nr)
@@ -454,6 +456,8 @@ int mc_batch_new(struct mc_engine *engine, size_t capacity, struct mc_batch **re
 
 	if (!engine || !ret_batch || !capacity || capacity > 1u << 20)
 		return -EINVAL;
+	if (mc_engine_check(engine) < 0)
+		return -EPERM;
 	b = calloc(1, sizeof *b);
 	if (!b)
 		return -ENOMEM;
@@ -492,7 +496,7 @@ static void batch_destroy(struct mc_batch *b)
 
 void mc_batch_free(struct mc_batch *b)
 {
-	if (!b)
+	if (!b || mc_engine_check(b->engine) < 0)
 		return;
 	if (!is_complete(b)) {
 		mc_batch_cancel(b);

@@ -262,21 +262,31 @@ static void fill(struct mc_req *req, const struct mc_request *r)
 }
 
 /* Room for nr more, and the marks of a submit under way. */
-static int submit_begin(struct mc_batch *batch, size_t nr)
+/* Before anything of the nr is looked at. */
+static int submit_check(const struct mc_batch *batch, size_t nr, size_t *reterr_idx)
+{
+	int r = nr ? mc_engine_check(batch->engine) : -EINVAL;
+
+	if (r == 0 && nr > batch->capacity - batch->nr) {
+		r = -ENOSPC;
+		if (reterr_idx)
+			*reterr_idx = batch->capacity - batch->nr;
+	} else if (r < 0 && reterr_idx) {
+		*reterr_idx = 0;
+	}
+	return r;
+}
+
+static void submit_begin(struct mc_batch *batch)
 {
 	uint64_t now;
 
-	if (!nr || mc_engine_check(batch->engine) < 0)
-		return nr ? -EPERM : -EINVAL;
-	if (nr > batch->capacity - batch->nr)
-		return -ENOSPC;
 	if (!batch->deadline_ns) {
 		now = mc_now_ns();
 		batch->deadline_ns = batch->span_ns > UINT64_MAX - now ? UINT64_MAX
 								       : now + batch->span_ns;
 	}
 	mc_batch_open(batch);
-	return 0;
 }
 
 /* The runs are made: take the batons that are free, so that the work begins on this thread. */
@@ -299,6 +309,9 @@ int mc_batch_submit(struct mc_batch *batch, const struct mc_request *reqs, size_
 
 	if (!batch || !reqs)
 		return -EINVAL;
+	r = submit_check(batch, nr, reterr_idx);
+	if (r < 0)
+		return r;
 	for (i = 0; i < nr; i++) {
 		r = check(batch, &reqs[i]);
 		if (r < 0) {
@@ -307,12 +320,7 @@ int mc_batch_submit(struct mc_batch *batch, const struct mc_request *reqs, size_
 			return r;
 		}
 	}
-	r = submit_begin(batch, nr);
-	if (r < 0) {
-		if (reterr_idx)
-			*reterr_idx = r == -ENOSPC ? batch->capacity - batch->nr : 0;
-		return r;
-	}
+	submit_begin(batch);
 	build_init(&b, batch);
 	pthread_mutex_lock(&batch->lock);
 	for (i = 0; i < nr; i++) {
@@ -401,10 +409,14 @@ int mc_list_new(struct mc_engine *engine, const struct mc_request *reqs, size_t 
 {
 	struct mc_batch probe = {.engine = engine};
 	struct mc_list *list;
-	int r = -ENOMEM;
+	int r;
 
 	if (!engine || !reqs || !nr || nr > UINT32_MAX || !ret_list)
 		return -EINVAL;
+	r = mc_engine_check(engine);
+	if (r < 0)
+		return r;
+	r = -ENOMEM;
 	list = calloc(1, sizeof *list);
 	if (!list)
 		return -ENOMEM;
@@ -453,6 +465,9 @@ int mc_batch_submit_list(struct mc_batch *batch, const struct mc_list *list, con
 
 	if (!batch || !list || list->engine != batch->engine)
 		return -EINVAL;
+	r = submit_check(batch, nr, reterr_idx);
+	if (r < 0)
+		return r;
 	for (size_t i = 0; i < nr; i++) {
 		if ((idx ? idx[i] : i) < list->nr)
 			continue;
@@ -460,9 +475,7 @@ int mc_batch_submit_list(struct mc_batch *batch, const struct mc_list *list, con
 			*reterr_idx = i;
 		return -EINVAL;
 	}
-	r = submit_begin(batch, nr);
-	if (r < 0)
-		return r;
+	submit_begin(batch);
 	build_init(&b, batch);
 	pthread_mutex_lock(&batch->lock);
 	for (size_t i = 0; i < nr; i++) {

@@ -165,9 +165,12 @@ static int fill(struct mc_config *c, struct mc_error *err)
 
 int mc_config_new(struct mc_config **ret_config, struct mc_error *err)
 {
-	struct mc_config *c = calloc(1, sizeof *c);
+	struct mc_config *c;
 	int r;
 
+	if (!ret_config)
+		return mc_fail(err, -EINVAL, "config: ret_config may not be NULL");
+	c = calloc(1, sizeof *c);
 	if (!c)
 		return mc_fail(err, -ENOMEM, "config: out of memory");
 	r = fill(c, err);
@@ -230,10 +233,13 @@ int mc_config_clone(const struct mc_config *config, struct mc_config **ret_confi
 int mc_config_set(struct mc_config *config, const char *key, const char *value, struct mc_error *err)
 {
 	struct mc_assignment a = {.where = key, .text = value, .origin = MC_ORIGIN_FLAG};
-	struct mc_slot *s = mc_slot_find(config, key);
+	struct mc_slot *s;
 	const char *near;
 	int r;
 
+	if (!config || !key || !value)
+		return mc_fail(err, -EINVAL, "config: config, key and value may not be NULL");
+	s = mc_slot_find(config, key);
 	if (!s) {
 		r = mc_config_add_unchecked(config, key, &s, err);
 		if (r < 0)
@@ -249,7 +255,7 @@ int mc_config_set(struct mc_config *config, const char *key, const char *value, 
 const char *mc_config_get(const struct mc_config *config, const char *key,
 			  enum mc_origin *ret_origin)
 {
-	const struct mc_slot *s = mc_slot_find(config, key);
+	const struct mc_slot *s = config && key ? mc_slot_find(config, key) : NULL;
 
 	if (!s)
 		return NULL;
@@ -261,6 +267,8 @@ const char *mc_config_get(const struct mc_config *config, const char *key,
 int mc_config_each(const struct mc_config *config,
 		   int (*each)(void *ctx, const struct mc_config_key *key), void *ctx)
 {
+	if (!config || !each)
+		return -EINVAL;
 	for (size_t i = 0; i < config->nr_slots; i++) {
 		const struct mc_slot *s = &config->slots[i];
 		struct mc_config_key key = {

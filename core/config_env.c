@@ -82,8 +82,10 @@ int mc_config_env(struct mc_config *config, struct mc_error *err)
 	struct mc_config *copy, old;
 	char unknown[1024] = "", name[128];
 	size_t at = 0;
-	int r = mc_config_clone(config, &copy);
+	int r = config ? mc_config_clone(config, &copy) : -EINVAL;
 
+	if (r == -EINVAL)
+		return mc_fail(err, r, "environment: config may not be NULL");
 	if (r < 0)
 		return mc_fail(err, r, "environment: out of memory");
 	for (char **e = environ; e && *e; e++) {

@@ -130,8 +130,11 @@ int mc_config_load(struct mc_config *config, const char *path, struct mc_error *
 	struct mc_json *root = NULL;
 	struct mc_config old;
 	size_t len;
-	int r = mc_read_file(path, &text, &len, err);
+	int r;
 
+	if (!config || !path)
+		return mc_fail(err, -EINVAL, "config: config and path may not be NULL");
+	r = mc_read_file(path, &text, &len, err);
 	if (r == 0)
 		r = mc_json_parse(path, text, len, &root, err);
 	if (r < 0)

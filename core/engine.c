@@ -332,20 +332,20 @@ int mc_engine_close(struct mc_engine *engine, uint64_t timeout_ns)
 
 const char *mc_engine_name(const struct mc_engine *engine)
 {
-	return engine->name;
+	return engine ? engine->name : NULL;
 }
 
 uint16_t mc_engine_port(const struct mc_engine *engine)
 {
-	return engine->port;
+	return engine ? engine->port : 0;
 }
 
 uint64_t mc_engine_generation(const struct mc_engine *engine)
 {
-	return engine->generation;
+	return engine ? engine->generation : 0;
 }
 
 const char *mc_engine_matrix(const struct mc_engine *engine)
 {
-	return engine->matrix->text;
+	return engine ? engine->matrix->text : NULL;
 }

@@ -295,11 +295,14 @@ static bool has_ended(void *arg)
 
 int mc_rpc_wait(struct mc_rpc_client *client, struct mc_rpc_call *call)
 {
-	struct mc_worker *worker = client->rpc->worker;
+	struct mc_worker *worker;
 	struct waiter w = {.left = 0};
 	void *nobody = NULL, *me = &w;
 	int r;
 
+	if (!client || !call)
+		return -EINVAL;
+	worker = client->rpc->worker;
 	if (!__atomic_compare_exchange_n(&call->priv[1], &nobody, &w, false, __ATOMIC_SEQ_CST,
 					 __ATOMIC_SEQ_CST))
 		return nobody == ENDED ? 0 : -EINVAL;
@@ -356,6 +359,8 @@ int mc_rpc_client_open(struct mc_engine *engine, const char *segment, const char
 	struct mc_rpc *rpc;
 	int r;
 
+	if (!engine || !ret_client)
+		return mc_fail(err, -EINVAL, "rpc client: engine and ret_client may not be NULL");
 	if (!segment || !*segment || strlen(segment) > MC_SEGMENT_NAME_MAX)
 		return mc_fail(err, -EINVAL, "rpc client: a segment's name has 1 to %d bytes",
 			       MC_SEGMENT_NAME_MAX);

@@ -56,6 +56,8 @@ int mc_rpc_serve(struct mc_engine *engine, const char *service, mc_rpc_handler h
 	struct mc_rpc *rpc;
 	int r;
 
+	if (!engine || !ret_service)
+		return mc_fail(err, -EINVAL, "rpc service: engine and ret_service may not be NULL");
 	if (!mc_rpc_name_ok(service, len) || !handler)
 		return mc_fail(err, -EINVAL,
 			       "rpc service '%s': needs a handler, and a name of 1 to %d bytes of "
@@ -260,9 +262,12 @@ static int reply_there(struct mc_rpc_request *request, int status, const void *d
 
 int mc_rpc_reply(struct mc_rpc_request *request, int status, const void *data, size_t len)
 {
-	struct mc_rpc *rpc = request->rpc;
+	struct mc_rpc *rpc;
 	int r;
 
+	if (!request)
+		return -EINVAL;
+	rpc = request->rpc;
 	if (len > MC_RPC_MESSAGE_MAX)
 		return -EMSGSIZE;
 	if (status > 0 || status < STATUS_MIN || (len && !data))

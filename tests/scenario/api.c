@@ -56,7 +56,7 @@ static int move(uint32_t opcode, void *local, const void *remote, uint64_t len, 
 	if (r == 0 && notify)
 		r = mc_batch_set_notify(batch, segment, notify, strlen(notify));
 	if (r == 0)
-		r = mc_batch_set_deadline(batch, T / 2);
+		r = mc_batch_set_deadline(batch, MC_SEC);
 	if (r == 0)
 		r = mc_batch_submit(batch, &req, 1, NULL);
 	if (r == 0)
