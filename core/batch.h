@@ -71,6 +71,7 @@ struct mc_run {
 	uint64_t chunk;                 /* bytes into which large requests are cut */
 	uint64_t max_piece;             /* no piece is larger, on whatever path */
 	uint64_t bytes;
+	uint64_t ored;                  /* addresses and lengths of all requests, or-ed: their alignment */
 	uint8_t opcode;
 	_Alignas(MC_CACHE_LINE) _Atomic uint64_t cursor; /* request idx << 32 | chunk idx within it */
 	_Atomic uint32_t left;          /* requests not complete */

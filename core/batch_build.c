@@ -48,6 +48,7 @@ static void run_append(struct mc_run *run, struct mc_req *req)
 {
 	run->nr++;
 	run->bytes += req->len;
+	run->ored |= req->local | req->offset | req->len;
 	atomic_store_explicit(&req->left, req->len, memory_order_relaxed);
 }
 
@@ -89,6 +90,7 @@ static struct mc_run *run_begin(struct builder *b, struct mc_req *req, struct mc
 	run->first = (uint32_t)(req - batch->reqs);
 	run->nr = 0;
 	run->bytes = 0;
+	run->ored = 0;
 	run->opcode = req->opcode;
 	atomic_init(&run->cursor, 0);
 	atomic_init(&run->refs, 1);

@@ -104,6 +104,11 @@ static int lane_open_plugin(struct mc_lane *lane, uint64_t deadline_ns, struct m
 		err->text[0] = '\0';
 	baton_take(lane->worker);
 	r = d->ops->open(lane->inst, &lane->host, &args, &lane->caps, err);
+	if (r == 0 && (lane->caps.alignment & (lane->caps.alignment - 1))) {
+		r = mc_fail(err, -EPROTO, "device '%s': its plugin asks for an alignment of %u: that is no power of two",
+			    d->label, lane->caps.alignment);
+		d->ops->close(lane->inst);
+	}
 	if (r == 0) {
 		if (d->impl->settings.bandwidth)
 			lane->caps.bandwidth = (uint64_t)d->impl->settings.bandwidth;

@@ -211,7 +211,7 @@ static void kv_deliver(struct mc_post *post)
 		__atomic_sub_fetch(&lane->calls, 1, __ATOMIC_RELEASE);
 }
 
-static void kv_answered(void *arg, struct mc_kv_call *call, int status, const struct mc_kv *kv)
+static void kv_answered(void *arg, struct mc_kv_call *call, int status, const struct mc_kv *kv, bool last)
 {
 	struct mc_lane *lane = arg;
 	size_t key_len = kv ? strlen(kv->key) + 1 : 0;
@@ -230,7 +230,7 @@ static void kv_answered(void *arg, struct mc_kv_call *call, int status, const st
 	a->lane = lane;
 	a->call = call;
 	a->status = status;
-	a->last = call->op != MC_KV_WATCH || status < 0;
+	a->last = last;
 	if (kv) {
 		a->has_kv = true;
 		a->kv = *kv;
@@ -244,12 +244,13 @@ static void kv_answered(void *arg, struct mc_kv_call *call, int status, const st
 static int host_kv(const struct mc_host *h, struct mc_kv_call *c)
 {
 	struct mc_lane *lane = lane_of(h);
+	bool counted = c->op != MC_KV_UNWATCH; /* an UNWATCH is answered by the end of its watch */
 	int r;
 
-	if (c->op != MC_KV_UNWATCH)
+	if (counted)
 		__atomic_add_fetch(&lane->calls, 1, __ATOMIC_RELAXED);
 	r = mc_meta_kv(lane->device->engine, lane->device->transport, c, kv_answered, lane);
-	if (r < 0 && c->op != MC_KV_UNWATCH)
+	if (r < 0 && counted)
 		__atomic_sub_fetch(&lane->calls, 1, __ATOMIC_RELEASE);
 	return r;
 }

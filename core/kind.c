@@ -362,6 +362,13 @@ void mc_kind_free(struct mc_engine *engine, struct mc_mem_desc *desc)
 		mc_helpers_call(engine->helpers, free_job, &a);
 }
 
+int mc_kind_export_dmabuf(struct mc_engine *engine, struct mc_mem_desc *desc, struct mc_error *err)
+{
+	struct kind *k = kind_find(engine, desc->kind);
+
+	return k ? k->plugin->ops.memory.export_dmabuf(k->inst, desc, err) : -ENOTSUP;
+}
+
 /* ---- copies --------------------------------------------------------------------------------- */
 
 /* While a copy is under way host[0] is the asking worker; when the plugin has finished it, host

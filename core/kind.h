@@ -23,6 +23,9 @@ int mc_kind_alloc(struct mc_engine *engine, struct mc_mem_desc *desc, struct mc_
 void mc_kind_free(struct mc_engine *engine, struct mc_mem_desc *desc);
 /* The kind is open and can copy to and from host memory.  [any] */
 bool mc_kind_copies(const struct mc_engine *engine, const char *kind);
+/* A dma-buf of memory that the CPU cannot touch: desc->dmabuf_fd (the caller's to close) and offset.
+ * -ENOTSUP: its kind has none.  [helper] */
+int mc_kind_export_dmabuf(struct mc_engine *engine, struct mc_mem_desc *desc, struct mc_error *err);
 /* Start a copy for a lane: MC_DONE, 0 (c->done runs on the worker later), -EAGAIN, -errno.  [worker] */
 int mc_kind_copy(struct mc_engine *engine, struct mc_worker *worker, struct mc_copy *c);
 /* Make writes that devices did visible, for every open kind, before a notify is delivered.  May take

@@ -504,6 +504,10 @@ char *mc_manifest_write(const struct mc_plugin_desc *desc, const char *library)
 	put_strings(o, "memory", desc->memory);
 	put_strings(o, "claims", desc->claims);
 	put_strings(o, "schemes", desc->schemes);
+	if (desc->flags & MC_PLUGIN_OPTIONAL) {
+		mc_json_out_key(o, "optional");
+		mc_json_out_bool(o, true);
+	}
 	mc_json_out_key(o, "options");
 	mc_json_out_open(o, '{');
 	for (size_t i = 0; (option = mc_option_at(desc, i)); i++)

@@ -12,25 +12,31 @@
 #include "meta.h"
 #include "core/util/check.h"
 
-typedef void (*post_done_fn)(void *arg, struct mc_kv_call *call, int status, const struct mc_kv *kv);
+typedef void (*post_done_fn)(void *arg, struct mc_kv_call *call, int status, const struct mc_kv *kv,
+			     bool last);
 
-/* A watch that a plugin asked for; the metadata plugin's area follows. */
+/* A watch that a plugin asked for; the metadata plugin's area follows.  The plugin may end it before
+ * the job that begins it has run, so it is listed from the call on. */
 struct mc_kv_watch {
 	struct mc_kv_watch *prev, *next; /* m->watches */
 	struct mc_kv_call *call;
 	post_done_fn post_done;
 	void *arg;
-	size_t strip; /* bytes of the prefix that the plugin does not see */
+	size_t strip;          /* bytes of the prefix that the plugin does not see */
+	bool starting, ending; /* under watch_lock; both: the job that begins it ends it, too */
 	_Alignas(max_align_t) unsigned char area[];
 };
 
+/* What to do is copied from the call: its op changes when a watch is to end. */
 struct kv_job {
 	struct mc_job job;
 	struct mc_meta *m;
 	struct mc_kv_call *call;
+	struct mc_kv_watch *watch; /* WATCH, UNWATCH */
 	post_done_fn post_done;
 	void *arg;
 	size_t strip;
+	uint32_t op;
 	bool found;
 	char key[MC_KV_KEY_MAX + 1];
 };
@@ -43,33 +49,50 @@ static int got(void *ctx, const struct mc_kv *kv)
 	j->found = true;
 	seen.size = sizeof seen;
 	seen.key = j->key + j->strip;
-	j->post_done(j->arg, j->call, 0, &seen);
+	j->post_done(j->arg, j->call, 0, &seen, true);
 	return 0;
 }
 
-static int watch_new(struct kv_job *j)
+static void watch_finish(struct mc_kv_watch *w, int status)
 {
-	struct mc_meta *m = j->m;
+	w->post_done(w->arg, w->call, status, NULL, true);
+	free(w);
+}
+
+/* [helper] */
+static void watch_begin(struct mc_meta *m, struct mc_kv_watch *w, const char *key, uint64_t deadline_ns)
+{
+	int r = m->ops->watch(m->inst, w->area, key, deadline_ns, NULL);
+	bool live;
+
+	pthread_mutex_lock(&m->watch_lock);
+	w->starting = false;
+	live = r == 0 && !w->ending;
+	if (!live)
+		DL_DELETE(m->watches, w);
+	pthread_mutex_unlock(&m->watch_lock);
+	if (live)
+		return;
+	if (r == 0)
+		m->ops->unwatch(m->inst, w->area);
+	watch_finish(w, r < 0 ? r : -ECANCELED);
+}
+
+static struct mc_kv_watch *watch_new(struct mc_meta *m, struct kv_job *j)
+{
 	struct mc_kv_watch *w = calloc(1, sizeof *w + m->ops->watch_size);
-	int r;
 
 	if (!w)
-		return -ENOMEM;
+		return NULL;
 	w->call = j->call;
 	w->post_done = j->post_done;
 	w->arg = j->arg;
 	w->strip = j->strip;
+	w->starting = true;
 	pthread_mutex_lock(&m->watch_lock);
 	DL_APPEND(m->watches, w);
 	pthread_mutex_unlock(&m->watch_lock);
-	r = m->ops->watch(m->inst, w->area, j->key, j->call->deadline_ns, NULL);
-	if (r < 0) {
-		pthread_mutex_lock(&m->watch_lock);
-		DL_DELETE(m->watches, w);
-		pthread_mutex_unlock(&m->watch_lock);
-		free(w);
-	}
-	return r;
+	return w;
 }
 
 void mc_kv_watch_event(void *watch, const struct mc_kv *kv)
@@ -81,41 +104,52 @@ void mc_kv_watch_event(void *watch, const struct mc_kv *kv)
 		return;
 	seen.size = sizeof seen;
 	seen.key = kv->key + w->strip;
-	w->post_done(w->arg, w->call, 0, &seen);
+	w->post_done(w->arg, w->call, 0, &seen, false);
 }
 
+/* [helper] */
 static void watch_end(struct mc_meta *m, struct mc_kv_watch *w)
 {
 	m->ops->unwatch(m->inst, w->area);
-	w->post_done(w->arg, w->call, -ECANCELED, NULL);
-	free(w);
+	watch_finish(w, -ECANCELED);
 }
 
-static int watch_remove(struct mc_meta *m, const struct mc_kv_call *call)
+/* 0: its end is under way, and *ret_watch for the caller to end; NULL there: the job that begins it
+ * ends it.  -ENOENT: no such watch, or it has ended. */
+static int watch_remove(struct mc_meta *m, const struct mc_kv_call *call, struct mc_kv_watch **ret_watch)
 {
 	struct mc_kv_watch *w;
+	int r = -ENOENT;
 
 	pthread_mutex_lock(&m->watch_lock);
 	DL_SEARCH_SCALAR(m->watches, w, call, call);
-	if (w)
-		DL_DELETE(m->watches, w);
+	if (w && !w->ending) {
+		w->ending = true;
+		r = 0;
+		if (!w->starting)
+			DL_DELETE(m->watches, w);
+		*ret_watch = w->starting ? NULL : w;
+	}
 	pthread_mutex_unlock(&m->watch_lock);
-	if (!w)
-		return -ENOENT;
-	watch_end(m, w);
-	return 0;
+	return r;
 }
 
 static int drop_all(void *arg)
 {
 	struct mc_meta *m = arg;
+	struct mc_kv_watch *w, *next, *list = NULL;
 
-	while (m->watches) {
-		struct mc_kv_watch *w = m->watches;
-
+	pthread_mutex_lock(&m->watch_lock);
+	DL_FOREACH_SAFE(m->watches, w, next) {
+		w->ending = true;
+		if (w->starting)
+			continue;
 		DL_DELETE(m->watches, w);
-		watch_end(m, w);
+		DL_APPEND(list, w);
 	}
+	pthread_mutex_unlock(&m->watch_lock);
+	DL_FOREACH_SAFE(list, w, next)
+		watch_end(m, w);
 	return 0;
 }
 
@@ -250,7 +284,7 @@ static int kv_write(struct kv_job *j, uint64_t *revision)
 		k = kept_new(j->key, c->value, c->len);
 		r = k ? mc_meta_lease(j->m, c->deadline_ns, &kv.lease, NULL) : -ENOMEM;
 	}
-	if (r == 0 && c->op == MC_KV_PUT)
+	if (r == 0 && j->op == MC_KV_PUT)
 		r = j->m->ops->put(j->m->inst, &kv, c->deadline_ns, revision, NULL);
 	else if (r == 0)
 		r = j->m->ops->cas(j->m->inst, &kv, c->expect_rev, c->deadline_ns, revision, NULL);
@@ -269,13 +303,11 @@ static void kv_run(struct mc_job *job)
 	struct kv_job *j = MC_CONTAINER_OF(job, struct kv_job, job);
 	struct mc_kv_call *c = j->call;
 	struct mc_kv kv = {.size = sizeof kv, .key = j->key + j->strip};
-	bool answered = false;
 	int r = -EINVAL;
 
-	switch (c->op) {
+	switch (j->op) {
 	case MC_KV_GET:
 		r = j->m->ops->get(j->m->inst, j->key, c->deadline_ns, got, j, NULL);
-		answered = j->found;
 		break;
 	case MC_KV_PUT:
 	case MC_KV_CAS:
@@ -287,26 +319,49 @@ static void kv_run(struct mc_job *job)
 			kept_set(j->m, j->key, NULL);
 		break;
 	case MC_KV_WATCH:
-		r = watch_new(j);
-		answered = r == 0; /* its events are the answer */
-		break;
+		watch_begin(j->m, j->watch, j->key, c->deadline_ns);
+		free(j);
+		return;
 	case MC_KV_UNWATCH:
-		r = watch_remove(j->m, c);
-		answered = r == 0;
-		break;
+		watch_end(j->m, j->watch);
+		free(j);
+		return;
 	}
-	if (!answered)
-		j->post_done(j->arg, c, r, r == 0 && kv.revision ? &kv : NULL);
+	if (!j->found)
+		j->post_done(j->arg, c, r, r == 0 && kv.revision ? &kv : NULL, true);
 	free(j);
 }
 
+static int kv_start(struct mc_meta *m, const char *plugin, struct kv_job *j)
+{
+	int len = snprintf(j->key, sizeof j->key, "%splugin/%s/%s", m->prefix, plugin, j->call->key), r;
+
+	if (len < 0 || (size_t)len >= sizeof j->key)
+		return -ENAMETOOLONG;
+	j->strip = (size_t)len - strlen(j->call->key);
+	if (j->op == MC_KV_WATCH && !(j->watch = watch_new(m, j)))
+		return -ENOMEM;
+	if (j->op == MC_KV_UNWATCH) {
+		r = watch_remove(m, j->call, &j->watch);
+		if (r < 0)
+			return r;
+		if (!j->watch) {
+			free(j);
+			return 0;
+		}
+	}
+	mc_helpers_run(m->engine->helpers, &j->job);
+	return 0;
+}
+
 int mc_meta_kv(struct mc_engine *engine, const char *plugin, struct mc_kv_call *call,
-	       void (*post_done)(void *arg, struct mc_kv_call *call, int status, const struct mc_kv *kv),
+	       void (*post_done)(void *arg, struct mc_kv_call *call, int status, const struct mc_kv *kv,
+				 bool last),
 	       void *arg)
 {
 	struct mc_meta *m = engine->meta;
 	struct kv_job *j;
-	int len;
+	int r;
 
 	if (!m)
 		return -ENOTCONN;
@@ -316,17 +371,14 @@ int mc_meta_kv(struct mc_engine *engine, const char *plugin, struct mc_kv_call *
 	j = calloc(1, sizeof *j);
 	if (!j)
 		return -ENOMEM;
-	len = snprintf(j->key, sizeof j->key, "%splugin/%s/%s", m->prefix, plugin, call->key);
-	if (len < 0 || (size_t)len >= sizeof j->key) {
-		free(j);
-		return -ENAMETOOLONG;
-	}
-	j->strip = (size_t)len - strlen(call->key);
 	j->job.run = kv_run;
 	j->m = m;
 	j->call = call;
+	j->op = call->op;
 	j->post_done = post_done;
 	j->arg = arg;
-	mc_helpers_run(engine->helpers, &j->job);
-	return 0;
+	r = kv_start(m, plugin, j);
+	if (r < 0)
+		free(j);
+	return r;
 }

@@ -133,6 +133,7 @@ struct mc_route {
 	char local_kind[MC_PLUGIN_NAME_MAX + 1];
 	char remote_location[MC_LOCATION_MAX + 1];
 	uint64_t chunk, max_piece;
+	uint64_t alignment; /* of the path that asks for most; chunks are multiples of it */
 	size_t nr_tiers;
 	struct mc_route_tier *tiers;
 };
@@ -157,7 +158,7 @@ void mc_route_dispatch(struct mc_run *run);
 /* Is there any rail between the two engines?  -EPROTONOSUPPORT with the wires of both sides in err. */
 int mc_route_check(struct mc_session *s, struct mc_error *err);
 /* Some path is up, being opened or untried. */
-bool mc_route_usable(const struct mc_route *route);
+bool mc_route_usable(const struct mc_run *run);
 /* Let the route find another path for a link's run; drops the link.  [any] */
 void mc_link_give_back(struct mc_link *link);
 void mc_routes_free(struct mc_paths *paths);

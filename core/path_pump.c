@@ -471,7 +471,7 @@ static void expire_queue(struct mc_path *path, uint64_t now)
 			continue;
 		}
 		/* While this path is down another one may have come back. */
-		if (mc_path_is(path, MC_PATH_DOWN) && mc_route_usable(link->run->route)) {
+		if (mc_path_is(path, MC_PATH_DOWN) && mc_route_usable(link->run)) {
 			mc_link_give_back(link);
 			continue;
 		}

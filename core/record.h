@@ -38,9 +38,11 @@ int mc_record_list(struct mc_engine *engine, uint64_t deadline_ns,
 		   int (*each)(void *ctx, const char *name), void *ctx, struct mc_error *err);
 
 /* Key-value service of plugins: prefix mooncake/<cluster>/plugin/<name>/; done runs through
- * post_done on whatever thread the instance lives.  [any] */
+ * post_done, on a helper or the control loop; last: the call is over, also a watch.  UNWATCH brings
+ * no call of its own, but the last one of its watch.  [any] */
 int mc_meta_kv(struct mc_engine *engine, const char *plugin, struct mc_kv_call *call,
-	       void (*post_done)(void *arg, struct mc_kv_call *call, int status, const struct mc_kv *kv),
+	       void (*post_done)(void *arg, struct mc_kv_call *call, int status, const struct mc_kv *kv,
+				 bool last),
 	       void *arg);
 
 #endif

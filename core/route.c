@@ -292,7 +292,7 @@ static int fill_tier(struct mc_route_tier *tier, struct mc_paths *paths, const s
 static void set_sizes(struct mc_route *route, const struct mc_engine *engine)
 {
 	const struct mc_settings *set = engine->set;
-	uint64_t chunk = UINT64_MAX, max = UINT64_MAX;
+	uint64_t chunk = UINT64_MAX, max = UINT64_MAX, alignment = 1;
 
 	for (size_t t = 0; t < route->nr_tiers; t++) {
 		if (route->tiers[t].stage)
@@ -301,6 +301,7 @@ static void set_sizes(struct mc_route *route, const struct mc_engine *engine)
 			const struct mc_transport_caps *caps = &route->tiers[t].paths[i]->lane->caps;
 
 			max = MC_MIN(max, caps->max_slice ? caps->max_slice : UINT64_MAX);
+			alignment = MC_MAX(alignment, (uint64_t)caps->alignment);
 			if (t == 0)
 				chunk = MC_MIN(chunk, caps->pref_slice ? caps->pref_slice
 								       : caps->max_slice);
@@ -308,8 +309,10 @@ static void set_sizes(struct mc_route *route, const struct mc_engine *engine)
 	}
 	if (set->slice_size != MC_VALUE_AUTO && set->slice_size > 0)
 		chunk = (uint64_t)set->slice_size;
-	route->max_piece = max;
-	route->chunk = MC_MIN(chunk ? chunk : max, max);
+	/* Where a large request is cut, both sides stay aligned for every path. */
+	route->alignment = alignment;
+	route->max_piece = MC_MAX(max & ~(alignment - 1), alignment);
+	route->chunk = MC_MAX(MC_MIN(chunk ? chunk : max, max) & ~(alignment - 1), alignment);
 }
 
 /* P7: what does not go straight is said, once per route. */
@@ -499,19 +502,31 @@ static bool may_carry(const struct mc_path *path)
 	return state == MC_PATH_UP || state == MC_PATH_IDLE || state == MC_PATH_OPENING;
 }
 
-/* The best tier with a path that may carry; nr_tiers if there is none. */
-static size_t best_tier(const struct mc_route *route)
+/* The device takes only what is aligned. */
+static bool fits(const struct mc_run *run, const struct mc_path *path)
 {
+	uint32_t alignment = path->lane->caps.alignment;
+
+	return alignment <= 1 || !(run->ored & (alignment - 1));
+}
+
+/* The best tier with a path for the run, one that may carry it now unless whatever; nr_tiers if
+ * there is none. */
+static size_t best_tier(const struct mc_run *run, bool whatever)
+{
+	const struct mc_route *route = run->route;
+
 	for (size_t t = 0; t < route->nr_tiers; t++)
 		for (size_t i = 0; i < route->tiers[t].nr; i++)
-			if (may_carry(route->tiers[t].paths[i]))
+			if (fits(run, route->tiers[t].paths[i]) &&
+			    (whatever || may_carry(route->tiers[t].paths[i])))
 				return t;
 	return route->nr_tiers;
 }
 
-bool mc_route_usable(const struct mc_route *route)
+bool mc_route_usable(const struct mc_run *run)
 {
-	return best_tier(route) < route->nr_tiers;
+	return best_tier(run, false) < run->route->nr_tiers;
 }
 
 /* Seconds until the path would have carried len more bytes: what the whole device has in flight
@@ -525,25 +540,28 @@ static double finish_time(const struct mc_path *path, uint64_t len)
 	return (queued + (double)len) / (rate * p->lane->device->weight);
 }
 
-static struct mc_path *best_path(const struct mc_route_tier *tier, uint64_t len)
+/* The path of the tier that would be done first; NULL: none fits.  If none may carry, one that
+ * fits: the work waits there. */
+static struct mc_path *best_path(const struct mc_run *run, const struct mc_route_tier *tier)
 {
-	struct mc_path *best = NULL;
+	struct mc_path *best = NULL, *any = NULL;
 	double least = 0;
 
-	if (tier->nr == 1)
-		return tier->paths[0];
 	for (size_t i = 0; i < tier->nr; i++) {
 		double t;
 
-		if (!may_carry(tier->paths[i]))
+		if (!fits(run, tier->paths[i]))
 			continue;
-		t = finish_time(tier->paths[i], len);
+		any = any ? any : tier->paths[i];
+		if (tier->nr == 1 || !may_carry(tier->paths[i]))
+			continue;
+		t = finish_time(tier->paths[i], run->bytes);
 		if (!best || t < least) {
 			best = tier->paths[i];
 			least = t;
 		}
 	}
-	return best ? best : tier->paths[0];
+	return best ? best : any;
 }
 
 static void offer(struct mc_run *run, struct mc_path *path, uint8_t stage)
@@ -561,13 +579,17 @@ static void offer(struct mc_run *run, struct mc_path *path, uint8_t stage)
 }
 
 /* A large run is worked on by every path of the tier at once: each takes pieces as it has room. */
-static void spread(struct mc_run *run, const struct mc_route_tier *tier, struct mc_path *best)
+static void spread(struct mc_run *run, const struct mc_route_tier *tier)
 {
+	struct mc_path *best = best_path(run, tier);
+
+	if (!best)
+		return;
 	offer(run, best, tier->stage);
 	if (run->bytes < SPREAD_BYTES)
 		return;
 	for (size_t i = 0; i < tier->nr; i++)
-		if (tier->paths[i] != best && may_carry(tier->paths[i]))
+		if (tier->paths[i] != best && fits(run, tier->paths[i]) && may_carry(tier->paths[i]))
 			offer(run, tier->paths[i], tier->stage);
 }
 
@@ -575,42 +597,55 @@ static void set_chunk(struct mc_run *run, const struct mc_route_tier *tier)
 {
 	uint64_t share = tier->nr > 1 ? run->bytes / (4 * tier->nr) : UINT64_MAX;
 
-	run->chunk = MC_MIN(run->route->chunk, MC_MAX(share, (uint64_t)CHUNK_MIN));
+	run->chunk = MC_MIN(run->route->chunk, MC_MAX(share & ~(run->route->alignment - 1), (uint64_t)CHUNK_MIN));
 	run->max_piece = run->route->max_piece;
 }
 
-static void dispatch(struct mc_run *run)
+/* The run's route, found once; false: the run has ended. */
+static bool find_route(struct mc_run *run)
 {
-	const struct mc_route_tier *tier;
 	struct mc_session *s = run->session;
-	size_t t;
 
 	if (!run->route) {
 		run->chunk = run->max_piece = UINT64_MAX;
 		run->route = mc_route_get(s, run->lbuf, run->rbuf);
 		if (!run->route) {
 			mc_run_stop(run, -ENOMEM, MC_SCOPE_REQUEST);
-			return;
+			return false;
 		}
 		if (run->route->nr_tiers)
-			set_chunk(run, &run->route->tiers[best_tier(run->route) % run->route->nr_tiers]);
+			set_chunk(run, &run->route->tiers[best_tier(run, false) % run->route->nr_tiers]);
 	}
 	if (__atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == MC_SESSION_GONE) {
 		mc_run_stop(run, s->gone_status, MC_SCOPE_PEER);
-		return;
+		return false;
 	}
 	if (!run->route->nr_tiers) {
 		mc_run_stop(run, -ENETUNREACH, MC_SCOPE_TRANSPORT);
+		return false;
+	}
+	return true;
+}
+
+static void dispatch(struct mc_run *run)
+{
+	const struct mc_route *route;
+	size_t t;
+
+	if (!find_route(run))
+		return;
+	route = run->route;
+	t = best_tier(run, false);
+	/* Nothing is up: it waits at the best rail, which probes; its deadline bounds the wait. */
+	if (t == route->nr_tiers)
+		t = best_tier(run, true);
+	if (t == route->nr_tiers) {
+		mc_run_stop(run, -EINVAL, MC_SCOPE_REQUEST); /* aligned for none */
 		return;
 	}
-	t = best_tier(run->route);
-	/* Nothing is up: it waits at the best rail, which probes; its deadline bounds the wait. */
-	if (t == run->route->nr_tiers)
-		t = 0;
-	tier = &run->route->tiers[t];
-	spread(run, tier, best_path(tier, run->bytes));
-	if (s->engine->set->spill && t + 1 < run->route->nr_tiers && run->bytes >= SPREAD_BYTES)
-		spread(run, &run->route->tiers[t + 1], best_path(&run->route->tiers[t + 1], run->bytes));
+	spread(run, &route->tiers[t]);
+	if (run->session->engine->set->spill && t + 1 < route->nr_tiers && run->bytes >= SPREAD_BYTES)
+		spread(run, &route->tiers[t + 1]);
 }
 
 void mc_route_dispatch(struct mc_run *run)

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "kind.h"
 #include "lane.h"
@@ -94,8 +95,15 @@ static int region_open(struct mc_device *d, struct mc_local_buf *buf, struct mc_
 	region = region_new(d);
 	if (!region)
 		return mc_fail(err, -ENOMEM, "device '%s': out of memory", d->label);
+	/* A transport that can do without, or not, says so itself. */
+	r = mc_kind_export_dmabuf(d->engine, &desc, err);
+	if (r < 0 && r != -ENOTSUP)
+		mc_debug("device '%s': no dma-buf for %llu bytes of kind '%s': %s", d->label,
+			 (unsigned long long)buf->len, buf->kind, strerror(-r));
 	err->text[0] = '\0';
 	r = d->ops->mem_reg(d->lanes[0]->inst, region, &desc, err);
+	if (desc.dmabuf_fd >= 0)
+		close(desc.dmabuf_fd);
 	if (r < 0) {
 		free(region);
 		if (r == -ENOTSUP) /* a transport that needs no registration */

@@ -520,10 +520,12 @@ static int kv_do(struct fake_inst *inst, struct mc_kv_call *c)
 			status = c->expect_rev ? -ESTALE : -EEXIST;
 		break;
 	case MC_KV_DELETE:
-		if (*p)
-			kv_erase(w, p);
+		if (!*p)
+			status = c->expect_rev ? -ESTALE : -ENOENT;
+		else if (c->expect_rev && (*p)->revision != c->expect_rev)
+			status = -ESTALE;
 		else
-			status = -ENOENT;
+			kv_erase(w, p);
 		break;
 	case MC_KV_WATCH:
 		kv_watch(inst, c);

@@ -35,7 +35,7 @@ static int case_descriptor(struct suite *s)
 	snprintf(file, sizeof file, "metadata-%s.so", d->name);
 	EXPECT(strstr(s->path, file), "the file is not %s", file);
 	EXPECT(d->version && d->summary && !strchr(d->summary, '\n'));
-	EXPECT(!d->wire && !d->claims && d->reserved == 0);
+	EXPECT(!d->wire && !d->claims && d->flags == 0);
 	EXPECT(d->schemes && d->schemes[0]);
 	for (size_t i = 0; d->schemes[i]; i++) {
 		size_t n = strlen(d->schemes[i]);

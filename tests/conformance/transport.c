@@ -125,22 +125,27 @@ static bool remote_known(void *ctx)
 	return r && r->area && r->status != -EINPROGRESS;
 }
 
+int remote_wait(struct ctx *c, struct pair *p, struct fake_buf *target, struct fake_remote **ret)
+{
+	struct wait_remote wait = { p->peer, target->base };
+	int r = fake_run_on(p->a, remote_known, &wait, BOUND);
+
+	CHECK(r == 0, "the remote buffer is not imported: %d", r);
+	*ret = fake_remote_find(p->peer, target->base);
+	CHECK((*ret)->status == 0, "mem_import answered %d", (*ret)->status);
+	return PASS;
+}
+
 int bufs_open(struct ctx *c, struct pair *p, uint64_t len, const char *local_kind,
 	      const char *target_kind, uint32_t access, struct bufs *ret)
 {
 	struct mc_error err = { 0 };
-	struct wait_remote wait;
 	int r = fake_buf_new(p->a, len, 0, local_kind, MC_ACCESS_LOCAL, &ret->local, &err);
 
 	CHECK(r == 0, "registering at the initiator: %d %s", r, err.text);
 	r = fake_buf_new(p->b, len, 0, target_kind, access, &ret->target, &err);
 	CHECK(r == 0, "registering at the target: %d %s", r, err.text);
-	wait = (struct wait_remote){ p->peer, ret->target->base };
-	r = fake_run_on(p->a, remote_known, &wait, BOUND);
-	CHECK(r == 0, "the remote buffer is not imported: %d", r);
-	ret->remote = fake_remote_find(p->peer, ret->target->base);
-	CHECK(ret->remote->status == 0, "mem_import answered %d", ret->remote->status);
-	return PASS;
+	return remote_wait(c, p, ret->target, &ret->remote);
 }
 
 int bufs_close(struct ctx *c, struct pair *p, struct bufs *b)

@@ -50,6 +50,8 @@ struct bufs {
 };
 int bufs_open(struct ctx *c, struct pair *p, uint64_t len, const char *local_kind,
 	      const char *target_kind, uint32_t access, struct bufs *ret);
+/* Wait until the initiator has imported a buffer of the target. */
+int remote_wait(struct ctx *c, struct pair *p, struct fake_buf *target, struct fake_remote **ret);
 int bufs_close(struct ctx *c, struct pair *p, struct bufs *b);
 
 /* One slice from start to end; its status. */

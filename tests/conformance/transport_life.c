@@ -46,7 +46,7 @@ static int case_descriptor(struct ctx *c)
 	CHECK(d->wire && *d->wire && d->wire_min && d->wire_min <= d->wire_max, "wire %u..%u", d->wire_min, d->wire_max);
 	CHECK(d->memory && d->memory[0], "no memory kinds");
 	CHECK(d->claims, "no claims (an empty list is fine)");
-	CHECK(d->reserved == 0, "reserved is %u", d->reserved);
+	CHECK(!(d->flags & ~MC_PLUGIN_OPTIONAL), "flags are %#x", d->flags);
 	CHECK(o->size >= offsetof(struct mc_transport_ops, counters), "table of %zu bytes", o->size);
 	CHECK(!fake_has(&c->plugin, mem_import) || fake_has(&c->plugin, mem_release), "mem_import without mem_release");
 	CHECK(!fake_has(&c->plugin, mem_alloc) || fake_has(&c->plugin, mem_free), "mem_alloc without mem_free");
@@ -316,6 +316,22 @@ static int case_register(struct ctx *c)
 	return pair_close(c, &p);
 }
 
+/* Peers reach memory that the device owns like any other. */
+static int owned_works(struct ctx *c, struct pair *p, struct fake_buf *b)
+{
+	struct mc_error err = { 0 };
+	struct bufs bufs = { .target = b };
+	int r = fake_buf_new(p->a, b->len, 0, NULL, MC_ACCESS_LOCAL, &bufs.local, &err);
+
+	CHECK(r == 0, "registering at the initiator: %d %s", r, err.text);
+	r = remote_wait(c, p, b, &bufs.remote);
+	if (r == PASS)
+		r = works(c, p, &bufs, 77);
+	if (r == PASS)
+		CHECK(fake_buf_free(bufs.local, BOUND) == 0, "unregistering does not end");
+	return r;
+}
+
 static int case_owned_memory(struct ctx *c)
 {
 	struct pair p;
@@ -332,6 +348,9 @@ static int case_owned_memory(struct ctx *c)
 	CHECK(r == 0, "mem_alloc: %d %s", r, err.text);
 	fake_buf_fill(b, 0, b->len, 1);
 	CHECK(fake_buf_check(b, 0, b->len, 1) < 0, "memory of mem_alloc does not hold what is written");
+	r = owned_works(c, &p, b);
+	if (r != PASS)
+		return r;
 	CHECK(fake_buf_free(b, BOUND) == 0, "mem_free does not end");
 	fake_run(p.w, NULL, NULL, BOUND);
 	return pair_close(c, &p);

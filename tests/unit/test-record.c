@@ -113,7 +113,7 @@ struct answer {
 	char value[32];
 };
 
-static void kv_done(void *arg, struct mc_kv_call *call, int status, const struct mc_kv *kv)
+static void kv_done(void *arg, struct mc_kv_call *call, int status, const struct mc_kv *kv, bool last)
 {
 	struct answer *a = arg;
 
@@ -188,6 +188,41 @@ static void test_leased_keys_again(void **state)
 	fixture_free(b);
 }
 
+/* A watch that ends at once, in whatever order its two jobs run: one last answer, and only one. */
+static void watch_done(void *arg, struct mc_kv_call *call, int status, const struct mc_kv *kv, bool last)
+{
+	struct answer *a = arg;
+
+	if (!last)
+		return;
+	a->status = status;
+	sem_post(&a->sem);
+}
+
+static void test_watch_ends(void **state)
+{
+	struct fixture *a = fixture_start("alpha", NULL);
+	struct answer answer = {.status = 1};
+	int more;
+
+	sem_init(&answer.sem, 0, 0);
+	for (int i = 0; i < 50; i++) {
+		struct mc_kv_call c = {.size = sizeof c, .op = MC_KV_WATCH, .key = "w/",
+				       .deadline_ns = fixture_deadline(10 * MC_SEC)};
+
+		assert_int_equal(mc_meta_kv(&a->engine, "tcp", &c, watch_done, &answer), 0);
+		c.op = MC_KV_UNWATCH;
+		assert_int_equal(mc_meta_kv(&a->engine, "tcp", &c, watch_done, &answer), 0);
+		sem_wait(&answer.sem);
+		assert_int_equal(answer.status, -ECANCELED);
+		assert_int_equal(mc_meta_kv(&a->engine, "tcp", &c, watch_done, &answer), -ENOENT);
+	}
+	sem_getvalue(&answer.sem, &more);
+	assert_int_equal(more, 0);
+	sem_destroy(&answer.sem);
+	fixture_free(a);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -197,6 +232,9 @@ int main(void)
 		cmocka_unit_test(test_republish),
 		cmocka_unit_test(test_kv),
 		cmocka_unit_test(test_leased_keys_again),
+}
+
+		cmocka_unit_test(test_watch_ends),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, fixture_cleanup);

@@ -224,7 +224,7 @@ struct mc_request_status {
 	enum mc_request_state state;
 	int status;          /* 0 or -errno: -EACCES range or rights, -EFAULT local address not registered,
 	                      * -ESTALE other generation, -EHOSTDOWN peer gone, -ETIMEDOUT deadline,
-	                      * -ECANCELED, -ENETDOWN no rail */
+	                      * -ECANCELED, -ENETDOWN no rail, -EINVAL not aligned for any device */
 	enum mc_scope scope; /* the largest thing that broke */
 	uint64_t done_len;   /* bytes known to have moved */
 	void *user;

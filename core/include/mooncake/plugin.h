@@ -81,6 +81,10 @@ struct mc_value {
 
 /* ---- the descriptor --------------------------------------------------------------------- */
 
+/* Transports: a host may lack what it drives.  Where a device that the user named cannot be opened,
+ * a warning says what is used instead; without this flag the engine does not open. */
+#define MC_PLUGIN_OPTIONAL (1u << 0)
+
 struct mc_plugin_desc {
 	/* Frozen for ever: magic, versions, kind, size. */
 	uint64_t magic;
@@ -97,7 +101,7 @@ struct mc_plugin_desc {
 	/* What the manifest repeats, so that nobody has to load the plugin to know it. */
 	const char *wire;                /* transport: the wire's name; else NULL */
 	uint16_t wire_min, wire_max;     /* versions of it that are spoken */
-	uint32_t reserved;               /* 0 */
+	uint32_t flags;                  /* MC_PLUGIN_* */
 	const char *const *memory;       /* transport: kinds reached, e.g. {"cpu", NULL}; memory: its kind */
 	const char *const *claims;       /* transport: device globs, "sysfs:class/net/STAR"; ends with NULL */
 	const char *const *schemes;      /* metadata: URL schemes, e.g. {"file", NULL} */
@@ -207,7 +211,7 @@ struct mc_kv_call {
 	const char *key;     /* below the plugin's own prefix; WATCH: a prefix of keys */
 	const void *value;   /* PUT, CAS; borrowed until done */
 	uint64_t len;
-	uint64_t expect_rev; /* CAS: 0 = must not exist */
+	uint64_t expect_rev; /* CAS: 0 = must not exist; DELETE: 0 = whatever it is */
 	uint64_t deadline_ns;
 	/* GET: kv is NULL unless found.  WATCH: called once per event until UNWATCH of the same
 	 * struct has called it with status -ECANCELED.  [worker] */

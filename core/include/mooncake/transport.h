@@ -50,7 +50,7 @@ struct mc_transport_caps {
 	uint32_t flags; /* MC_CAP_* */
 	uint32_t fence;      /* enum mc_fence_class */
 	uint32_t visibility; /* enum mc_visibility */
-	uint32_t alignment;  /* of both addresses and the length; 0 or 1: none */
+	uint32_t alignment;  /* of both addresses and the length, a power of two; 0 or 1: none */
 	const char *const *local_kinds;  /* memory kinds that slices may name here; ends with NULL */
 	const char *const *remote_kinds; /* and there */
 	uint64_t max_slice;  /* largest slice, bytes */

@@ -240,10 +240,13 @@ static int fake_flush(void *inst, const struct mc_mem_desc *desc)
 {
 	struct fake *f = inst;
 	struct block *b = NULL;
-	int r;
+	int r = 0;
 
+	if (desc->ordinal < -1 || desc->ordinal >= f->count)
+		return -ENODEV;
 	pthread_mutex_lock(&f->lock);
-	r = block_find(f, desc->addr, desc->len, &b);
+	if (desc->len)
+		r = block_find(f, desc->addr, desc->len, &b);
 	mc_counter_add(f->nr_flushes, 1);
 	pthread_mutex_unlock(&f->lock);
 	return r == -ENOENT ? -EFAULT : r;

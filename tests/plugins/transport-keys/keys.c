@@ -41,7 +41,7 @@ static const struct mc_option options[] = {
 	[OPT_MAX_REG] = { .name = "max_reg", .type = MC_OPT_SIZE, .def = "0", .max = INT64_MAX,
 			  .doc = "Largest registration; 0: no limit." },
 	[OPT_ALIGNMENT] = { .name = "alignment", .type = MC_OPT_INT, .def = "1", .min = 1, .max = 4096,
-			    .doc = "Of addresses and lengths." },
+			    .doc = "Of addresses and lengths; a power of two." },
 	[OPT_OWN_THREAD] = { .name = "own_thread", .type = MC_OPT_BOOL, .def = "false",
 			     .doc = "Ask for calls from one thread only, and check it." },
 	[OPT_OFFLOAD_FROM] = { .name = "offload_from", .type = MC_OPT_SIZE, .def = "4MiB", .max = INT64_MAX,
@@ -53,8 +53,8 @@ static const struct mc_option options[] = {
 	{ .name = NULL },
 };
 
-static const char *const both_kinds[] = { "cpu", "fake", NULL };
-static const char *const cpu_kinds[] = { "cpu", NULL };
+static const char *const both_kinds[] = { "cpu", "fake", "pool", NULL };
+static const char *const cpu_kinds[] = { "cpu", "pool", NULL };
 static const char *const fake_kinds[] = { "fake", NULL };
 
 /* ---- devices --------------------------------------------------------------------------------- */
@@ -175,7 +175,7 @@ static int keys_mem_reg(void *inst, void *region, const struct mc_mem_desc *d, s
 	r->base = (uintptr_t)d->addr;
 	r->len = d->len;
 	r->alias = d->addr;
-	if (strcmp(d->kind, "cpu")) {
+	if (strcmp(d->kind, "cpu") && strcmp(d->kind, "pool")) {
 		ret = map_dmabuf(r, d, err);
 		if (ret < 0)
 			return ret;
@@ -194,6 +194,7 @@ static void keys_mem_unreg(void *inst, void *region)
 	unmap_dmabuf(r);
 }
 
+/* Kind "pool": the device's own memory, which our CPU can touch, and no memory plugin knows. */
 static int keys_mem_alloc(void *inst, void *region, struct mc_mem_desc *d, struct mc_error *err)
 {
 	struct keys *k = inst;
@@ -206,11 +207,13 @@ static int keys_mem_alloc(void *inst, void *region, struct mc_mem_desc *d, struc
 		return mc_fail(err, -ENOMEM, "%s: no %llu bytes left", k->host->instance,
 			       (unsigned long long)d->len);
 	d->addr = r->owned;
-	d->kind = "cpu";
-	d->ordinal = 0;
+	d->kind = "pool";
+	d->ordinal = MC_MAX(d->ordinal, 0);
 	ret = keys_mem_reg(inst, region, d, err);
 	if (ret < 0)
 		k->host->free(k->host, r->owned, d->len);
+	else
+		atomic_fetch_add(&k->nr_owned, 1);
 	return ret;
 }
 
@@ -220,6 +223,7 @@ static void keys_mem_free(void *inst, void *region, struct mc_mem_desc *d)
 	struct keys_region *r = region;
 
 	keys_mem_unreg(inst, region);
+	atomic_fetch_sub(&k->nr_owned, 1);
 	k->host->free(k->host, r->owned, r->len);
 }
 
@@ -238,41 +242,6 @@ static int keys_mem_export(void *inst, void *region, void *blob, size_t cap)
 	mc_put64(b + 16, r->base);
 	mc_put64(b + 24, r->len);
 	return BLOB_LEN;
-}
-
-/* ---- key-value: the device announces itself ------------------------------------------------------ */
-
-static void kv_done(struct mc_kv_call *c, int status, const struct mc_kv *kv)
-{
-	/* A metadata service that refuses costs the announcement, nothing else. */
-}
-
-static void kv_changed(struct mc_kv_call *c, int status, const struct mc_kv *kv)
-{
-	struct keys *k = c->user;
-
-	if (status == -ECANCELED || status < 0)
-		k->watching = false;
-	else
-		mc_counter_add(k->nr_kv_events, 1);
-}
-
-static void start(struct mc_work *w)
-{
-	struct keys *k = w->user;
-
-	if (k->stopping)
-		return;
-	k->kv_watch = (struct mc_kv_call){ .size = sizeof k->kv_watch, .op = MC_KV_WATCH, .key = "device/",
-					   .done = kv_changed, .user = k,
-					   .deadline_ns = k->host->now_ns(k->host) + 5 * MC_SEC };
-	k->watching = k->host->kv(k->host, &k->kv_watch) == 0;
-	snprintf(k->address, sizeof k->address, "pid %d", (int)getpid());
-	k->kv_put = (struct mc_kv_call){ .size = sizeof k->kv_put, .op = MC_KV_PUT, .leased = 1,
-					 .key = k->kv_key, .value = k->address,
-					 .len = strlen(k->address), .done = kv_done, .user = k,
-					 .deadline_ns = k->host->now_ns(k->host) + 5 * MC_SEC };
-	k->host->kv(k->host, &k->kv_put);
 }
 
 /* ---- the trigger file ------------------------------------------------------------------------------- */
@@ -402,16 +371,14 @@ static int keys_open(void *inst, const struct mc_host *host, const struct mc_ope
 	k->nr_bytes = host->counter(host, "keys_bytes", "Bytes moved.");
 	k->nr_flushes = host->counter(host, "keys_flushes", "Flushing reads done.");
 	k->nr_fences = host->counter(host, "keys_fences", "Fences answered, at either end.");
-	k->nr_kv_events = host->counter(host, "keys_kv_events", "Events of the watch on device/.");
+	k->nr_offloads = host->counter(host, "keys_offloads", "Slices that a helper thread copied.");
 	keys_peer_init(k);
-	snprintf(k->kv_key, sizeof k->kv_key, "device/%s.%s.%u", args->engine, args->device, args->lane);
-	k->start_work = (struct mc_work){ .size = sizeof k->start_work, .run = start, .user = k };
 	k->trigger_timer = (struct mc_timer){ .size = sizeof k->trigger_timer, .fire = look_at_trigger, .user = k };
 	if (k->trigger)
 		host->timer_set(host, &k->trigger_timer, host->now_ns(host) + 10 * MC_MSEC);
 	/* Another process of the same user may copy from and to us, whatever Yama says. */
 	prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
-	host->post(host, &k->start_work);
+	keys_kv_open(k, args);
 	return 0;
 }
 
@@ -421,10 +388,7 @@ static void keys_stop(void *inst)
 
 	k->stopping = true;
 	k->host->timer_set(k->host, &k->trigger_timer, 0);
-	if (k->watching) {
-		k->kv_watch.op = MC_KV_UNWATCH;
-		k->host->kv(k->host, &k->kv_watch);
-	}
+	keys_kv_stop(k);
 }
 
 static void keys_close(void *inst)
@@ -438,7 +402,10 @@ static void keys_close(void *inst)
 
 static void keys_counters(void *inst, void (*emit)(void *ctx, const char *name, uint64_t value), void *ctx)
 {
-	emit(ctx, "keys_queued", ((struct keys *)inst)->nr_queued);
+	struct keys *k = inst;
+
+	emit(ctx, "keys_queued", k->nr_queued);
+	emit(ctx, "keys_owned", atomic_load(&k->nr_owned));
 }
 
 static const struct mc_transport_ops keys_ops = {
@@ -483,6 +450,7 @@ const struct mc_plugin_desc mc_plugin_desc = {
 	.summary = "tests only: keys, fences and one-sided access as on rdma, between processes of a host",
 	.ops = &keys_ops,
 	.options = options,
+	.flags = KEYS_FLAGS,
 	.wire = KEYS_NAME,
 	.wire_min = 1,
 	.wire_max = 1,

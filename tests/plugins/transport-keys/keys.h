@@ -18,6 +18,9 @@
 #ifndef KEYS_NAME
 #define KEYS_NAME "keys"
 #endif
+#ifndef KEYS_FLAGS
+#define KEYS_FLAGS 0 /* MC_PLUGIN_* */
+#endif
 
 #define NR_KEYS 1024
 #define DELAY_MAX 4096 /* larger writes are visible at once, as on a real bus */
@@ -133,10 +136,14 @@ struct keys {
 	struct mc_timer due_timer, trigger_timer;
 	int last_trigger;
 	struct offload offload[NR_OFFLOAD];
-	struct mc_kv_call kv_put, kv_watch;
-	char kv_key[512], address[64];
+	struct mc_kv_call kv_put, kv_watch, kv_step;
+	char kv_key[512], kv_own_key[128], address[64];
 	bool watching;
-	uint64_t *nr_reads, *nr_writes, *nr_bytes, *nr_flushes, *nr_fences, *nr_kv_events;
+	unsigned kv_at; /* step */
+	uint64_t kv_revision, kv_old_revision;
+	_Atomic uint64_t nr_owned; /* regions of mem_alloc; changed by helpers */
+	uint64_t *nr_reads, *nr_writes, *nr_bytes, *nr_flushes, *nr_fences, *nr_offloads;
+	uint64_t *nr_kv_events, *nr_kv_found, *nr_kv_wrong;
 };
 
 /* keys_queue.c */
@@ -150,6 +157,10 @@ void keys_queue_fini(struct keys *k);
 /* End every queued slice of the peer up to the epoch. */
 void keys_queue_fail(struct keys *k, struct keys_peer *p, uint32_t epoch);
 void keys_fence_answer(struct keys *k, struct keys_peer *p);
+
+/* keys_kv.c */
+void keys_kv_open(struct keys *k, const struct mc_open_args *args);
+void keys_kv_stop(struct keys *k);
 
 /* keys_peer.c */
 int keys_peer_open(void *inst, void *peer, const struct mc_peer_args *args);

@@ -210,6 +210,7 @@ static void offload_done(struct mc_work *w)
 
 	o->ks = NULL;
 	p->nr_offloaded--;
+	mc_counter_add(k->nr_offloads, 1);
 	if (k->any_thread && o->status == 0) {
 		p->nr_inflight--;
 		count_slice(k, s);
