@@ -145,6 +145,13 @@ static void fill_args(const struct mc_path *path, struct mc_peer_args *args)
 
 /* ---- connecting --------------------------------------------------------------------------------- */
 
+/* What a device said about itself holds until it says otherwise: nothing is opened over one that is
+ * down. */
+static bool device_up(const struct mc_path *path)
+{
+	return __atomic_load_n(&path->lane->device->state, __ATOMIC_RELAXED) == MC_STATE_ACTIVE;
+}
+
 static void timer_fired(struct mc_timer *t, uint64_t now_ns)
 {
 	struct mc_path *path = MC_CONTAINER_OF(t, struct mc_path, timer);
@@ -169,6 +176,11 @@ void mc_path_connect(struct mc_path *path)
 	if (path->dead || !(mc_path_is(path, MC_PATH_IDLE) || mc_path_is(path, MC_PATH_DOWN)))
 		return;
 	join(path);
+	if (!device_up(path)) {
+		set_state(path, MC_PATH_DOWN);
+		set_timer(path, BACKOFF_MAX_NS); /* the event that it is up comes first */
+		return;
+	}
 	path->epoch++;
 	path->remote_open = false;
 	path->break_status = 0;
@@ -215,7 +227,7 @@ void mc_path_accept(struct mc_path *path)
 
 	join(path);
 	set_state(path, MC_PATH_OPENING);
-	r = peer_alloc(path);
+	r = device_up(path) ? peer_alloc(path) : -ENETDOWN;
 	if (!r) {
 		fill_args(path, &args);
 		r = path->lane->ops->peer_accept(path->lane->inst, path->peer->area, &args);

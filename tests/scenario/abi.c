@@ -388,7 +388,9 @@ static void case_lanes(void)
 	pair_open(&p, "cpu:0", settings);
 	all_sizes(&p);
 	odd_sizes(&p);
-	there_and_back(&p, LEN, LEN, 8);
+	/* A busy machine may take its time to open the rails that are not the first. */
+	for (unsigned i = 0; i < 100 && counter(p.here, "device keys:keys1", "keys_bytes") <= 0; i++)
+		there_and_back(&p, LEN, LEN, 8 + i);
 	CHECK(counter(p.here, "device keys:keys0", "keys_writes") > 0, "the first device wrote nothing");
 	CHECK(counter(p.here, "device keys:keys1", "keys_bytes") > 0, "the second device moved nothing");
 	CHECK(counter(p.here, "device keys:keys1/1", "keys_reads") >= 0, "no lane 1");

@@ -232,8 +232,6 @@ int main(void)
 		cmocka_unit_test(test_republish),
 		cmocka_unit_test(test_kv),
 		cmocka_unit_test(test_leased_keys_again),
-}
-
 		cmocka_unit_test(test_watch_ends),
 	};
 
