@@ -184,6 +184,9 @@ static void lane_leave(void *arg)
 	struct mc_lane *lane = arg;
 
 	mc_worker_remove(lane->worker, &lane->client);
+	/* A helper closes the plugin under the baton. */
+	if (lane->caps.flags & MC_CAP_OWN_THREAD)
+		mc_worker_set_flags(lane->worker, false, false);
 }
 
 /* Wait until the plugin has given back its slices and every answer to it has come. */
@@ -207,7 +210,9 @@ static int lane_close_job(void *arg)
 {
 	struct mc_lane *lane = arg;
 
+	baton_take(lane->worker);
 	lane->ops->close(lane->inst);
+	mc_worker_leave(lane->worker);
 	return 0;
 }
 

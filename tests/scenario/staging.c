@@ -499,6 +499,7 @@ static const struct test tests[] = {
 	{"tcp-tight", NULL, "fake", "fake", {TCP, TIGHT}},
 	{"keys-busy", NULL, "fake", "fake", {KEYS, "memory.fake.depth", "1", "transports.keys.depth", "1"}},
 	{"keys-lanes", NULL, "fake", "fake", {KEYS, "transports.keys.lanes", "2"}},
+	{"keys-own-thread", NULL, "fake", "fake", {KEYS, "transports.keys.own_thread", "true"}},
 	{"keys-sync", NULL, "fake", "fake", {KEYS, "memory.fake.sync_below", "1GiB"}},
 	{"keys-no-flush", NULL, "fake", "fake", {KEYS, "transports.keys.delay_writes", "false"}},
 	{"rights", rights, NULL, NULL, {KEYS}},
