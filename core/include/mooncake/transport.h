@@ -231,7 +231,8 @@ struct mc_transport_ops {
 /* ---- filters ---------------------------------------------------------------------------------
  * A filter sits over one transport instance.  The host stacks it: private areas lie behind one
  * another, and every operation that the filter leaves NULL goes straight to the transport.  A
- * filter calls down through `next`, whose functions take the filter's own objects. */
+ * filter calls down through `next`, whose functions take the filter's own objects.  Its options are
+ * those of its opening: `reconfigure` is the transport's alone. */
 
 struct mc_filter_next {
 	size_t size;
@@ -255,7 +256,6 @@ struct mc_filter_ops {
 		    const struct mc_filter_next *next, struct mc_transport_caps *caps,
 		    struct mc_error *err);           /* after the transport below was opened */
 	void (*close)(void *inst);                       /* before it is closed */
-	int (*reconfigure)(void *inst, const struct mc_value *options, struct mc_error *err);
 	int (*submit)(void *inst, struct mc_slice *slice);
 	void (*flush)(void *inst);
 	int (*progress)(void *inst);

@@ -28,12 +28,12 @@ struct count {
 
 enum { OPT_FAIL_NTH, OPT_REFUSE_NTH, OPT_DELAY };
 static const struct mc_option options[] = {
-	[OPT_FAIL_NTH] = { .name = "fail_nth", .type = MC_OPT_INT, .flags = MC_OPT_RELOADABLE, .def = "0",
+	[OPT_FAIL_NTH] = { .name = "fail_nth", .type = MC_OPT_INT, .def = "0",
 			   .max = INT64_MAX, .doc = "This slice, counted from 1, ends with -EIO." },
-	[OPT_REFUSE_NTH] = { .name = "refuse_nth", .type = MC_OPT_INT, .flags = MC_OPT_RELOADABLE,
+	[OPT_REFUSE_NTH] = { .name = "refuse_nth", .type = MC_OPT_INT,
 			     .def = "0", .max = INT64_MAX,
 			     .doc = "This slice, counted from 1, is not taken (-EIO from submit)." },
-	[OPT_DELAY] = { .name = "delay", .type = MC_OPT_DURATION, .flags = MC_OPT_RELOADABLE, .def = "0",
+	[OPT_DELAY] = { .name = "delay", .type = MC_OPT_DURATION, .def = "0",
 			.max = INT64_MAX, .doc = "Completions come this much later." },
 	{ .name = NULL },
 };
@@ -69,16 +69,6 @@ static void on_timer(struct mc_timer *t, uint64_t now_ns)
 	deliver_due(t->user, now_ns);
 }
 
-static int count_reconfigure(void *inst, const struct mc_value *values, struct mc_error *err)
-{
-	struct count *c = inst;
-
-	c->fail_nth = values[OPT_FAIL_NTH].i;
-	c->refuse_nth = values[OPT_REFUSE_NTH].i;
-	c->delay_ns = values[OPT_DELAY].i;
-	return 0;
-}
-
 static int count_open(void *inst, const struct mc_host *host, const struct mc_open_args *args,
 		      const struct mc_filter_next *next, struct mc_transport_caps *caps, struct mc_error *err)
 {
@@ -94,7 +84,10 @@ static int count_open(void *inst, const struct mc_host *host, const struct mc_op
 	c->fences = host->counter(host, "count_fences", "Fences that went down.");
 	c->streams = host->counter(host, "count_streams", "Streams that were attached.");
 	caps->flags &= ~MC_CAP_SYNC; /* completions may be held back */
-	return count_reconfigure(inst, args->options, err);
+	c->fail_nth = args->options[OPT_FAIL_NTH].i;
+	c->refuse_nth = args->options[OPT_REFUSE_NTH].i;
+	c->delay_ns = args->options[OPT_DELAY].i;
+	return 0;
 }
 
 static void count_close(void *inst)
@@ -189,7 +182,6 @@ static const struct mc_filter_ops count_ops = {
 	.slice_size = sizeof(struct held),
 	.open = count_open,
 	.close = count_close,
-	.reconfigure = count_reconfigure,
 	.submit = count_submit,
 	.progress = count_progress,
 	.fence = count_fence,
