@@ -465,6 +465,19 @@ static bool may_miss(const struct opening *o, const struct mc_matrix_entry *entr
 	return m && m->optional;
 }
 
+/* It is open already: another row names it too. */
+static int name_again(struct mc_device *d, const struct mc_matrix_entry *entry, struct mc_error *err)
+{
+	d->require |= entry->require;
+	if (entry->weight == 1 || entry->weight == d->weight)
+		return 0;
+	if (d->weight != 1)
+		return mc_fail(err, -EINVAL, "nic_priority_matrix: device '%s' has the weights %g and %g: "
+			       "a device has one, whatever the row", d->label, d->weight, entry->weight);
+	d->weight = entry->weight;
+	return 0;
+}
+
 static int open_entry(struct opening *o, const struct mc_matrix_row *row, size_t tier,
 		      const struct mc_matrix_entry *entry, struct mc_error *err)
 {
@@ -472,10 +485,8 @@ static int open_entry(struct opening *o, const struct mc_matrix_row *row, size_t
 	struct mc_error why = {0};
 	int r;
 
-	if (d) {
-		d->require |= entry->require;
-		return 0;
-	}
+	if (d)
+		return name_again(d, entry, err);
 	for (size_t i = 0; i < o->nr_refused; i++)
 		if (same(o->refused[i].entry, entry)) {
 			why = o->refused[i].err;

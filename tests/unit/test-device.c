@@ -271,6 +271,17 @@ static void test_require(void **state)
 	assert_non_null(strstr(mc_engine_matrix(engine), "\"weight\":2.5"));
 }
 
+/* A device has one weight, wherever it is written. */
+static void test_weight(void **state)
+{
+	refused("{\"cpu:0\": [[{\"device\": \"null:null0\", \"weight\": 2}]], "
+		"\"*\": [[{\"device\": \"null0\", \"weight\": 3}]]}", -EINVAL, "null:null0", "weights 2 and 3");
+	opens("{\"cpu:0\": [[\"null0\", {\"device\": \"null1\", \"weight\": 0.5}]], "
+	      "\"*\": [[{\"device\": \"null0\", \"weight\": 3}, \"null1\"]]}");
+	assert_true(mc_device_find(engine, "null", "null0")->weight == 3);
+	assert_true(mc_device_find(engine, "null", "null1")->weight == 0.5);
+}
+
 static int count_lanes(void *ctx, const struct mc_counter *c)
 {
 	if (!strncmp(c->object, "device null:null0", 17) && !strcmp(c->name, "failures"))
@@ -426,6 +437,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_first_tier, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lower_tier, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_require, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_weight, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lanes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_filters, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_options, setup, teardown),
