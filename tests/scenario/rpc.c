@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -302,6 +303,38 @@ static void step(const char *what)
 	fflush(stdout);
 }
 
+static sem_t held;
+static struct mc_rpc_request *held_request;
+
+static void hold(void *arg, struct mc_rpc_request *request, const struct mc_rpc_incoming *in)
+{
+	held_request = request; /* answered when its connection is cut */
+	sem_post(&held);
+}
+
+/* A server that evicts a peer has no connection of it when the call returns. */
+static void evicted(struct mc_engine *engine)
+{
+	struct mc_engine *local = engine_open("rpc-local", dir);
+	struct mc_rpc_service *service = NULL;
+	struct mc_rpc_client *client = NULL;
+	struct mc_rpc_call call = {.size = sizeof call};
+	struct mc_error err = {0};
+
+	sem_init(&held, 0, 0);
+	CHECK(mc_rpc_serve(local, "hold", hold, NULL, &service, &err) == 0);
+	CHECK(mc_rpc_client_open(engine, "rpc-local", "hold", &client, &err) == 0);
+	CHECK(mc_rpc_start(client, &call, LONG) == 0);
+	sem_wait(&held);
+	CHECK(mc_peer_evict(local, mc_engine_generation(engine), LONG) == 0);
+	CHECK(mc_rpc_wait(client, &call) == 0 && call.status == -EHOSTDOWN);
+	CHECK(mc_rpc_reply(held_request, 0, "x", 1) == -ENOTCONN);
+	CHECK(mc_peer_evict(local, mc_engine_generation(engine), LONG) == -ENOENT);
+	mc_rpc_client_close(client);
+	mc_rpc_unserve(service);
+	CHECK(mc_engine_close(local, LONG) == 0);
+}
+
 int main(int argc, char **argv)
 {
 	struct mc_engine *engine;
@@ -331,6 +364,8 @@ int main(int argc, char **argv)
 	late_answers(engine);
 	step("a client closed under its calls");
 	close_under_calls(engine);
+	step("the caller is evicted: its calls end");
+	evicted(engine);
 	step("the server is killed: calls end");
 	CHECK(mc_rpc_start(mute_client, &open, LONG) == 0);
 	server_kill(&child);

@@ -337,7 +337,7 @@ static void proxy_accept(struct proxy *p)
 		return;
 	}
 	p->pair[p->nr][0] = fd;
-	p->pair[p->nr++][1] = dial(p->to);
+	p->pair[p->nr++][1] = dial(__atomic_load_n(&p->to, __ATOMIC_ACQUIRE));
 }
 
 static void *proxy_main(void *arg)
@@ -470,6 +470,40 @@ static void test_swallowed(void **state)
 	proxy_fini(&p);
 }
 
+/* What answers under the peer's address is another generation: the session ends at once (P5), and the
+ * name has to be opened again. */
+static void test_restarted(void **state)
+{
+	struct proxy p;
+	char list[64];
+	const char *settings[] = {"advertise_address", list, NULL};
+	struct fixture *a, *b, *again;
+	struct mc_session *s;
+	uint64_t begin;
+
+	proxy_init(&p);
+	snprintf(list, sizeof list, "127.0.0.1:%u", p.port);
+	a = fixture_start("alpha", NULL);
+	b = fixture_start("beta", settings);
+	again = fixture_start("beta-restarted", settings);
+	p.to = b->engine.port;
+	assert_int_equal(pthread_create(&p.thread, NULL, proxy_main, &p), 0);
+	s = open_peer(a, "beta");
+	works(s);
+	__atomic_store_n(&p.to, again->engine.port, __ATOMIC_RELEASE);
+	__atomic_store_n(&p.cut, 1, __ATOMIC_RELEASE);
+	begin = mc_now_ns();
+	sem_wait(&a->gone_sem);
+	assert_true(mc_now_ns() - begin < 2 * MC_SEC);
+	assert_int_equal(a->gone_status, -ESTALE);
+	assert_int_equal(mc_session_send(s, 0x123, "x", 1, NULL, 0), -ENOTCONN);
+	mc_session_unref(s);
+	fixture_free(a);
+	fixture_free(b);
+	fixture_free(again);
+	proxy_fini(&p);
+}
+
 /* ---- bounds ------------------------------------------------------------------------------------------ */
 
 /* An engine takes no more peers than max_peers, says so, and takes another when one has left. */
@@ -558,6 +592,7 @@ int main(void)
 		cmocka_unit_test(test_mute_address),
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_swallowed),
+		cmocka_unit_test(test_restarted),
 		cmocka_unit_test(test_max_peers),
 		cmocka_unit_test(test_many_opens),
 		cmocka_unit_test(test_idle_thousands),
