@@ -114,8 +114,9 @@ bool mc_run_cut(struct mc_run *run, struct mc_piece *ret_piece)
 
 bool mc_run_has_work(const struct mc_run *run)
 {
+	/* In one order with the push of a retry and the marks of links: see mc_link_give_back. */
 	return atomic_load_explicit(&run->cursor, memory_order_relaxed) >> 32 < run->nr ||
-	       atomic_load_explicit(&run->retry, memory_order_relaxed);
+	       atomic_load(&run->retry);
 }
 
 void mc_run_stop(struct mc_run *run, int status, int scope)
@@ -132,6 +133,8 @@ int mc_run_expired(const struct mc_run *run, uint64_t now_ns)
 
 	if (stop)
 		return stop;
+	if (__atomic_load_n(&run->lbuf->fenced, __ATOMIC_RELAXED))
+		return -ECANCELED;
 	return now_ns >= run->batch->deadline_ns ? -ETIMEDOUT : 0;
 }
 
@@ -165,7 +168,8 @@ struct mc_link *mc_run_link(struct mc_run *run, struct mc_path *path)
 	struct mc_link *link = &run->links[__builtin_ctz(bit)];
 
 	link->run = run;
-	link->path = path;
+	/* Another thread that offers the run may look at it meanwhile. */
+	__atomic_store_n(&link->path, path, __ATOMIC_RELAXED);
 	link->next = NULL;
 	link->stage = 0;
 	return link;
@@ -285,7 +289,9 @@ static void publish(struct mc_batch *batch)
 		struct mc_batch *outer = in_callback;
 
 		in_callback = batch;
+		mc_worker_callback(true);
 		batch->done(batch->done_arg, batch);
+		mc_worker_callback(false);
 		in_callback = outer;
 	}
 	mc_bell_ring(&batch->bell);
@@ -424,6 +430,8 @@ int mc_batch_cancel(struct mc_batch *batch)
 
 	if (!batch)
 		return -EINVAL;
+	if (mc_engine_check(batch->engine) < 0)
+		return -EPERM;
 	if (is_complete(batch))
 		return 0;
 	atomic_compare_exchange_strong(&batch->stop, &zero, -ECANCELED);
@@ -496,6 +504,7 @@ static void batch_destroy(struct mc_batch *b)
 
 void mc_batch_free(struct mc_batch *b)
 {
+	/* A forked child has a copy of the memory, and threads of none. */
 	if (!b || mc_engine_check(b->engine) < 0)
 		return;
 	if (!is_complete(b)) {

@@ -369,6 +369,20 @@ static void break_idle(struct mc_path *path)
 	part(path);
 }
 
+/* Once, not at each probe of a rail that stays down. */
+static void log_broken(const struct mc_path *path, int status, const char *why)
+{
+	const char *peer = path->session->peer->name;
+
+	if (path->failures)
+		mc_debug("peer '%s': rail %s -> %s: still down: %s: %s", peer, label_of(path),
+			 path->remote_label, why, strerror(-status));
+	else
+		mc_warn("peer '%s': rail %s -> %s broke: %s: %s; its work goes to another rail, "
+			"or waits for this one", peer, label_of(path), path->remote_label, why,
+			strerror(-status));
+}
+
 void mc_path_break(struct mc_path *path, int status, const char *why)
 {
 	enum mc_path_state was = atomic_load(&path->state);
@@ -390,9 +404,10 @@ void mc_path_break(struct mc_path *path, int status, const char *why)
 		return;
 	}
 	if (path->active && !path->dead && !atomic_load(&path->session->engine->closing))
-		mc_warn("peer '%s': rail %s -> %s broke: %s: %s; its work goes to another rail, "
-			"or waits for this one", path->session->peer->name, label_of(path),
-			path->remote_label, why ? why : "no reason given", strerror(-status));
+		log_broken(path, status, why ? why : "no reason given");
+	else if (!path->active && !path->dead && !path->fence_asked)
+		/* The other end would not hear of it otherwise, if its wire has no stream that ends. */
+		mc_path_send(path, MC_MSG_PATH_BROKEN, status, why, why ? strlen(why) : 0);
 	mc_bump(&path->breaks, 1);
 	if (path->active)
 		mc_bump(&path->lane->failures, 1);
@@ -439,7 +454,7 @@ void mc_path_attended(struct mc_path *path)
 		mc_path_break(path, path->break_status, path->break_why);
 	else if (mc_path_is(path, MC_PATH_FENCING))
 		check_fenced(path);
-	else if (path->unflushed && mc_path_wire_idle(path))
+	else if (path->unflushed)
 		mc_path_flush(path);
 }
 

@@ -79,6 +79,7 @@ struct mc_path {
 	uint32_t epoch;             /* of the current connection */
 	bool remote_open;           /* active: the other end has accepted this epoch */
 	bool fence_local, fence_remote; /* still awaited */
+	bool fence_asked;           /* passive: the other end wants it fenced */
 	bool parked;                /* submit said -EAGAIN */
 	bool held_valid;
 	bool dead;                  /* the session is gone: no reconnecting */
@@ -288,12 +289,6 @@ static inline void mc_bump(_Atomic uint64_t *counter, uint64_t n)
 {
 	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
 			      memory_order_relaxed);
-}
-
-/* The plugin has nothing of it. */
-static inline bool mc_path_wire_idle(const struct mc_path *path)
-{
-	return path->nr_inflight == path->nr_idle;
 }
 
 static inline bool mc_path_is(const struct mc_path *path, enum mc_path_state state)

@@ -227,8 +227,8 @@ void mc_slice_complete(struct mc_hslice *hs, int status, int scope, uint64_t don
 	struct mc_piece piece;
 
 	if (MC_UNLIKELY(hs->stage) && mc_stage_took(hs, status, scope)) {
-		if (path->unflushed && mc_path_wire_idle(path))
-			mc_path_flush(path);
+		if (path->unflushed)
+			mc_path_attend(path);
 		return;
 	}
 	mc_inflight_remove(path, hs);
@@ -248,17 +248,18 @@ void mc_slice_complete(struct mc_hslice *hs, int status, int scope, uint64_t don
 		    !hs->visible) {
 			hs->next = path->unflushed;
 			path->unflushed = hs;
-			/* One flush for as many writes as there are under way. */
-			if (mc_path_wire_idle(path))
-				mc_path_flush(path);
+			/* One flush for all that end in this turn, or while another flush is under
+			 * way.  It may not wait for the path to be idle: a busy one never is. */
+			mc_path_attend(path);
 			return;
 		}
 		piece = hs->piece;
 		mc_slice_put(path->lane, hs);
 		mc_piece_end(&piece, 0, MC_SCOPE_NONE);
 	}
-	if (path->unflushed && mc_path_wire_idle(path))
-		mc_path_flush(path);
+	/* The last one may be what the fence waits for. */
+	if (mc_path_is(path, MC_PATH_FENCING) && !path->inflight_list)
+		mc_path_attend(path);
 }
 
 /* ---- after a fence ------------------------------------------------------------------------------------------- */

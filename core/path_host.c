@@ -48,7 +48,7 @@ void mc_host_peer_writable(const struct mc_host *h, void *peer)
 	path->parked = false;
 	if (path->queue || path->held_valid || path->stage_due)
 		mc_path_set_ready(path);
-	if (path->unflushed && mc_path_wire_idle(path))
+	if (path->unflushed)
 		mc_path_attend(path);
 }
 

@@ -50,6 +50,30 @@ static void take_stream(struct note *n)
 	path->lane->ops->peer_attach(path->lane->inst, path->peer->area, &stream);
 }
 
+static void put_head(uint8_t head[MC_PATH_HEAD_SIZE], const struct mc_path *path, int32_t status)
+{
+	mc_put32(head + MC_PATH_HEAD_RAIL, path->rail_id);
+	mc_put16(head + MC_PATH_HEAD_LANE, path->lane_id);
+	mc_put16(head + MC_PATH_HEAD_RESERVED, 0);
+	mc_put32(head + MC_PATH_HEAD_EPOCH, path->epoch);
+	mc_put32(head + MC_PATH_HEAD_STATUS, (uint32_t)status);
+}
+
+/* A path serves one epoch only: of any other nothing is here, nor of this one when it is closed. */
+static void fence_asked(struct mc_path *path, uint32_t epoch)
+{
+	uint8_t head[MC_PATH_HEAD_SIZE];
+
+	if (epoch == path->epoch && !mc_path_is(path, MC_PATH_CLOSED)) {
+		path->fence_asked = true;
+		mc_path_break(path, -ECONNRESET, "the other end fenced it");
+		return;
+	}
+	put_head(head, path, 0);
+	mc_put32(head + MC_PATH_HEAD_EPOCH, epoch);
+	mc_session_send(path->session, MC_MSG_PATH_FENCED, head, sizeof head, NULL, 0);
+}
+
 static void note_run(struct mc_post *post)
 {
 	struct note *n = MC_CONTAINER_OF(post, struct note, post);
@@ -69,8 +93,7 @@ static void note_run(struct mc_post *post)
 			path->lane->ops->peer_msg(path->lane->inst, path->peer->area, n->data, n->len);
 		break;
 	case NOTE_FENCE:
-		if (current)
-			mc_path_break(path, -ECONNRESET, "the other end fenced it");
+		fence_asked(path, n->epoch);
 		break;
 	case NOTE_FENCED:
 		mc_path_fenced_remote(path, n->epoch);
@@ -138,15 +161,6 @@ static int note(struct mc_path *path, enum note_type type, uint32_t epoch, int s
 }
 
 /* ---- messages out -------------------------------------------------------------------------------- */
-
-static void put_head(uint8_t head[MC_PATH_HEAD_SIZE], const struct mc_path *path, int32_t status)
-{
-	mc_put32(head + MC_PATH_HEAD_RAIL, path->rail_id);
-	mc_put16(head + MC_PATH_HEAD_LANE, path->lane_id);
-	mc_put16(head + MC_PATH_HEAD_RESERVED, 0);
-	mc_put32(head + MC_PATH_HEAD_EPOCH, path->epoch);
-	mc_put32(head + MC_PATH_HEAD_STATUS, (uint32_t)status);
-}
 
 int mc_path_send(struct mc_path *path, uint16_t type, int32_t status, const void *body, size_t len)
 {
@@ -597,6 +611,7 @@ static void fence_buffer_run(void *arg)
 
 void mc_paths_fence_buffer(struct mc_engine *engine, struct mc_local_buf *buf)
 {
+	__atomic_store_n(&buf->fenced, true, __ATOMIC_RELAXED);
 	for (size_t i = 0; i < engine->nr_devices; i++) {
 		struct mc_device *device = engine->devices[i];
 
@@ -604,6 +619,7 @@ void mc_paths_fence_buffer(struct mc_engine *engine, struct mc_local_buf *buf)
 			struct fence_buffer f = {.lane = device->lanes[l], .buf = buf};
 
 			mc_worker_call(f.lane->worker, fence_buffer_run, &f);
+			mc_worker_tick_now(f.lane->worker);
 		}
 	}
 }

@@ -393,7 +393,7 @@ static bool next_piece(struct mc_path *path, struct mc_piece *piece, struct mc_i
 				struct mc_link *link = queue_pop(path);
 
 				mc_run_stop(run, status, MC_SCOPE_PEER);
-				mc_link_drop(link);
+				mc_link_give_back(link);
 			}
 			continue;
 		}
@@ -406,10 +406,10 @@ static bool next_piece(struct mc_path *path, struct mc_piece *piece, struct mc_i
 			piece->stage = stage;
 			/* Let go of the run with its last piece, so that the batch need not wait for us. */
 			if (!mc_run_has_work(run))
-				mc_link_drop(queue_pop(path));
+				mc_link_give_back(queue_pop(path));
 			return true;
 		}
-		mc_link_drop(queue_pop(path));
+		mc_link_give_back(queue_pop(path));
 	}
 	return false;
 }
@@ -466,12 +466,9 @@ static void expire_queue(struct mc_path *path, uint64_t now)
 		list = link->next;
 		if (expired)
 			mc_run_stop(link->run, expired, MC_SCOPE_REQUEST);
-		if (expired || !mc_run_has_work(link->run)) {
-			mc_link_drop(link);
-			continue;
-		}
 		/* While this path is down another one may have come back. */
-		if (mc_path_is(path, MC_PATH_DOWN) && mc_route_usable(link->run)) {
+		if (expired || !mc_run_has_work(link->run) ||
+		    (mc_path_is(path, MC_PATH_DOWN) && mc_route_usable(link->run))) {
 			mc_link_give_back(link);
 			continue;
 		}
@@ -489,10 +486,18 @@ static void expire_queue(struct mc_path *path, uint64_t now)
 	}
 }
 
+static bool any_expired(const struct mc_hslice *list, uint64_t now)
+{
+	while (list && !(list->piece.run && mc_run_expired(list->piece.run, now)))
+		list = list->next;
+	return list != NULL;
+}
+
 static void expire_inflight(struct mc_path *path, uint64_t now)
 {
 	struct mc_lane *lane = path->lane;
-	bool stuck = false;
+	/* What waits for its flush has left the list, and the flush itself has no deadline. */
+	bool stuck = any_expired(path->unflushed, now) || any_expired(path->flush_list, now);
 
 	for (struct mc_hslice *hs = path->inflight_list, *next; hs; hs = next) {
 		int r;
@@ -520,6 +525,9 @@ void mc_lane_expire(struct mc_lane *lane, uint64_t now_ns)
 		next = path->next;
 		if (path->queue || path->held_valid)
 			expire_queue(path, now_ns);
+		/* It may have stopped for want of memory or slices, which others hold. */
+		if (path->queue || path->held_valid)
+			mc_path_set_ready(path);
 		expire_inflight(path, now_ns);
 		mc_path_decay(path, now_ns);
 	}
@@ -594,7 +602,8 @@ static void lane_tick(struct mc_client *c, uint64_t now_ns)
 
 	mc_lane_expire(lane, now_ns);
 	for (struct mc_path *path = lane->paths; path && !busy; path = path->next)
-		busy = path->queue || path->held_valid || path->inflight_list || path->orphans;
+		busy = path->queue || path->held_valid || path->inflight_list || path->orphans ||
+		       path->unflushed;
 	c->busy = busy;
 }
 

@@ -568,8 +568,10 @@ static void offer(struct mc_run *run, struct mc_path *path, uint8_t stage)
 {
 	struct mc_link *link;
 
+	/* A link in use takes every piece: whoever drops it looks once more (mc_link_give_back). */
 	for (int i = 0; i < MC_RUN_LINKS; i++)
-		if ((atomic_load(&run->links_used) & 1u << i) && run->links[i].path == path)
+		if ((atomic_load(&run->links_used) & 1u << i) && 
+		    __atomic_load_n(&run->links[i].path, __ATOMIC_RELAXED) == path)
 			return;
 	link = mc_run_link(run, path);
 	if (!link)
@@ -656,6 +658,8 @@ void mc_route_dispatch(struct mc_run *run)
 	mc_run_unref(run);
 }
 
+/* A piece that came back for another try found this link in use and left it at that, perhaps after
+ * we had last looked: look again when the link is free. */
 void mc_link_give_back(struct mc_link *link)
 {
 	struct mc_run *run = link->run;

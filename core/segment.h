@@ -15,6 +15,7 @@ struct mc_local_buf {
 	int32_t ordinal;
 	uint32_t users;     /* ranges held by slices and peers; atomic */
 	bool closing;       /* no new users; atomic */
+	bool fenced;        /* the users' time is over: their requests end; atomic */
 	struct mc_local *local;
 	void **regions;     /* by device idx: area of its registration, or NULL */
 	struct mc_local_blob *blobs; /* by device idx: what peers need; data NULL if none */

@@ -31,6 +31,11 @@ bool mc_worker_any_mine(void)
 	return held_count != 0;
 }
 
+void mc_worker_callback(bool begin)
+{
+	held_count += begin ? 1 : -1u;
+}
+
 bool mc_worker_cpu_copy(const struct mc_worker *w)
 {
 	return w->args.cpu_copy;

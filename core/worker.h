@@ -77,6 +77,9 @@ void mc_worker_leave(struct mc_worker *worker);
 /* True if this thread holds this worker's baton / any baton. */
 bool mc_worker_mine(const struct mc_worker *worker);
 bool mc_worker_any_mine(void);
+/* A user's callback begins or ends on this thread, which need not hold a baton: what may wait is
+ * refused as if it did. */
+void mc_worker_callback(bool begin);
 
 /*
  * Drive the free ones of nr workers from this thread until done(arg) is true or
