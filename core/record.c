@@ -138,7 +138,9 @@ static int not_found(struct mc_engine *engine, const char *name, uint64_t deadli
 	char text[600];
 	size_t at = 0;
 
-	if (mc_record_list(engine, deadline_ns, closest_one, &c, NULL) < 0 || c.nr == 0)
+	/* What came before the time was over is worth telling too. */
+	mc_record_list(engine, deadline_ns, closest_one, &c, NULL);
+	if (c.nr == 0)
 		return mc_fail(err, -ENOENT,
 			       "segment '%s': there is no such engine, nor any other, in cluster '%s' of "
 			       "%s; start it, or name its metadata_server",
