@@ -91,7 +91,8 @@ struct map_job {
 
 struct keys_peer {
 	struct keys *keys;
-	bool passive, dead, ready, want_room;
+	bool passive, ready, want_room;
+	atomic_bool dead; /* helpers that copy look at it */
 	pid_t pid;
 	int fd; /* initiator: of the queue page */
 	struct queue_page *queue;
