@@ -103,7 +103,9 @@ static void *helper_main(void *arg)
 	for (;;) {
 		if (h->head) {
 			drain(h);
-			until = idle_until();
+			/* Rare jobs that the threads take in turn shall not keep both alive. */
+			if (!h->nr_idle)
+				until = idle_until();
 		}
 		if (h->stopping)
 			break;
