@@ -40,19 +40,16 @@ finish() {
 trap finish EXIT
 trap 'exit 1' INT TERM
 
-run_bench() {
-	"$bench" --metadata_server="file://$dir/metadata" --port=0 --log_level=warn \
-		--nic_priority_matrix='{"cpu:0": [["tcp:lo"], []], "*": [["tcp:lo"]]}' "$@" </dev/null
-}
-
+set -- --metadata_server="file://$dir/metadata" --port=0 --log_level=warn \
+	--nic_priority_matrix='{"cpu:0": [["tcp:lo"], []], "*": [["tcp:lo"]]}'
 mkdir "$dir/metadata"
-run_bench --mode=target --local_server_name=quickstart-target --buffer_size=128M \
-	--ready_file="$dir/ready" &
+"$bench" "$@" --mode=target --local_server_name=quickstart-target --buffer_size=128M \
+	--ready_file="$dir/ready" </dev/null &
 target=$!
 wait_ready "$dir/ready" "$target" || exit 1
 
 for operation in write read; do
-	run_bench --local_server_name=quickstart-initiator --segment_id=quickstart-target \
+	"$bench" "$@" --local_server_name=quickstart-initiator --segment_id=quickstart-target \
 		--operation=$operation --block_size=1M --batch_size=16 --threads=1 --check \
-		--duration="$duration" || exit 1
+		--duration="$duration" </dev/null || exit 1
 done
