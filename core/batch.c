@@ -153,6 +153,38 @@ void mc_piece_retry(const struct mc_piece *piece, int status, int scope)
 		;
 }
 
+/* The whole requests at the front of a piece that fit into max bytes, at least one. */
+static uint32_t leading(const struct mc_piece *piece, uint64_t max, uint64_t *ret_len)
+{
+	const struct mc_req *req = &piece->run->reqs[piece->first];
+	uint64_t len = req->len;
+	uint32_t nr = 1;
+
+	while (nr < piece->nr && len + req[nr].len <= max)
+		len += req[nr++].len;
+	*ret_len = len;
+	return nr;
+}
+
+void mc_piece_split(struct mc_piece *piece, uint64_t max)
+{
+	while (piece->len > max) {
+		struct mc_piece rest = *piece;
+
+		if (piece->nr > 1) {
+			piece->nr = leading(piece, max, &piece->len);
+			rest.first += piece->nr;
+			rest.nr -= piece->nr;
+		} else {
+			piece->len = max;
+			rest.off += max;
+		}
+		rest.len -= piece->len;
+		if (rest.nr)
+			mc_piece_retry(&rest, -ENOMEM, MC_SCOPE_REQUEST);
+	}
+}
+
 /* ---- links ----------------------------------------------------------------------------------- */
 
 struct mc_link *mc_run_link(struct mc_run *run, struct mc_path *path)
@@ -264,7 +296,7 @@ void mc_piece_end(const struct mc_piece *piece, int status, int scope)
 static __thread struct mc_batch *in_callback;
 
 /* Whoever completed the batch may still be on his way out of it. */
-static void settle(struct mc_batch *batch)
+void mc_batch_settle(struct mc_batch *batch)
 {
 	while (in_callback != batch && atomic_load(&batch->finishing))
 		sched_yield();
@@ -273,7 +305,7 @@ static void settle(struct mc_batch *batch)
 void mc_batch_open(struct mc_batch *batch)
 {
 	if (atomic_fetch_add(&batch->open_runs, 1) == 0)
-		settle(batch);
+		mc_batch_settle(batch);
 	atomic_store(&batch->complete, false);
 }
 
@@ -346,9 +378,9 @@ void mc_batch_end(struct mc_batch *batch)
 
 /* ---- waiting ------------------------------------------------------------------------------------- */
 
-static bool is_complete(void *arg)
+bool mc_batch_is_complete(void *batch)
 {
-	return atomic_load_explicit(&((struct mc_batch *)arg)->complete, memory_order_acquire);
+	return atomic_load_explicit(&((struct mc_batch *)batch)->complete, memory_order_acquire);
 }
 
 int mc_batch_wait(struct mc_batch *batch, uint64_t timeout_ns)
@@ -372,9 +404,9 @@ int mc_batch_wait(struct mc_batch *batch, uint64_t timeout_ns)
 	nr = batch->nr_workers;
 	memcpy(workers, batch->workers, nr * sizeof workers[0]);
 	pthread_mutex_unlock(&batch->lock);
-	r = mc_worker_drive(workers, nr, &batch->bell, is_complete, batch, deadline);
+	r = mc_worker_drive(workers, nr, &batch->bell, mc_batch_is_complete, batch, deadline);
 	if (!r)
-		settle(batch);
+		mc_batch_settle(batch);
 	return r;
 }
 
@@ -384,7 +416,7 @@ size_t mc_batch_poll(const struct mc_batch *batch)
 
 	if (!batch)
 		return 0;
-	if (is_complete((void *)(uintptr_t)batch))
+	if (mc_batch_is_complete((void *)(uintptr_t)batch))
 		return batch->nr;
 	for (size_t i = 0; i < batch->nr; i++)
 		n += atomic_load_explicit(&batch->reqs[i].state, memory_order_acquire) !=
@@ -432,7 +464,7 @@ int mc_batch_cancel(struct mc_batch *batch)
 		return -EINVAL;
 	if (mc_engine_check(batch->engine) < 0)
 		return -EPERM;
-	if (is_complete(batch))
+	if (mc_batch_is_complete(batch))
 		return 0;
 	atomic_compare_exchange_strong(&batch->stop, &zero, -ECANCELED);
 	pthread_mutex_lock(&batch->lock);
@@ -452,172 +484,4 @@ void mc_batch_add_worker(struct mc_batch *batch, struct mc_worker *worker)
 	if (i == batch->nr_workers && i < MC_BATCH_WORKERS)
 		batch->workers[batch->nr_workers++] = worker;
 	pthread_mutex_unlock(&batch->lock);
-}
-
-/* ---- life ------------------------------------------------------------------------------------------ */
-
-static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER; /* guards every engine->batches */
-
-int mc_batch_new(struct mc_engine *engine, size_t capacity, struct mc_batch **ret_batch)
-{
-	struct mc_batch *b;
-
-	if (!engine || !ret_batch || !capacity || capacity > 1u << 20)
-		return -EINVAL;
-	if (mc_engine_check(engine) < 0)
-		return -EPERM;
-	b = calloc(1, sizeof *b);
-	if (!b)
-		return -ENOMEM;
-	b->reqs = calloc(capacity, sizeof *b->reqs);
-	if (!b->reqs) {
-		free(b);
-		return -ENOMEM;
-	}
-	b->engine = engine;
-	b->capacity = capacity;
-	b->span_ns = (uint64_t)engine->set->deadline;
-	b->event_fd = -1;
-	atomic_store(&b->complete, true);
-	pthread_mutex_init(&b->lock, NULL);
-	pthread_mutex_lock(&list_lock);
-	b->next = engine->batches;
-	if (b->next)
-		b->next->prev = b;
-	engine->batches = b;
-	pthread_mutex_unlock(&list_lock);
-	*ret_batch = b;
-	return 0;
-}
-
-static void batch_destroy(struct mc_batch *b)
-{
-	if (b->event_fd >= 0)
-		close(b->event_fd);
-	mc_session_unref(b->notify_session);
-	pthread_mutex_destroy(&b->lock);
-	mc_arena_fini(&b->arena);
-	free(b->notify_data);
-	free(b->reqs);
-	free(b);
-}
-
-void mc_batch_free(struct mc_batch *b)
-{
-	/* A forked child has a copy of the memory, and threads of none. */
-	if (!b || mc_engine_check(b->engine) < 0)
-		return;
-	if (!is_complete(b)) {
-		mc_batch_cancel(b);
-		if (mc_batch_wait(b, MC_FOREVER) == -EDEADLK)
-			return;
-	}
-	settle(b);
-	pthread_mutex_lock(&list_lock);
-	if (b->prev)
-		b->prev->next = b->next;
-	else
-		b->engine->batches = b->next;
-	if (b->next)
-		b->next->prev = b->prev;
-	pthread_mutex_unlock(&list_lock);
-	batch_destroy(b);
-}
-
-void mc_batches_stop(struct mc_engine *engine, int status)
-{
-	pthread_mutex_lock(&list_lock);
-	for (struct mc_batch *b = engine->batches; b; b = b->next) {
-		int32_t zero = 0;
-
-		atomic_compare_exchange_strong(&b->stop, &zero, status);
-		pthread_mutex_lock(&b->lock);
-		for (uint32_t i = 0; i < b->nr_workers; i++)
-			mc_worker_tick_now(b->workers[i]);
-		pthread_mutex_unlock(&b->lock);
-	}
-	pthread_mutex_unlock(&list_lock);
-}
-
-void mc_batches_free(struct mc_engine *engine)
-{
-	while (engine->batches)
-		mc_batch_free(engine->batches);
-}
-
-int mc_batch_reset(struct mc_batch *b)
-{
-	uint64_t count;
-
-	if (!b)
-		return -EINVAL;
-	if (!is_complete(b))
-		return -EBUSY;
-	settle(b);
-	if (b->event_fd >= 0 && b->nr)
-		while (read(b->event_fd, &count, sizeof count) < 0 && errno == EINTR)
-			;
-	b->nr = 0;
-	b->runs = NULL;
-	b->deadline_ns = 0;
-	b->notify_status = 0;
-	mc_arena_reset(&b->arena);
-	atomic_store(&b->failed, 0);
-	atomic_store(&b->stop, 0);
-	return 0;
-}
-
-/* ---- settings before submit -------------------------------------------------------------------------- */
-
-int mc_batch_set_deadline(struct mc_batch *batch, uint64_t span_ns)
-{
-	if (!batch || !span_ns || batch->nr)
-		return -EINVAL;
-	batch->span_ns = span_ns;
-	return 0;
-}
-
-int mc_batch_set_callback(struct mc_batch *batch, void (*done)(void *arg, struct mc_batch *batch),
-			  void *arg)
-{
-	if (!batch || batch->nr)
-		return -EINVAL;
-	batch->done = done;
-	batch->done_arg = arg;
-	return 0;
-}
-
-int mc_batch_set_notify(struct mc_batch *batch, struct mc_segment *segment, const void *data,
-			size_t len)
-{
-	void *copy;
-
-	if (!batch || !segment || (!data && len) || len > sizeof ((struct mc_notify *)NULL)->data ||
-	    segment->engine != batch->engine)
-		return -EINVAL;
-	copy = malloc(len ? len : 1);
-	if (!copy)
-		return -ENOMEM;
-	if (len)
-		memcpy(copy, data, len);
-	free(batch->notify_data);
-	batch->notify_data = copy;
-	batch->notify_len = len;
-	mc_session_unref(batch->notify_session);
-	batch->notify_session = mc_session_ref(segment->session);
-	return 0;
-}
-
-int mc_batch_fd(struct mc_batch *batch)
-{
-	if (!batch)
-		return -EINVAL;
-	if (batch->event_fd < 0) {
-		int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-
-		if (fd < 0)
-			return -errno;
-		batch->event_fd = fd;
-	}
-	return batch->event_fd;
 }

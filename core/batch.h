@@ -118,6 +118,8 @@ bool mc_run_cut(struct mc_run *run, struct mc_piece *ret_piece);
 void mc_piece_end(const struct mc_piece *piece, int status, int scope);
 /* Put a piece back for another try.  Copies it; if memory is out the piece fails.  [any] */
 void mc_piece_retry(const struct mc_piece *piece, int status, int scope);
+/* Keep at most max bytes of a piece; the rest goes back to its run.  [worker] */
+void mc_piece_split(struct mc_piece *piece, uint64_t max);
 /* End everything of a run that nobody has taken yet; the caller holds a link or a reference.  [any] */
 void mc_run_stop(struct mc_run *run, int status, int scope);
 bool mc_run_has_work(const struct mc_run *run);
@@ -141,11 +143,14 @@ static inline uint64_t mc_piece_remote(const struct mc_piece *piece)
 	return piece->run->reqs[piece->first].offset + piece->off;
 }
 
-/* ---- between batch.c and batch_build.c --------------------------------------------------------- */
+/* ---- between batch.c, batch_build.c and batch_life.c --------------------------------------------------------- */
 
 void mc_batch_open(struct mc_batch *batch);  /* a submit begins: it is not complete any more */
 void mc_batch_begin(struct mc_batch *batch); /* one more reason not to be complete */
 void mc_batch_end(struct mc_batch *batch);   /* one less; the last one completes the batch */
+/* Wait for threads that are on their way out of completing it. */
+void mc_batch_settle(struct mc_batch *batch);
+bool mc_batch_is_complete(void *batch);
 void mc_req_fail(struct mc_batch *batch, struct mc_req *req, int status, int scope);
 
 /* ---- for engine.c ---------------------------------------------------------------------------- */

@@ -152,21 +152,55 @@ static bool device_up(const struct mc_path *path)
 	return __atomic_load_n(&path->lane->device->state, __ATOMIC_RELAXED) == MC_STATE_ACTIVE;
 }
 
-static void timer_fired(struct mc_timer *t, uint64_t now_ns)
-{
-	struct mc_path *path = MC_CONTAINER_OF(t, struct mc_path, timer);
-
-	if (mc_path_is(path, MC_PATH_DOWN))
-		mc_path_connect(path);
-	else if (mc_path_is(path, MC_PATH_OPENING))
-		mc_path_break(path, -ETIMEDOUT, "the peer did not get ready in time");
-}
+static void timer_fired(struct mc_timer *t, uint64_t now_ns);
 
 static void set_timer(struct mc_path *path, uint64_t span_ns)
 {
 	path->timer.size = sizeof path->timer;
 	path->timer.fire = timer_fired;
 	mc_worker_timer(path->lane->worker, &path->timer, mc_now_ns() + span_ns);
+}
+
+struct end_session {
+	struct mc_job job;
+	struct mc_engine *engine;
+	uint64_t generation;
+};
+
+static void end_session_run(struct mc_job *job)
+{
+	struct end_session *e = MC_CONTAINER_OF(job, struct end_session, job);
+
+	mc_session_end(e->engine, e->generation, -EHOSTDOWN, "it does not answer a fence");
+	free(e);
+}
+
+/* The other end lives but never answers our fence.  What waits for it has waited as long as it would
+ * for a silent peer, so the peer is treated as one (P1). */
+static void give_up(struct mc_path *path)
+{
+	struct end_session *e = malloc(sizeof *e);
+
+	if (!e) {
+		set_timer(path, BACKOFF_MAX_NS);
+		return;
+	}
+	e->job.run = end_session_run;
+	e->engine = path->session->engine;
+	e->generation = path->session->peer->generation;
+	mc_helpers_run(e->engine->helpers, &e->job);
+}
+
+static void timer_fired(struct mc_timer *t, uint64_t now_ns)
+{
+	struct mc_path *path = MC_CONTAINER_OF(t, struct mc_path, timer);
+
+	if (mc_path_is(path, MC_PATH_DOWN))
+		mc_path_connect(path);
+	else if (mc_path_is(path, MC_PATH_FENCING) && path->fence_remote)
+		give_up(path);
+	else if (mc_path_is(path, MC_PATH_OPENING))
+		mc_path_break(path, -ETIMEDOUT, "the peer did not get ready in time");
 }
 
 void mc_path_connect(struct mc_path *path)
@@ -418,6 +452,8 @@ void mc_path_break(struct mc_path *path, int status, const char *why)
 	       mc_path_send(path, MC_MSG_PATH_FENCE, status, NULL, 0) == 0;
 	/* Copies at the target end with its fence only. */
 	path->fence_remote = told && (path->caps.fence != MC_FENCE_LOCAL || path->stage_tag);
+	if (path->fence_remote)
+		set_timer(path, (uint64_t)path->session->engine->set->peer_timeout);
 	fence_local(path);
 	mc_stage_broken(path, status);
 	mc_stage_serve_broken(path);

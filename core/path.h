@@ -107,7 +107,6 @@ struct mc_path {
 	/* Staging, see stage.h. */
 	struct mc_stage *stages;
 	uint32_t nr_stages;
-	uint32_t nr_idle;    /* of nr_inflight: not with the plugin */
 	uint32_t nr_chunks;  /* of the lane's pool that are ours: own or lent */
 	bool stage_due;      /* a stage waits for room or for an import */
 	bool stage_wait;     /* the held piece waits for a chunk */
@@ -245,6 +244,10 @@ void mc_slice_fill(struct mc_hslice *hs, struct mc_path *path, const struct mc_p
 		   struct mc_import *imp);
 void mc_inflight_add(struct mc_path *path, struct mc_hslice *hs);
 void mc_inflight_remove(struct mc_path *path, struct mc_hslice *hs);
+/* Made on first use: 0, -EINPROGRESS (later), or why it cannot be. */
+int mc_import_get(struct mc_path *path, const struct mc_remote_buf *rbuf, struct mc_import **ret_imp);
+/* Release what the peer has withdrawn, once it is much. */
+void mc_path_prune_imports(struct mc_path *path);
 struct mc_import *mc_import_find(struct mc_path *path, uint32_t buf_id);
 /* First use of a remote registration: let the plugin prepare it.  NULL: out of memory. */
 struct mc_import *mc_import_new(struct mc_path *path, uint32_t id, const struct mc_remote_buffer *desc);

@@ -20,8 +20,10 @@
 
 /* ---- notes: from the control loop to the worker ------------------------------------------------- */
 
-enum note_type { NOTE_ACCEPT, NOTE_OPENED, NOTE_MSG, NOTE_FENCE, NOTE_FENCED, NOTE_BROKEN, NOTE_STREAM, NOTE_GONE, NOTE_FREE,
-		 NOTE_STAGE };
+enum note_type {
+	NOTE_ACCEPT, NOTE_OPENED, NOTE_MSG, NOTE_FENCE, NOTE_FENCED, NOTE_BROKEN, NOTE_STREAM, NOTE_PRUNE,
+	NOTE_GONE, NOTE_FREE, NOTE_STAGE,
+};
 struct note {
 	struct mc_post post;
 	struct mc_path *path;
@@ -112,6 +114,10 @@ static void note_run(struct mc_post *post)
 	case NOTE_STAGE:
 		if (current && path->peer)
 			mc_stage_message(path, (uint16_t)n->token, n->status, n->data, n->len);
+		break;
+	case NOTE_PRUNE:
+		if (path->nr_imports)
+			mc_path_prune_imports(path);
 		break;
 	case NOTE_FREE:
 		mc_path_free(path);
@@ -510,6 +516,20 @@ void mc_paths_gone(struct mc_session *s, int status, const char *why)
 	pthread_mutex_unlock(&paths->lock);
 }
 
+/* The peer's table changed: it may have withdrawn buffers. */
+static void session_snapshot(struct mc_session *s)
+{
+	struct mc_paths *paths = s->paths;
+
+	if (!paths)
+		return;
+	pthread_mutex_lock(&paths->lock);
+	for (size_t i = 0; i < paths->nr; i++)
+		if (mc_path_is(paths->list[i], MC_PATH_UP))
+			note(paths->list[i], NOTE_PRUNE, 0, 0, NULL, 0);
+	pthread_mutex_unlock(&paths->lock);
+}
+
 void mc_paths_free(struct mc_session *s)
 {
 	struct mc_paths *paths = s->paths;
@@ -529,97 +549,6 @@ const struct mc_session_events mc_path_session_events = {
 	.message = message,
 	.up = session_up,
 	.gone = mc_paths_gone,
+	.snapshot = session_snapshot,
 	.freed = mc_paths_free,
 };
-
-/* ---- evicting, fencing a buffer ------------------------------------------------------------------------------- */
-
-struct evict {
-	uint64_t generation;
-	struct mc_session *list[64];
-	size_t nr;
-};
-
-static void evict_collect(struct mc_session *s, void *arg)
-{
-	struct evict *e = arg;
-
-	if (s->peer && s->peer->generation == e->generation && e->nr < MC_ARRAY_SIZE(e->list))
-		e->list[e->nr++] = mc_session_ref(s);
-}
-
-struct evict_call {
-	struct mc_engine *engine;
-	struct evict *evict;
-};
-
-static void evict_on_control(void *arg)
-{
-	struct evict_call *c = arg;
-
-	mc_session_each(c->engine, evict_collect, c->evict);
-}
-
-static int wait_closed(struct mc_session *s, uint64_t deadline_ns)
-{
-	struct timespec pause = {.tv_nsec = 200000};
-	struct mc_paths *paths = s->paths;
-
-	while (paths && atomic_load(&paths->open)) {
-		if (mc_now_ns() >= deadline_ns)
-			return -ETIMEDOUT;
-		nanosleep(&pause, NULL);
-	}
-	return 0;
-}
-
-int mc_paths_evict(struct mc_engine *engine, uint64_t generation, uint64_t deadline_ns)
-{
-	struct evict evict = {.generation = generation};
-	struct evict_call call = {.engine = engine, .evict = &evict};
-	int r, waited;
-
-	mc_control_call(engine->control, evict_on_control, &call);
-	r = mc_session_end(engine, generation, -ECONNRESET, "it was evicted");
-	for (size_t i = 0; i < evict.nr; i++) {
-		waited = wait_closed(evict.list[i], deadline_ns);
-		if (!r)
-			r = waited;
-		mc_session_unref(evict.list[i]);
-	}
-	return r;
-}
-
-struct fence_buffer {
-	struct mc_lane *lane;
-	const struct mc_local_buf *buf;
-};
-
-static void fence_buffer_run(void *arg)
-{
-	struct fence_buffer *f = arg;
-
-	for (struct mc_path *path = f->lane->paths; path; path = path->next) {
-		bool uses = !path->active && path->peer;
-
-		for (struct mc_hslice *hs = path->inflight_list; hs && !uses; hs = hs->next)
-			uses = hs->piece.run && hs->piece.run->lbuf == f->buf;
-		if (uses)
-			mc_path_break_soon(path, -ECANCELED, "a buffer in use was unregistered");
-	}
-}
-
-void mc_paths_fence_buffer(struct mc_engine *engine, struct mc_local_buf *buf)
-{
-	__atomic_store_n(&buf->fenced, true, __ATOMIC_RELAXED);
-	for (size_t i = 0; i < engine->nr_devices; i++) {
-		struct mc_device *device = engine->devices[i];
-
-		for (uint16_t l = 0; l < device->nr_lanes; l++) {
-			struct fence_buffer f = {.lane = device->lanes[l], .buf = buf};
-
-			mc_worker_call(f.lane->worker, fence_buffer_run, &f);
-			mc_worker_tick_now(f.lane->worker);
-		}
-	}
-}

@@ -184,102 +184,6 @@ static bool has_room(const struct mc_path *path)
 	return inflight < MC_MIN(path->window, path->ramp);
 }
 
-struct mc_import *mc_import_find(struct mc_path *path, uint32_t buf_id)
-{
-	struct mc_import *imp;
-
-	if (!path->cap_imports)
-		return NULL;
-	imp = path->imports[buf_id & (path->cap_imports - 1)];
-	while (imp && imp->buf_id != buf_id)
-		imp = imp->next;
-	return imp;
-}
-
-static bool imports_grow(struct mc_path *path)
-{
-	uint32_t cap = path->cap_imports ? 2 * path->cap_imports : 16;
-	struct mc_import **table = calloc(cap, sizeof *table);
-
-	if (!table)
-		return false;
-	for (uint32_t i = 0; i < path->cap_imports; i++) {
-		for (struct mc_import *imp = path->imports[i], *next; imp; imp = next) {
-			next = imp->next;
-			imp->next = table[imp->buf_id & (cap - 1)];
-			table[imp->buf_id & (cap - 1)] = imp;
-		}
-	}
-	free(path->imports);
-	path->imports = table;
-	path->cap_imports = cap;
-	return true;
-}
-
-struct mc_import *mc_import_new(struct mc_path *path, uint32_t id, const struct mc_remote_buffer *desc)
-{
-	struct mc_lane *lane = path->lane;
-	size_t size = mc_round_up(sizeof(struct mc_import) + lane->ops->remote_size, MC_CACHE_LINE);
-	struct mc_import *imp;
-	int r;
-
-	if (path->nr_imports >= path->cap_imports && !imports_grow(path))
-		return NULL;
-	imp = aligned_alloc(MC_CACHE_LINE, size);
-	if (!imp)
-		return NULL;
-	memset(imp, 0, size);
-	imp->path = path;
-	imp->buf_id = id;
-	r = lane->ops->mem_import(lane->inst, imp->area, path->peer->area, desc);
-	imp->status = r == -ENOTSUP ? 0 : r;
-	imp->next = path->imports[imp->buf_id & (path->cap_imports - 1)];
-	path->imports[imp->buf_id & (path->cap_imports - 1)] = imp;
-	path->nr_imports++;
-	return imp;
-}
-
-static struct mc_import *import_buf(struct mc_path *path, const struct mc_remote_buf *rbuf)
-{
-	struct mc_remote_buffer desc = {
-		.size = sizeof desc, .base = rbuf->base, .len = rbuf->len, .kind = rbuf->kind,
-		.ordinal = rbuf->ordinal, .access = rbuf->access,
-	};
-
-	for (size_t i = 0; i < rbuf->nr_blobs; i++) {
-		if (rbuf->blobs[i].device_idx != path->remote_device)
-			continue;
-		desc.blob = rbuf->blobs[i].data;
-		desc.blob_len = rbuf->blobs[i].len;
-	}
-	return mc_import_new(path, rbuf->id, &desc);
-}
-
-void mc_path_drop_imports(struct mc_path *path)
-{
-	struct mc_lane *lane = path->lane;
-
-	for (uint32_t i = 0; i < path->cap_imports; i++) {
-		for (struct mc_import *imp = path->imports[i], *next; imp; imp = next) {
-			next = imp->next;
-			if (imp->status == 0 || imp->status == -EINPROGRESS)
-				lane->ops->mem_release(lane->inst, imp->area);
-			free(imp);
-		}
-	}
-	free(path->imports);
-	path->imports = NULL;
-	path->cap_imports = path->nr_imports = 0;
-}
-
-void mc_host_imported(const struct mc_host *h, void *remote, int status)
-{
-	struct mc_import *imp = MC_CONTAINER_OF(remote, struct mc_import, area);
-
-	imp->status = status;
-	mc_path_set_ready(imp->path);
-}
-
 void mc_slice_fill(struct mc_hslice *hs, struct mc_path *path, const struct mc_piece *piece,
 		       struct mc_import *imp)
 {
@@ -356,20 +260,6 @@ static bool submit_piece(struct mc_path *path, const struct mc_piece *piece, str
 	return true;
 }
 
-/* The import of a buffer, made on first use: 0, -EINPROGRESS (later), or why it cannot be. */
-static int import_get(struct mc_path *path, const struct mc_remote_buf *rbuf, struct mc_import **ret_imp)
-{
-	struct mc_import *imp = mc_import_find(path, rbuf->id);
-
-	if (MC_UNLIKELY(!imp)) {
-		imp = import_buf(path, rbuf);
-		if (!imp)
-			return -EINPROGRESS; /* no memory now */
-	}
-	*ret_imp = imp;
-	return imp->status;
-}
-
 /* The next piece of the path's queue, with the import of its buffer.  False: nothing to send now. */
 static bool next_piece(struct mc_path *path, struct mc_piece *piece, struct mc_import **ret_imp)
 {
@@ -380,7 +270,7 @@ static bool next_piece(struct mc_path *path, struct mc_piece *piece, struct mc_i
 
 		*ret_imp = NULL;
 		if (!(stage & MC_STAGE_REMOTE))
-			status = import_get(path, run->rbuf, ret_imp);
+			status = mc_import_get(path, run->rbuf, ret_imp);
 
 		if (MC_UNLIKELY(status == -EINPROGRESS))
 			return false;
@@ -404,6 +294,8 @@ static bool next_piece(struct mc_path *path, struct mc_piece *piece, struct mc_i
 		}
 		if (mc_run_cut(run, piece)) {
 			piece->stage = stage;
+			if (MC_UNLIKELY(piece->len > path->caps.max_slice && path->caps.max_slice))
+				mc_piece_split(piece, path->caps.max_slice);
 			/* Let go of the run with its last piece, so that the batch need not wait for us. */
 			if (!mc_run_has_work(run))
 				mc_link_give_back(queue_pop(path));

@@ -51,13 +51,6 @@ void mc_stage_slabs_free(struct mc_stage_lane *sl)
 	}
 }
 
-static void set_idle(struct mc_stage *st, bool idle)
-{
-	if (st->idle != idle)
-		st->hs->path->nr_idle += idle ? 1u : -1u;
-	st->idle = idle;
-}
-
 /* Wake every path that waits for a chunk: the ready list keeps their turns. */
 static void wake_waiters(struct mc_lane *lane)
 {
@@ -74,7 +67,6 @@ void mc_stage_drop(struct mc_hslice *hs)
 
 	if (st->granted)
 		mc_stage_release(st);
-	set_idle(st, false);
 	if (st->prev)
 		st->prev->next = st->next;
 	else
@@ -198,7 +190,6 @@ void mc_stage_wire(struct mc_stage *st)
 
 	fill_slice(st);
 	st->phase = MC_STAGE_WIRE;
-	set_idle(st, false);
 	if (!path->parked) {
 		lane->inside = true;
 		r = lane->ops->submit(lane->inst, &hs->s);
@@ -207,8 +198,7 @@ void mc_stage_wire(struct mc_stage *st)
 	}
 	if (r == -EAGAIN) {
 		st->phase = MC_STAGE_READY;
-		set_idle(st, true);
-		path->parked = path->stage_due = true;
+			path->parked = path->stage_due = true;
 	} else if (r) {
 		mc_slice_complete(hs, MC_MIN(r, 0), r < 0 ? mc_scope_of_submit(r) : MC_SCOPE_NONE,
 				  r < 0 ? 0 : hs->s.len);
@@ -237,7 +227,6 @@ static void written(struct mc_stage *st)
 		return;
 	}
 	st->phase = MC_STAGE_FLUSHING;
-	set_idle(st, false);
 	mc_inflight_remove(path, hs);
 	hs->next = path->unflushed;
 	path->unflushed = hs;
@@ -249,7 +238,6 @@ void mc_stage_flushed(struct mc_hslice *hs)
 	int scope, status = mc_stage_over(st, &scope);
 
 	mc_inflight_add(hs->path, hs);
-	set_idle(st, true);
 	if (status < 0 && hs->cancelling)
 		mc_stage_abort(st);
 	else if (status < 0)
@@ -263,7 +251,6 @@ bool mc_stage_took(struct mc_hslice *hs, int status, int scope)
 	struct mc_stage *st = hs->stage;
 
 	hs->path->lane->handled++;
-	set_idle(st, true);
 	if (status == 0 && !mc_path_is(hs->path, MC_PATH_UP)) {
 		mc_stage_finish(st, hs->path->break_status < 0 ? hs->path->break_status : -ECONNRESET,
 				MC_SCOPE_PEER);
@@ -320,7 +307,6 @@ static struct mc_stage *stage_new(struct mc_path *path, struct mc_stage_lane *sl
 	mc_slice_fill(hs, path, piece, imp);
 	hs->stage = st;
 	mc_inflight_add(path, hs);
-	set_idle(st, true);
 	st->next = path->stages;
 	if (st->next)
 		st->next->prev = st;

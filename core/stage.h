@@ -10,7 +10,7 @@
  *
  * A tier of a route says which of the two its paths need.  A staged piece becomes a slice as any
  * other and stays in path->inflight_list until it ends, but it is with the plugin only in phase
- * WIRE; in all others the path counts it as idle.  A break ends the idle ones as orphans and
+ * WIRE.  A break ends those in other phases as orphans and
  * waits for copies that run, so a retry starts only when nothing touches the ranges any more (P2); a
  * passive path answers a fence only after its copies have ended.  A cancelled remote piece ends with
  * the target's ABORTED, after which the target copies nothing for it.
@@ -85,7 +85,6 @@ struct mc_stage {
 	enum mc_stage_phase phase;
 	uint8_t mode; /* MC_STAGE_LOCAL | MC_STAGE_REMOTE */
 	bool granted; /* we owe the target a COMMIT, RELEASE or ABORT */
-	bool idle;    /* counted in path->nr_idle */
 	struct mc_stage_chunk *chunk; /* LOCAL */
 	uint64_t tag;
 	uint64_t done, part; /* REMOTE: bytes of earlier rounds, of this one */
