@@ -248,6 +248,23 @@ static inline bool all_are(const unsigned char *p, size_t len, unsigned char c)
 	return true;
 }
 
+/* Of a buffer that nobody should have touched: where it differs, for the message. */
+static inline bool guard_holds(const unsigned char *p, size_t len)
+{
+	size_t first = len, last = 0, n = 0;
+
+	for (size_t i = 0; i < len; i++) {
+		if (p[i] == GUARD)
+			continue;
+		first = first < i ? first : i;
+		last = i;
+		n++;
+	}
+	if (n)
+		printf("%zu bytes have changed, from %zu to %zu\n", n, first, last);
+	return !n;
+}
+
 struct promise {
 	const char *name;
 	void (*run)(void);

@@ -217,46 +217,46 @@ static void p1(void)
 
 /* ---- P2 -------------------------------------------------------------------------------------- */
 
-/* Targets freeze, one while we write to it, one while we read from it. */
+/* Targets freeze, some while we write to them, at any place of their code, one while we read from it. */
 static void p2_target(void)
 {
-	enum { NR = 2048 };
-	static const char *const names[] = {"written", "read"};
+	enum { NR = 2048, TARGETS = 5 };
+	static const char *const names[] = {"read", "first", "second", "third", "fourth"};
 	struct mc_engine *e = engine_with("initiator", settings);
-	struct peer targets[2] = {0};
-	unsigned char *locals[2], *guarded[2];
-	struct mc_segment *s[2];
-	struct mc_batch *b[2];
+	struct peer targets[TARGETS] = {0};
+	unsigned char *locals[TARGETS], *guarded[TARGETS];
+	struct mc_segment *s[TARGETS];
+	struct mc_batch *b[TARGETS];
 
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < TARGETS; i++) {
 		peer_start(&targets[i], names[i], settings);
 		s[i] = segment_new(e, names[i]);
 		locals[i] = memory_new(e, PEER_LEN);
-		guarded[i] = i ? locals[i] : targets[i].mem;
+		guarded[i] = i ? targets[i].mem : locals[i];
 	}
-	for (int i = 0; i < 2; i++)
-		b[i] = submit_many(e, i ? MC_OP_READ : MC_OP_WRITE, locals[i], s[i], targets[i].base, PEER_LEN, NR,
+	for (int i = 0; i < TARGETS; i++)
+		b[i] = submit_many(e, i ? MC_OP_WRITE : MC_OP_READ, locals[i], s[i], targets[i].base, PEER_LEN, NR,
 				   1 << 20, T);
 	nap(30 * MC_MSEC);
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < TARGETS; i++) {
 		peer_signal(&targets[i], SIGSTOP);
 		CHECK(mc_batch_poll(b[i]) < NR, "too fast to be frozen in the middle");
 	}
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < TARGETS; i++) {
 		CHECK(mc_batch_wait(b[i], T) == 0 && mc_batch_failed(b[i]), "the batch");
 		mc_batch_free(b[i]);
 		memset(guarded[i], GUARD, PEER_LEN);
 	}
 	/* They were frozen for longer than half of the bound, which they notice by themselves. */
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < TARGETS; i++)
 		peer_signal(&targets[i], SIGCONT);
 	nap(2 * MC_SEC);
-	for (int i = 0; i < 2; i++) {
-		CHECK(all_are(guarded[i], PEER_LEN, GUARD), "%s: a ghost wrote", names[i]);
+	for (int i = 0; i < TARGETS; i++) {
+		CHECK(guard_holds(guarded[i], PEER_LEN), "%s: a ghost wrote", names[i]);
 		mc_segment_close(s[i]);
 	}
 	CHECK(mc_engine_close(e, T) == 0, "close");
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < TARGETS; i++)
 		peer_end(&targets[i]);
 }
 
@@ -285,7 +285,7 @@ static void p2_early(uint32_t opcode)
 		mc_batch_free(b);
 		memset(guarded, GUARD, PEER_LEN);
 		nap(100 * MC_MSEC);
-		CHECK(all_are(guarded, PEER_LEN, GUARD), "round %d: a ghost wrote", round);
+		CHECK(guard_holds(guarded, PEER_LEN), "round %d: a ghost wrote", round);
 	}
 	mc_segment_close(s);
 	CHECK(mc_engine_close(e, T) == 0, "close");
@@ -343,7 +343,7 @@ static void p2_initiator(void)
 	memset(target.mem, GUARD, PEER_LEN);
 	kill(pid, SIGCONT);
 	nap(2 * MC_SEC);
-	CHECK(all_are(target.mem, PEER_LEN, GUARD), "the writer's ghost wrote");
+	CHECK(guard_holds(target.mem, PEER_LEN), "the writer's ghost wrote");
 	waitpid(pid, &status, 0);
 	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the writer ended with %x", status);
 	peer_end(&target);
@@ -399,7 +399,7 @@ static void p5(void)
 	CHECK(mc_segment_generation(again) == target.generation, "generation");
 	r = move_one(e, MC_OP_WRITE, local, s, target.base, PEER_LEN, T);
 	CHECK(r == -ESTALE || r == -EHOSTDOWN, "%d", r);
-	CHECK(all_are(target.mem, PEER_LEN, GUARD), "something was replayed onto the new target");
+	CHECK(guard_holds(target.mem, PEER_LEN), "something was replayed onto the new target");
 	CHECK(move_one(e, MC_OP_WRITE, local, again, target.base, PEER_LEN, T) == 0, "write");
 	CHECK(all_are(target.mem, PEER_LEN, 1), "the write after opening again");
 	mc_segment_close(s);

@@ -28,6 +28,7 @@
 #define MC_TCP_ANSWERS 1024u               /* answers that a target owes a stream; a power of two */
 #define MC_TCP_CHUNK (UINT64_C(256) << 10) /* a bounce buffer */
 #define MC_TCP_HOT_NS UINT64_C(1000000)    /* after traffic, a stream is polled for this long */
+#define MC_TCP_TURN_NS UINT64_C(20000000)  /* a turn that has lasted this long reads no more */
 
 struct tcp_stream;
 struct tcp_peer;
@@ -170,6 +171,7 @@ struct tcp {
 	int sndbuf, rcvbuf;
 	bool stopped, news, bounce_wanted;
 	uint64_t warned_ns;
+	uint64_t turn_boot_ns; /* when this turn began, boot clock */
 	struct mc_watch link; /* lane 0: netlink; fd -1: none */
 	int ifindex, link_event;
 	uint64_t *c_sent, *c_received, *c_send_calls, *c_recv_calls, *c_refused, *c_broken;
@@ -197,6 +199,7 @@ bool tcp_stream_free(struct tcp_stream *st);
 void tcp_stream_heat(struct tcp_stream *st);
 void tcp_flush(void *inst);
 int tcp_progress(void *inst);
+bool tcp_turn_over(const struct tcp *tcp);
 int tcp_arm(void *inst);
 struct tcp_bounce *tcp_bounce_get(struct tcp_stream *st);
 void tcp_bounce_put(struct tcp *tcp, struct tcp_bounce *b);

@@ -403,6 +403,10 @@ int tcp_recv(struct tcp_stream *st, uint64_t turn)
 		}
 		if (drained || got >= turn)
 			break;
+		if (tcp_turn_over(tcp)) {
+			st->again = true;
+			break;
+		}
 		n = rx_read(st, turn - got, &drained);
 		if (n <= 0)
 			break;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 #include <utlist.h>
 
@@ -222,6 +223,21 @@ void tcp_stream_break(struct tcp_stream *st, int status, const char *why)
 
 /* ---- turns ------------------------------------------------------------------------------- */
 
+static uint64_t boot_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	return (uint64_t)t.tv_sec * MC_SEC + (uint64_t)t.tv_nsec;
+}
+
+/* No promise of the host covers a turn that the process was frozen in: what the sockets hold may be
+ * of requests that have ended long ago.  Between turns the host looks at the clock, and fences. */
+bool tcp_turn_over(const struct tcp *tcp)
+{
+	return boot_ns() - tcp->turn_boot_ns > MC_TCP_TURN_NS;
+}
+
 static int stream_serve(struct tcp_stream *st, uint64_t turn)
 {
 	bool paused;
@@ -268,6 +284,7 @@ int tcp_progress(void *inst)
 	uint64_t now = tcp->hot ? tcp->host->now_ns(tcp->host) : 0;
 	int events = 0;
 
+	tcp->turn_boot_ns = boot_ns();
 	for (st = tcp->hot; st; st = next) {
 		int n = stream_serve(st, turn);
 
