@@ -7,6 +7,7 @@
  */
 #include "peers.h"
 
+#include <dirent.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -292,6 +293,27 @@ static void p2_early(uint32_t opcode)
 	peer_end(&target);
 }
 
+static unsigned nr_sockets(pid_t pid)
+{
+	char path[300], to[64];
+	struct dirent *de;
+	unsigned n = 0;
+	DIR *d;
+
+	snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
+	d = opendir(path);
+	NEED(d, "%s", path);
+	while ((de = readdir(d))) {
+		ssize_t len;
+
+		snprintf(path, sizeof path, "/proc/%d/fd/%s", (int)pid, de->d_name);
+		len = readlink(path, to, sizeof to);
+		n += len > 7 && !memcmp(to, "socket:", 7);
+	}
+	closedir(d);
+	return n;
+}
+
 /* A process that writes freezes; the target is well. */
 static int p2_writer(void)
 {
@@ -323,10 +345,12 @@ static void p2_initiator(void)
 	extern char **environ;
 	posix_spawn_file_actions_t fa;
 	int out[2], status = -1;
+	unsigned sockets;
 	char c;
 	pid_t pid;
 
 	peer_start(&target, "target", settings);
+	sockets = nr_sockets(target.pid);
 	NEED(pipe2(out, O_CLOEXEC) == 0, "pipe");
 	posix_spawn_file_actions_init(&fa);
 	posix_spawn_file_actions_adddup2(&fa, out[1], 3);
@@ -338,8 +362,10 @@ static void p2_initiator(void)
 	nap(20 * MC_MSEC);
 	kill(pid, SIGSTOP);
 	waitpid(pid, NULL, WUNTRACED);
-	/* By then the target has ended its streams. */
+	CHECK(nr_sockets(target.pid) > sockets, "no stream");
+	/* By then the target has ended its streams by itself. */
 	nap(BOUND * 3 / 2);
+	CHECK(nr_sockets(target.pid) == sockets, "the target keeps streams of a peer that is silent");
 	memset(target.mem, GUARD, PEER_LEN);
 	kill(pid, SIGCONT);
 	nap(2 * MC_SEC);
