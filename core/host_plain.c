@@ -104,8 +104,10 @@ static void work_run_done(struct mc_job *job)
 {
 	struct mc_work *w = MC_CONTAINER_OF((void **)job, struct mc_work, host[0]);
 
+	bool has_done = w->done != NULL;
+
 	w->run(w);
-	if (w->done)
+	if (has_done)
 		w->done(w);
 }
 

@@ -262,6 +262,7 @@ void mc_meta_close(struct mc_engine *engine)
 	if (m->lease)
 		mc_meta_revoke(m, m->lease, mc_now_ns() + MC_SEC);
 	op_call(&(struct op_call){.op = OP_CLOSE, .m = m});
+	mc_meta_host_wait(m);
 	engine->meta = NULL;
 	meta_free(m);
 }

@@ -18,6 +18,7 @@ struct mc_meta {
 	void *inst;
 	char *url, *prefix; /* "mooncake/<cluster>/" */
 	char label[MC_PLUGIN_NAME_MAX + 12];
+	uint32_t works;         /* atomic: posts and blocking work of the plugin on their way */
 
 	/* record.c: guarded by lock */
 	pthread_mutex_t lock;
@@ -56,6 +57,8 @@ int mc_meta_lease(struct mc_meta *m, uint64_t deadline_ns, uint64_t *ret_lease, 
 
 /* meta_host.c: fill the services of m->host. */
 void mc_meta_host_init(struct mc_meta *m);
+/* Until nothing that the plugin posted is on its way; the control loop and helpers still run. */
+void mc_meta_host_wait(struct mc_meta *m);
 /* meta_kv.c: a watched key changed; every watch of plugins is dropped. */
 void mc_kv_watch_event(void *watch, const struct mc_kv *kv);
 void mc_kv_watches_drop(struct mc_meta *m);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <sys/random.h>
 
 #include "clock.h"
@@ -85,7 +86,8 @@ static void host_timer_set(const struct mc_host *h, struct mc_timer *t, uint64_t
 	mc_control_timer(meta_of(h)->engine->control, t, deadline_ns);
 }
 
-/* A plugin's work on its way; the struct mc_work is free again when run or done is called. */
+/* A plugin's work on its way; the struct mc_work is the plugin's again when run or done is called.
+ * The instance counts them, so that it outlives what is on its way when the plugin closes. */
 struct work {
 	struct mc_control_post post;
 	struct mc_job job;
@@ -93,34 +95,49 @@ struct work {
 	struct mc_work *w;
 };
 
+static void work_end(struct work *work)
+{
+	struct mc_meta *m = work->m;
+
+	free(work);
+	__atomic_sub_fetch(&m->works, 1, __ATOMIC_RELEASE);
+}
+
 static void post_run(struct mc_control_post *post)
 {
 	struct work *work = MC_CONTAINER_OF(post, struct work, post);
-	struct mc_work *w = work->w;
 
-	free(work);
-	w->run(w);
+	work->w->run(work->w);
+	work_end(work);
 }
 
 static void post_done(struct mc_control_post *post)
 {
 	struct work *work = MC_CONTAINER_OF(post, struct work, post);
-	struct mc_work *w = work->w;
 
-	free(work);
-	w->done(w);
+	work->w->done(work->w);
+	work_end(work);
 }
 
 static void job_run(struct mc_job *job)
 {
 	struct work *work = MC_CONTAINER_OF(job, struct work, job);
+	bool has_done = work->w->done != NULL;
 
 	work->w->run(work->w);
 	work->post.run = post_done;
-	if (work->w->done)
+	if (has_done)
 		mc_control_post(work->m->engine->control, &work->post);
 	else
-		free(work);
+		work_end(work);
+}
+
+void mc_meta_host_wait(struct mc_meta *m)
+{
+	struct timespec pause = {.tv_nsec = 200000};
+
+	while (__atomic_load_n(&m->works, __ATOMIC_ACQUIRE))
+		nanosleep(&pause, NULL);
 }
 
 static struct work *work_new(const struct mc_host *h, struct mc_work *w)
@@ -131,6 +148,7 @@ static struct work *work_new(const struct mc_host *h, struct mc_work *w)
 		abort(); /* a promised call cannot be kept, and there is nobody to tell */
 	work->m = meta_of(h);
 	work->w = w;
+	__atomic_add_fetch(&work->m->works, 1, __ATOMIC_RELAXED);
 	return work;
 }
 

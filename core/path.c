@@ -349,6 +349,12 @@ static void back_off(struct mc_path *path)
 	uint32_t shift = MC_MIN(path->failures, 8u);
 	uint64_t span = MC_MIN(BACKOFF_FIRST_NS << shift, BACKOFF_MAX_NS);
 
+	if (path->wanted_break) {
+		path->wanted_break = false;
+		set_state(path, MC_PATH_DOWN);
+		mc_path_connect(path);
+		return;
+	}
 	path->failures++;
 	set_state(path, MC_PATH_DOWN);
 	set_timer(path, span);
@@ -408,7 +414,10 @@ static void log_broken(const struct mc_path *path, int status, const char *why)
 {
 	const char *peer = path->session->peer->name;
 
-	if (path->failures)
+	if (path->wanted_break)
+		mc_debug("peer '%s': rail %s -> %s connects anew: %s", peer, label_of(path),
+			 path->remote_label, why);
+	else if (path->failures)
 		mc_debug("peer '%s': rail %s -> %s: still down: %s: %s", peer, label_of(path),
 			 path->remote_label, why, strerror(-status));
 	else
@@ -482,6 +491,13 @@ void mc_path_break_soon(struct mc_path *path, int status, const char *why)
 	path->break_status = status;
 	snprintf(path->break_why, sizeof path->break_why, "%s", why ? why : "no reason given");
 	mc_path_attend(path);
+}
+
+void mc_path_break_request(struct mc_path *path, int status, const char *why)
+{
+	if (!path->break_due && !mc_path_is(path, MC_PATH_FENCING))
+		path->wanted_break = true;
+	mc_path_break_soon(path, status, why);
 }
 
 void mc_path_attended(struct mc_path *path)

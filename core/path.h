@@ -84,6 +84,7 @@ struct mc_path {
 	bool held_valid;
 	bool dead;                  /* the session is gone: no reconnecting */
 	bool logged_up;
+	bool wanted_break;          /* for a request of ours, not for a fault: no back-off follows */
 	bool break_due;             /* asked for from inside the plugin; done at the next attend */
 	int32_t break_status;
 	char break_why[160];
@@ -194,6 +195,8 @@ void mc_path_accept(struct mc_path *path);
 void mc_path_break(struct mc_path *path, int status, const char *why);
 /* The same, soon: for services that a plugin calls.  [worker] */
 void mc_path_break_soon(struct mc_path *path, int status, const char *why);
+/* The same because a request must end: the rail is well, and connects again at once. */
+void mc_path_break_request(struct mc_path *path, int status, const char *why);
 /* Have mc_path_attended called once the plugin has returned.  [worker] */
 void mc_path_attend(struct mc_path *path);
 void mc_path_attended(struct mc_path *path);

@@ -232,6 +232,8 @@ void mc_slice_complete(struct mc_hslice *hs, int status, int scope, uint64_t don
 		return;
 	}
 	mc_inflight_remove(path, hs);
+	mc_trace("%s: slice at 0x%llx ended: %d, scope %d", path->lane->label,
+		 (unsigned long long)hs->s.remote_offset, status, scope);
 	path->lane->handled++;
 	if (path->queue || path->held_valid)
 		mc_path_set_ready(path);

@@ -79,7 +79,7 @@ static void fence_buffer_run(void *arg)
 		for (struct mc_hslice *hs = path->inflight_list; hs && !uses; hs = hs->next)
 			uses = hs->piece.run && hs->piece.run->lbuf == f->buf;
 		if (uses)
-			mc_path_break_soon(path, -ECANCELED, "a buffer in use was unregistered");
+			mc_path_break_request(path, -ECANCELED, "a buffer in use was unregistered");
 	}
 }
 

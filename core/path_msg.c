@@ -219,31 +219,20 @@ static void dialled(void *arg, int fd, const char *why)
 	dial_free(d);
 }
 
-/* "192.0.2.1" and the peer's port: where data for this device of the peer goes. */
-static char *device_address(const struct mc_peer_info *info, const char *address)
-{
-	const char *colon = info->addresses[0] ? strrchr(info->addresses[0], ':') : NULL;
-	char *text;
-
-	if (!address[0] || !colon)
-		return NULL;
-	if (asprintf(&text, strchr(address, ':') ? "[%s]%s" : "%s%s", address, colon) < 0)
-		return NULL;
-	return text;
-}
-
+/* Of a bare address, and of "host:port". */
 static bool is_loopback(const char *address)
 {
-	return !strncmp(address, "127.", 4) || !strcmp(address, "::1");
+	return !strncmp(address, "127.", 4) || !strcmp(address, "::1") || !strncmp(address, "[::1]", 5);
 }
 
-/* Bind to the device's own address where that can reach the other: both on loopback, or neither. */
+/* Bind to the device's own address where that can reach the other: one family, and both on loopback,
+ * or neither. */
 static const char *local_address(const struct mc_device *device, const struct mc_remote_device *remote)
 {
 	const char *own = device->info.address, *far = remote->address;
 
 	if (!own[0] || !far[0] || is_loopback(own) != is_loopback(far) ||
-	    !strchr(own, ':') != !strchr(far, ':'))
+	    (strchr(own, ':') != NULL) != (far[0] == '['))
 		return "";
 	return own;
 }
@@ -271,10 +260,11 @@ void mc_path_dial(struct mc_path *path, uint64_t token)
 	d->note->token = token;
 	snprintf(hello.from, sizeof hello.from, "%s", engine->name);
 	d->session = mc_session_ref(session);
-	d->addresses[nr] = device_address(info, remote->address);
-	nr += d->addresses[nr] != NULL;
+	/* The device's own address first, then wherever the peer can be reached. */
+	if (remote->address[0])
+		d->addresses[nr++] = strdup(remote->address);
 	for (size_t i = 0; info->addresses[i] && nr < MC_ARRAY_SIZE(d->addresses) - 1; i++)
-		if (!nr || strcmp(d->addresses[0], info->addresses[i]) != 0)
+		if (strcmp(remote->address, info->addresses[i]) != 0)
 			d->addresses[nr++] = strdup(info->addresses[i]);
 	r = mc_stream_dial(engine, (const char *const *)d->addresses,
 			   local_address(path->lane->device, remote), &hello,

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "log.h"
 #include "path.h"
 #include "stage.h"
 
@@ -239,6 +240,8 @@ static bool submit_piece(struct mc_path *path, const struct mc_piece *piece, str
 	}
 	mc_slice_fill(hs, path, piece, imp);
 	mc_inflight_add(path, hs);
+	mc_trace("%s: %s %llu bytes at 0x%llx", lane->label, hs->s.opcode == MC_OP_READ ? "read" : "write",
+		 (unsigned long long)hs->s.len, (unsigned long long)hs->s.remote_offset);
 	lane->inside = true;
 	r = lane->ops->submit(lane->inst, &hs->s);
 	lane->inside = false;
@@ -408,7 +411,7 @@ static void expire_inflight(struct mc_path *path, uint64_t now)
 		stuck |= r < 0;
 	}
 	if (stuck && !mc_path_is(path, MC_PATH_FENCING))
-		mc_path_break_soon(path, -ETIMEDOUT, "a request on it was cancelled or is past its deadline");
+		mc_path_break_request(path, -ETIMEDOUT, "a request on it was cancelled or is past its deadline");
 }
 
 void mc_lane_expire(struct mc_lane *lane, uint64_t now_ns)

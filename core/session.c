@@ -110,13 +110,17 @@ void mc_session_heard(struct mc_session *s)
 static void flush_run(struct mc_control_post *post)
 {
 	struct mc_session_impl *i = MC_CONTAINER_OF(post, struct mc_session_impl, flush);
+	bool unacked;
 
 	pthread_mutex_lock(&i->lock);
 	i->flush_posted = false;
 	pthread_mutex_unlock(&i->lock);
 	if (i->conn)
 		mc_conn_flush(i->conn);
-	if (i->s.active && !i->expect_ns && i->s.state == MC_SESSION_UP) {
+	pthread_mutex_lock(&i->lock);
+	unacked = i->head != NULL; /* it may have gone out, and been answered, before we came here */
+	pthread_mutex_unlock(&i->lock);
+	if (i->s.active && unacked && !i->expect_ns && i->s.state == MC_SESSION_UP) {
 		i->expect_ns = mc_boot_ns(); /* an acknowledgement */
 		due_at(i->ss, i->expect_ns + MC_SILENCE_NS);
 	}
@@ -347,13 +351,19 @@ static uint64_t session_tick(struct mc_session_impl *i, uint64_t now)
 	due = heard + limit;
 	if (!i->s.active)
 		return due;
-	if (i->conn && !i->expect_ns && now >= heard + limit / 5) {
+	/* Whatever we hear: the other end of a one-sided wire hears nothing of our transfers.  Also while
+	 * an answer is missing and others are dialled: the old connection may be well. */
+	if (i->conn && now >= i->pinged_ns + limit / 5) {
 		mc_conn_ping(i->conn);
-		i->expect_ns = now;
+		i->pinged_ns = now;
+		if (!i->expect_ns)
+			i->expect_ns = now;
 	}
+	if (i->conn)
+		due = MC_MIN(due, i->pinged_ns + limit / 5);
 	if (!i->expect_ns)
-		due = MC_MIN(due, heard + limit / 5);
-	else if (i->conn && now < i->expect_ns + MC_SILENCE_NS)
+		return due;
+	if (i->conn && now < i->expect_ns + MC_SILENCE_NS)
 		due = MC_MIN(due, i->expect_ns + MC_SILENCE_NS);
 	else if (i->nr_dials == 0 && !i->pending && now >= i->redial_ns)
 		mc_session_dial(i, true);

@@ -24,7 +24,7 @@ struct mc_remote_device {
 	char wire[MC_PLUGIN_NAME_MAX + 1];
 	uint16_t wire_min, wire_max;
 	uint16_t nr_lanes;
-	char address[64]; /* where data streams of it are dialled; empty: the engine's addresses */
+	char address[64]; /* "host:port" where data streams of it are dialled; empty: the engine's addresses */
 	char subnet[64];
 	char remote_kinds[64]; /* space-separated kinds that this device reaches in its own host; "*" */
 };

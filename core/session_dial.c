@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "log.h"
 #include "session_impl.h"
 #include "stream.h"
 #include "core/util/check.h"
@@ -85,6 +86,10 @@ void mc_session_dial(struct mc_session_impl *i, bool parallel)
 	i->nr_refused = i->nr_stale = i->nr_other = 0;
 	i->backoff_ns = MC_MIN(MC_MAX(2 * i->backoff_ns, BACKOFF_MIN_NS), BACKOFF_MAX_NS);
 	i->redial_ns = now + i->backoff_ns;
+	if (parallel)
+		mc_debug("session %016llx with '%s': no answer for %llu ms, dialling its addresses anew",
+			 (unsigned long long)i->s.id, i->info.name,
+			 (unsigned long long)(i->expect_ns ? (now - i->expect_ns) / MC_MSEC : 0));
 	if (!parallel) {
 		dial_some(i, (const char *const *)i->addresses, i->connect_deadline_ns);
 		return;

@@ -75,6 +75,7 @@ struct mc_session_impl {
 	uint64_t received;       /* highest number received in order */
 	uint64_t acked;          /* ... and told */
 	uint64_t expect_ns;      /* boot clock: since when an answer is missing; 0: none is */
+	uint64_t pinged_ns; /* the last ping, boot clock */
 	uint64_t connect_deadline_ns; /* monotonic */
 	unsigned nr_dials, nr_refused, nr_stale, nr_other; /* of this round */
 	uint64_t redial_ns, backoff_ns;
@@ -111,10 +112,6 @@ struct mc_sessions {
 };
 
 /* session.c */
-static inline struct mc_session_impl *mc_session_of(struct mc_session *s)
-{
-	return s->impl;
-}
 void mc_sessions_ref(struct mc_sessions *ss);
 void mc_sessions_unref(struct mc_sessions *ss);
 struct mc_session_impl *mc_session_new(struct mc_sessions *ss, bool active, uint64_t id);

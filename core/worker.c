@@ -38,7 +38,7 @@ void mc_worker_callback(bool begin)
 
 bool mc_worker_cpu_copy(const struct mc_worker *w)
 {
-	return w->args.cpu_copy;
+	return atomic_load(&w->cpu_copy);
 }
 
 static void kick(int fd)
@@ -76,7 +76,7 @@ static void inner_set(struct mc_worker *w, bool on)
 
 bool mc_worker_enter(struct mc_worker *w)
 {
-	if (w->args.own_thread || !take(w))
+	if (atomic_load(&w->own_thread) || !take(w))
 		return false;
 	if (w->armed)
 		inner_set(w, false);
@@ -99,10 +99,13 @@ static void ring_want(struct mc_worker *w)
 	pthread_mutex_unlock(&w->want_lock);
 }
 
-static void give(struct mc_worker *w)
+/* next: when the loop must turn again.  Left before the baton is, so that the thread, which looks at
+ * it after it has said how long it will sleep, or the leaver, who looks at that, sees the other's. */
+static void give(struct mc_worker *w, uint64_t next)
 {
 	if (w->nr_watches && !w->armed)
 		inner_set(w, true);
+	atomic_store(&w->next_wake, next);
 	atomic_store_explicit(&w->holder, NULL, memory_order_relaxed);
 	held_count--;
 	atomic_store(&w->baton, 0);
@@ -113,7 +116,7 @@ void mc_worker_leave(struct mc_worker *w)
 	uint64_t next = mc_worker_next_deadline(w);
 	bool quiet = mc_worker_arm(w);
 
-	give(w);
+	give(w, next);
 	if (!quiet || atomic_load(&w->inbox) || atomic_load(&w->tick_now) || next < atomic_load(&w->thread_until))
 		wake_thread(w);
 	ring_want(w);
@@ -176,7 +179,8 @@ static void check_frozen(struct mc_worker *w)
 	uint64_t gap = now - w->last_turn_boot;
 
 	w->last_turn_boot = now;
-	if (MC_LIKELY(gap <= w->args.peer_timeout_ns / 2))
+	/* Without peers the loop may sleep for as long as it likes. */
+	if (MC_LIKELY(gap <= w->args.peer_timeout_ns / 2) || !w->was_linked)
 		return;
 	for (struct mc_client *c = w->clients; c; c = c->next)
 		if (c->linked && c->ops->frozen)
@@ -186,6 +190,7 @@ static void check_frozen(struct mc_worker *w)
 static void tick(struct mc_worker *w, uint64_t now)
 {
 	uint64_t span = 0;
+	bool linked = false;
 	bool due = w->next_tick && now >= w->next_tick;
 
 	if (atomic_load_explicit(&w->tick_now, memory_order_relaxed))
@@ -196,11 +201,13 @@ static void tick(struct mc_worker *w, uint64_t now)
 			continue;
 		if (due && c->ops->tick)
 			c->ops->tick(c, now);
+		linked |= c->linked;
 		if (c->busy)
 			span = TICK_BUSY_NS;
 		else if (c->linked && !span)
 			span = w->args.peer_timeout_ns / 10;
 	}
+	w->was_linked = linked;
 	if (!span)
 		w->next_tick = 0;
 	else if (!w->next_tick || now >= w->next_tick || w->next_tick > now + span)
@@ -268,7 +275,7 @@ static void thread_run(struct mc_worker *w)
 			}
 			mc_cpu_relax();
 		}
-		if (atomic_load_explicit(&w->wanted, memory_order_relaxed) && !w->args.own_thread)
+		if (atomic_load_explicit(&w->wanted, memory_order_relaxed) && !atomic_load(&w->own_thread))
 			return;
 	}
 }
@@ -293,6 +300,7 @@ static void thread_sleep(struct mc_worker *w, uint64_t until)
 	int n;
 
 	atomic_store(&w->thread_until, until);
+	until = MC_MIN(until, atomic_load(&w->next_wake));
 	if ((atomic_load(&w->inbox) || atomic_load(&w->tick_now)) && !atomic_load(&w->baton)) {
 		atomic_store(&w->thread_until, 0);
 		return;
@@ -322,7 +330,7 @@ static void *thread_main(void *arg)
 			thread_run(w);
 			/* A caller that wanted the baton may be gone again: look soon. */
 			until = mc_worker_arm(w) ? mc_worker_next_deadline(w) : mc_now_ns() + MC_MSEC;
-			give(w);
+			give(w, until);
 			ring_want(w);
 		}
 		thread_sleep(w, until);
@@ -384,10 +392,13 @@ int mc_worker_new(const struct mc_worker_args *args, struct mc_worker **ret_work
 		return -ENOMEM;
 	memset(w, 0, sizeof *w);
 	w->args = *args;
+	atomic_init(&w->own_thread, args->own_thread);
+	atomic_init(&w->cpu_copy, args->cpu_copy);
 	snprintf(w->name, sizeof w->name, "mc:%s", args->name);
 	w->args.name = w->name;
 	w->inner = w->outer = w->thread_wake = w->holder_wake = -1;
 	w->spin_ns = args->spin_ns;
+	atomic_init(&w->next_wake, UINT64_MAX);
 	w->last_turn_boot = mc_boot_ns();
 	pthread_mutex_init(&w->want_lock, NULL);
 	r = open_fds(w);
@@ -405,8 +416,8 @@ int mc_worker_new(const struct mc_worker_args *args, struct mc_worker **ret_work
 
 void mc_worker_set_flags(struct mc_worker *w, bool own_thread, bool cpu_copy)
 {
-	w->args.own_thread = own_thread;
-	w->args.cpu_copy = cpu_copy;
+	atomic_store(&w->own_thread, own_thread);
+	atomic_store(&w->cpu_copy, cpu_copy);
 }
 
 void mc_worker_free(struct mc_worker *w)

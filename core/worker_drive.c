@@ -64,12 +64,12 @@ struct drive {
 static void drive_take(struct drive *d, struct mc_worker *const *workers, size_t nr)
 {
 	for (size_t i = 0; i < nr && d->nr < DRIVE_MAX; i++) {
-		if (mc_worker_mine(workers[i]) || (d->has_copy && workers[i]->args.cpu_copy))
+		if (mc_worker_mine(workers[i]) || (d->has_copy && atomic_load(&workers[i]->cpu_copy)))
 			continue;
 		if (!mc_worker_enter(workers[i]))
 			continue;
 		d->held[d->nr++] = workers[i];
-		d->has_copy |= workers[i]->args.cpu_copy;
+		d->has_copy |= atomic_load(&workers[i]->cpu_copy);
 	}
 }
 
@@ -85,7 +85,7 @@ static void wait_outside(struct mc_worker *const *workers, size_t nr, struct mc_
 			 bool (*done)(void *arg), void *arg, uint64_t deadline_ns)
 {
 	uint32_t seq;
-	struct mc_worker *w = nr && !workers[0]->args.own_thread ? workers[0] : NULL;
+	struct mc_worker *w = nr && !atomic_load(&workers[0]->own_thread) ? workers[0] : NULL;
 
 	__atomic_add_fetch(&bell->waiters, 1, __ATOMIC_SEQ_CST);
 	seq = __atomic_load_n(&bell->seq, __ATOMIC_SEQ_CST);

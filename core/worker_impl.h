@@ -24,8 +24,9 @@
 #define TICK_BUSY_NS (10 * MC_MSEC)
 
 struct mc_worker {
-	/* Set once. */
+	/* Set once; own_thread and cpu_copy of args are only where these two begin. */
 	struct mc_worker_args args;
+	atomic_bool own_thread, cpu_copy; /* known only once the plugin is open */
 	char name[16];
 	int inner, outer, thread_wake, holder_wake;
 	pthread_t thread;
@@ -37,6 +38,7 @@ struct mc_worker {
 	atomic_bool holder_asleep;    /* in poll: needs holder_wake */
 	atomic_bool thread_signalled; /* thread_wake was written and not yet read */
 	_Atomic uint64_t thread_until; /* when the sleeping thread wakes by itself; 0: awake */
+	_Atomic uint64_t next_wake;   /* when the loop must turn again; left by the last holder */
 	atomic_bool tick_now;         /* clients shall tick at the next turn */
 	atomic_bool stopping;
 
@@ -52,6 +54,7 @@ struct mc_worker {
 	unsigned nr_watches;
 	unsigned turns_since_poll;
 	uint64_t last_turn_boot; /* CLOCK_BOOTTIME of the last turn */
+	bool was_linked;         /* some client had peers at the end of it, so ticks were due since */
 	uint64_t next_tick;      /* monotonic; 0: none */
 	uint64_t spin_ns;        /* adaptive, <= args.spin_ns */
 	struct mc_timer **timers; /* heap by deadline */

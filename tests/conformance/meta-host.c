@@ -25,7 +25,7 @@ struct mh_inst {
 	struct mc_watch *watches[MAX_WATCHES];
 	struct mc_timer *timers[MAX_TIMERS];
 	struct mc_work *posts, *jobs; /* FIFO through host[0] */
-	bool stop;
+	bool stop, loop_stop;
 	int wake;
 	uint64_t loop_worst;
 	pthread_t loop, helpers[NR_HELPERS];
@@ -396,7 +396,7 @@ static void *loop_main(void *arg)
 		pthread_mutex_lock(&in->mx);
 		if (spent > in->loop_worst)
 			in->loop_worst = spent;
-		stop = in->stop && !in->posts && !in->jobs;
+		stop = in->loop_stop && !in->posts && !in->jobs;
 		pthread_mutex_unlock(&in->mx);
 	}
 	return NULL;
@@ -446,6 +446,10 @@ static void inst_fini(struct mh_inst *in)
 	pthread_mutex_unlock(&in->mx);
 	for (int i = 0; i < NR_HELPERS; i++)
 		pthread_join(in->helpers[i], NULL);
+	/* Only now is it sure that no helper hands over another `done`. */
+	pthread_mutex_lock(&in->mx);
+	in->loop_stop = true;
+	pthread_mutex_unlock(&in->mx);
 	wake(in);
 	pthread_join(in->loop, NULL);
 	for (int i = 0; i < MAX_WATCHES; i++)

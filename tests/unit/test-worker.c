@@ -444,6 +444,28 @@ static void test_frozen(void **state)
 	close_worker(&p);
 }
 
+/* A loop that slept because it had no peers was not frozen when the first one comes. */
+static void test_first_peer_after_sleep(void **state)
+{
+	struct timespec pause = {.tv_nsec = 90000000};
+	struct probe p;
+
+	open_worker(&p, 0, 100 * MC_MSEC);
+	nanosleep(&pause, NULL);
+	while (!mc_worker_enter(p.worker))
+		;
+	p.client.linked = true;
+	mc_worker_turn(p.worker);
+	assert_int_equal(atomic_load(&p.frozen), 0);
+	mc_worker_leave(p.worker);
+	/* Idle with a peer, the thread turns often enough. */
+	nanosleep(&pause, NULL);
+	nanosleep(&pause, NULL);
+	mc_worker_call(p.worker, make_linked, &p);
+	assert_int_equal(atomic_load(&p.frozen), 0);
+	close_worker(&p);
+}
+
 /* An idle worker runs nothing. */
 static void test_idle(void **state)
 {
@@ -474,6 +496,7 @@ int main(void)
 		cmocka_unit_test(test_timers_in_order),
 		cmocka_unit_test(test_tick),
 		cmocka_unit_test(test_frozen),
+		cmocka_unit_test(test_first_peer_after_sleep),
 		cmocka_unit_test(test_idle),
 	};
 
