@@ -291,12 +291,25 @@ static void set_name(struct mc_engine *engine, const char *name)
 	snprintf(engine->name, sizeof engine->name, "%s", name);
 }
 
-static void wait_a_little(uint64_t deadline_ns)
+static void lease_forget(struct mc_meta *m)
 {
-	uint64_t now = mc_now_ns(), span = deadline_ns > now ? deadline_ns - now : 0;
+	pthread_mutex_lock(&m->lock);
+	m->lease = 0;
+	pthread_mutex_unlock(&m->lock);
+}
+
+/* Our own lease runs while we wait for another's to end; one that has ended is granted anew. */
+static void wait_a_little(struct mc_meta *m, uint64_t deadline_ns)
+{
+	uint64_t now = mc_now_ns(), span = deadline_ns > now ? deadline_ns - now : 0, lease;
 	struct timespec ts = {.tv_nsec = (long)MC_MIN(span, LOOK_AGAIN_NS)};
 
 	nanosleep(&ts, NULL);
+	pthread_mutex_lock(&m->lock);
+	lease = m->lease;
+	pthread_mutex_unlock(&m->lock);
+	if (lease && mc_meta_keepalive(m, lease, deadline_ns, NULL) == -ENOENT)
+		lease_forget(m);
 }
 
 /* What to do about a name that has a record: 0 = try again; -errno. */
@@ -338,7 +351,7 @@ static int name_taken(struct mc_meta *m, bool chosen, struct mc_record *record, 
 			       "name '%s' is held by an engine at %s that does not answer, and its lease "
 			       "did not end in time; try again, or choose another local_server_name",
 			       engine->name, record->addresses[0]);
-	wait_a_little(deadline_ns);
+	wait_a_little(m, deadline_ns);
 	return 0;
 }
 
@@ -350,21 +363,25 @@ static int publish(struct mc_meta *m, bool chosen, uint64_t deadline_ns, struct 
 		mc_cleanup(record_freep) struct mc_record *record = NULL;
 		int r = record_write(m, 0, deadline_ns, err);
 
-		if (r != -EEXIST && r != -ESTALE)
-			return r;
-		r = record_get(m, m->engine->name, deadline_ns, &record, err);
-		if (r == -ENOENT)
-			continue;
-		if (r < 0)
-			return r;
-		if (record->generation == m->engine->generation)
-			r = record_write(m, record->revision, deadline_ns, err) == 0;
-		else
-			r = name_taken(m, chosen, record, deadline_ns, &said, err);
-		if (r != 0)
+		if (r == -EEXIST || r == -ESTALE) {
+			r = record_get(m, m->engine->name, deadline_ns, &record, err);
+			if (r == -ENOENT)
+				continue;
+			if (r < 0)
+				return r;
+			if (record->generation == m->engine->generation)
+				r = record_write(m, record->revision, deadline_ns, err) == 0;
+			else
+				r = name_taken(m, chosen, record, deadline_ns, &said, err);
+			if (r == 0 && mc_now_ns() >= deadline_ns)
+				break;
+			if (r == 0)
+				continue;
+		}
+		if (r != -ENOENT || mc_now_ns() >= deadline_ns)
 			return r < 0 ? r : 0;
-		if (mc_now_ns() >= deadline_ns)
-			break;
+		/* The lease ended before the record was written under it. */
+		lease_forget(m);
 	}
 	return mc_fail(err, -ETIMEDOUT, "name '%s': its record could not be written in time",
 		       m->engine->name);
@@ -383,9 +400,7 @@ static int republish(struct mc_meta *m, uint64_t deadline_ns, struct mc_error *e
 	mc_cleanup(record_freep) struct mc_record *record = NULL;
 	int r;
 
-	pthread_mutex_lock(&m->lock);
-	m->lease = 0;
-	pthread_mutex_unlock(&m->lock);
+	lease_forget(m);
 	r = record_write(m, 0, deadline_ns, err);
 	if (r != -EEXIST && r != -ESTALE)
 		return r;

@@ -5,7 +5,9 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <sys/socket.h>
 
 #include "engine-fixture.h"
 #include "meta.h"
@@ -99,6 +101,47 @@ static void test_republish(void **state)
 	assert_int_equal(r, 0);
 	fixture_free(a);
 	assert_int_equal(exists(b, "alpha"), -ENOENT);
+	fixture_free(b);
+}
+
+/* The record of an engine that does not answer, though its host takes connections. */
+static int silent_holder(struct fixture *x, const char *name)
+{
+	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	char key[64], text[256];
+	struct mc_kv kv = {.size = sizeof kv, .key = key, .value = text};
+	uint64_t deadline = fixture_deadline(5 * MC_SEC), revision;
+	socklen_t len = sizeof sin;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&sin, sizeof sin), 0);
+	assert_int_equal(listen(fd, 64), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&sin, &len), 0);
+	snprintf(key, sizeof key, "mooncake/default/engine/%s", name);
+	kv.len = (size_t)snprintf(text, sizeof text,
+				  "{\"format\":1,\"name\":\"%s\",\"generation\":\"00000000000000ff\","
+				  "\"addresses\":[\"127.0.0.1:%u\"]}",
+				  name, ntohs(sin.sin_port));
+	assert_int_equal(mc_meta_grant(x->engine.meta, deadline, &kv.lease, NULL), 0);
+	assert_int_equal(mc_meta_cas(x->engine.meta, &kv, 0, deadline, &revision, NULL), 0);
+	return fd;
+}
+
+/* Whoever waits for the lease of a silent holder to end is not stopped by the end of his own. */
+static void test_takes_over(void **state)
+{
+	static const char *const quick[] = {"lease_ttl", "600ms", NULL},
+				 *const slow[] = {"lease_ttl", "2s", NULL};
+	struct fixture *b = fixture_start("beta", slow), *a;
+	int fd = silent_holder(b, "alpha");
+	struct mc_error err = {0};
+
+	a = fixture_new("alpha", quick);
+	if (fixture_open(a, 10 * MC_SEC, &err) < 0)
+		fail_msg("%s", err.text);
+	assert_int_equal(exists(b, "alpha"), 0);
+	close(fd);
+	fixture_free(a);
 	fixture_free(b);
 }
 
@@ -230,6 +273,7 @@ int main(void)
 		cmocka_unit_test(test_default_name),
 		cmocka_unit_test(test_named_port),
 		cmocka_unit_test(test_republish),
+		cmocka_unit_test(test_takes_over),
 		cmocka_unit_test(test_kv),
 		cmocka_unit_test(test_leased_keys_again),
 		cmocka_unit_test(test_watch_ends),
