@@ -17,6 +17,7 @@
 
 #include "batch.h"
 #include "lane.h"
+#include "path_wire.h"
 #include "session.h"
 #include "stream.h"
 
@@ -118,6 +119,12 @@ struct mc_path {
 	struct mc_import **imports;  /* hash by buffer id, power of two */
 	uint32_t nr_imports, cap_imports;
 	_Atomic uint64_t bytes_read, bytes_written, slices, breaks; /* counters */
+	/* Passive, [control]: the streams that the plugin was given, as they were then. */
+	struct mc_admitted {
+		int fd;
+		uint64_t ino;
+	} admitted[MC_STREAMS_PER_PATH];
+	uint32_t nr_admitted;
 };
 
 /* ---- routes: route.c ---------------------------------------------------------------------------- */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -292,22 +293,63 @@ static struct mc_path *find(const struct mc_paths *paths, uint32_t rail_id, uint
 	return NULL;
 }
 
+static bool same_stream(const struct mc_admitted *a)
+{
+	struct stat st;
+
+	return fstat(a->fd, &st) == 0 && S_ISSOCK(st.st_mode) && (uint64_t)st.st_ino == a->ino;
+}
+
+/* How many of a path's streams live.  The plugin owns them and closes them when it likes: then their
+ * descriptor is gone or another's. */
+static uint32_t streams_alive(struct mc_path *path)
+{
+	for (uint32_t i = 0; i < path->nr_admitted;) {
+		if (same_stream(&path->admitted[i]))
+			i++;
+		else
+			path->admitted[i] = path->admitted[--path->nr_admitted];
+	}
+	return path->nr_admitted;
+}
+
+static bool stream_fits(const struct mc_paths *paths, struct mc_path *path)
+{
+	size_t sum = 0;
+
+	if (streams_alive(path) >= MC_STREAMS_PER_PATH)
+		return false;
+	for (size_t i = 0; i < paths->nr; i++)
+		sum += paths->list[i]->nr_admitted;
+	if (sum < MC_STREAMS_PER_SESSION)
+		return true;
+	for (size_t i = sum = 0; i < paths->nr; i++)
+		sum += streams_alive(paths->list[i]);
+	return sum < MC_STREAMS_PER_SESSION;
+}
+
 int mc_path_stream(struct mc_engine *engine, struct mc_session *session, int fd,
 		   const struct mc_stream_hello *hello)
 {
 	struct mc_path *path;
 	struct note *n;
+	struct stat st;
 
 	if (!session || session->active)
 		return -ENOENT;
 	path = find(session->paths, hello->rail_id, (uint16_t)hello->lane);
 	if (!path)
 		return -ENOENT;
+	if (!stream_fits(session->paths, path))
+		return -EBUSY;
+	if (fstat(fd, &st) < 0)
+		return -errno;
 	n = note_new(path, NOTE_STREAM, hello->epoch, fd, NULL, 0);
 	if (!n)
 		return -ENOMEM;
 	n->token = hello->token;
 	n->passive = true;
+	path->admitted[path->nr_admitted++] = (struct mc_admitted){.fd = fd, .ino = (uint64_t)st.st_ino};
 	note_post(n);
 	return 0;
 }
@@ -372,6 +414,16 @@ static void refuse(struct mc_session *s, const uint8_t *head, int status, const 
 	mc_session_send(s, MC_MSG_PATH_OPENED, copy, sizeof copy, why, strlen(why));
 }
 
+/* One path for each lane of the peer to each device of ours. */
+static size_t paths_max(const struct mc_session *s)
+{
+	size_t lanes = 0;
+
+	for (size_t i = 0; i < s->peer->nr_devices; i++)
+		lanes += s->peer->devices[i].nr_lanes;
+	return MC_MIN(lanes * s->engine->nr_devices, (size_t)MC_PATHS_PER_SESSION);
+}
+
 static void path_opened_by_peer(struct mc_session *s, const uint8_t *head, const void *body, size_t len)
 {
 	uint32_t rail_id = mc_get32(head + MC_PATH_HEAD_RAIL);
@@ -392,8 +444,12 @@ static void path_opened_by_peer(struct mc_session *s, const uint8_t *head, const
 			      : "the target has not opened that device");
 		return;
 	}
-	if (find(paths, rail_id, lane_id) || paths->nr >= MC_PATHS_PER_SESSION) {
+	if (find(paths, rail_id, lane_id)) {
 		refuse(s, head, -EBUSY, "an earlier connection of the rail is still being closed");
+		return;
+	}
+	if (paths->nr >= paths_max(s)) {
+		refuse(s, head, -EBUSY, "each pair of devices and lanes of the session has its path");
 		return;
 	}
 	path = mc_path_new(paths, device->lanes[open.lane % device->nr_lanes], false);

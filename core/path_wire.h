@@ -35,8 +35,11 @@
 #define MC_PATH_OPEN_FIXED 4
 #define MC_PATH_OPEN_MAX (MC_PATH_OPEN_FIXED + 2 * (MC_PLUGIN_NAME_MAX + 1 + MC_DEVICE_NAME_MAX + 1))
 
-/* A peer may open so many paths in one session; a hostile one is stopped there. */
+/* What a peer may have in one session, whatever its devices allow; a hostile one is stopped there. */
 #define MC_PATHS_PER_SESSION 1024
+#define MC_STREAMS_PER_SESSION 1024
+/* Twice what a transport may ask for: one whose answer was lost is dialled again. */
+#define MC_STREAMS_PER_PATH 32
 
 struct mc_path_open {
 	uint16_t lane, wire_version;

@@ -126,6 +126,9 @@ static int dispatch(struct mc_port *port, int fd, const struct mc_stream_hello *
 		}
 		r = port->owners.data ? port->owners.data(engine, session, fd, hello) : -ENOTSUP;
 		mc_session_unref(session);
+		if (r == -EBUSY)
+			snprintf(why, why_size, "session %016llx has all the data streams that it may have",
+				 (unsigned long long)hello->session_id);
 		return r;
 	default:
 		snprintf(why, why_size, "stream kind %u is not known here", hello->kind);

@@ -52,6 +52,8 @@ struct fake {
 	struct mc_peer_args args;
 	unsigned submits, flushes, fences, opens, accepts, closes, cancels, imports, releases, msgs;
 	uint32_t fence_epoch;
+	int streams[64]; /* attached */
+	size_t nr_streams;
 	uint64_t bytes;
 };
 
@@ -357,6 +359,14 @@ static void fake_peer_msg(void *inst, void *peer, const void *msg, size_t len)
 	(*(struct fake **)inst)->msgs++;
 }
 
+static void fake_peer_attach(void *inst, void *peer, const struct mc_stream *stream)
+{
+	struct fake *f = *(struct fake **)inst;
+
+	assert_true(f->nr_streams < 64);
+	f->streams[f->nr_streams++] = stream->fd;
+}
+
 static int fake_submit(void *inst, struct mc_slice *slice)
 {
 	struct fake *f = *(struct fake **)inst;
@@ -447,6 +457,7 @@ static const struct mc_transport_ops fake_ops = {
 	.peer_accept = fake_peer_accept,
 	.peer_close = fake_peer_close,
 	.peer_msg = fake_peer_msg,
+	.peer_attach = fake_peer_attach,
 	.submit = fake_submit,
 	.flush = fake_flush,
 	.progress = fake_progress,

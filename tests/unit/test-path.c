@@ -3,6 +3,9 @@
  * Paths: connecting, breaking, fences of both ends, back-off, parking, flushes,
  * imports, deadlines.  The test is the peer, the device and the clock.
  */
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include "path-fixture.h"
 
 #define TICK (20 * MC_MSEC)
@@ -579,11 +582,13 @@ static void other_rail(void **state)
 
 /* ---- the passive end ------------------------------------------------------------------------------------- */
 
+static uint32_t peer_rail = 5;
+
 static void peer_message(uint16_t type, uint32_t epoch, const void *body, size_t len)
 {
 	uint8_t msg[MC_PATH_HEAD_SIZE + 256] = {0};
 
-	mc_put32(msg + MC_PATH_HEAD_RAIL, 5);
+	mc_put32(msg + MC_PATH_HEAD_RAIL, peer_rail);
 	mc_put32(msg + MC_PATH_HEAD_EPOCH, epoch);
 	if (len)
 		memcpy(msg + MC_PATH_HEAD_SIZE, body, len);
@@ -675,6 +680,44 @@ static void passive(void **state)
 	w.session.active = true;
 }
 
+/* A hostile peer: no more paths than pairs of devices and lanes, no more streams than a bound. */
+static void passive_bounds(void **state)
+{
+	struct mc_stream_hello hello = {.kind = MC_STREAM_DATA, .rail_id = 5, .epoch = 1};
+	struct fake *f;
+	unsigned nr;
+	int fd;
+
+	w.session.active = false;
+	world_start("0", "0");
+	f = fake0();
+	for (nr = 0; nr < 4; nr++, peer_rail++) {
+		peer_opens(1, "d0");
+		newest(MC_MSG_PATH_OPENED, 1, 0);
+	}
+	peer_opens(1, "d0");
+	newest(MC_MSG_PATH_OPENED, 1, -EBUSY);
+	peer_rail = 5;
+	for (nr = 0; nr < MC_STREAMS_PER_PATH; nr++) {
+		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(mc_path_stream(&w.engine, &w.session, fd, &hello), 0);
+	}
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(mc_path_stream(&w.engine, &w.session, fd, &hello), -EBUSY);
+	turns(1);
+	assert_int_equal(f->nr_streams, nr);
+	/* One that has ended makes room. */
+	close(f->streams[3]);
+	f->streams[3] = f->streams[--f->nr_streams];
+	assert_int_equal(mc_path_stream(&w.engine, &w.session, fd, &hello), 0);
+	turns(1);
+	while (f->nr_streams)
+		close(f->streams[--f->nr_streams]);
+	session_gone(-EHOSTDOWN);
+	turns(3);
+	w.session.active = true;
+}
+
 static void passive_ranges(void **state)
 {
 	struct mc_range range = {.addr = NULL};
@@ -710,7 +753,7 @@ int main(void)
 		T(request_scope_fails_alone), GONE_AT(MC_PATH_OPENING), GONE_AT(MC_PATH_UP),
 		GONE_AT(MC_PATH_FENCING), GONE_AT(MC_PATH_DOWN), T(parks), T(flushes), T(flush_expires),
 		T(imports), T(deadlines), T(cancels), T(fenced_buffer), T(device_events), T(other_rail),
-		T(passive), T(passive_ranges),
+		T(passive), T(passive_bounds), T(passive_ranges),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
