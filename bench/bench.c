@@ -10,6 +10,7 @@
 static int run(const struct bench_options *opts, struct mc_config *config)
 {
 	struct mc_error err = {0};
+	int code;
 
 	if (opts->help) {
 		bench_help(stdout);
@@ -31,8 +32,9 @@ static int run(const struct bench_options *opts, struct mc_config *config)
 		fprintf(stderr, "%s\n", err.text);
 		return BENCH_EXIT_FAILED;
 	}
-	return opts->mode == BENCH_TARGET ? bench_target(opts, config)
-					  : bench_initiator(opts, config);
+	code = opts->mode == BENCH_TARGET ? bench_target(opts, config) : bench_initiator(opts, config);
+	bench_stop_fini();
+	return code;
 }
 
 int main(int argc, char **argv)

@@ -25,6 +25,8 @@ enum { BENCH_EXIT_OK = 0, BENCH_EXIT_FAILED = 1, BENCH_EXIT_USAGE = 2 };
  * thread exists.  A process that has not ended a second after the signal, or gets a second one,
  * is ended where it is. */
 int bench_stop_init(struct mc_error *err);
+/* Everything is over: end the thread that waits for signals. */
+void bench_stop_fini(void);
 bool bench_stopping(void);
 /* All is closed: the process may take its time to exit. */
 void bench_stop_done(void);

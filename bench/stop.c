@@ -17,6 +17,7 @@
 
 static atomic_bool stopping, done;
 static int stop_fd = -1;
+static pthread_t thread;
 
 bool bench_stopping(void)
 {
@@ -45,7 +46,7 @@ static void *stop_thread(void *arg)
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
-	if (sigwait(&set, &sig) != 0)
+	if (sigwait(&set, &sig) != 0 || atomic_load(&done))
 		return NULL;
 	atomic_store(&stopping, true);
 	if (write(stop_fd, &one, sizeof one) < 0)
@@ -60,7 +61,6 @@ static void *stop_thread(void *arg)
 
 int bench_stop_init(struct mc_error *err)
 {
-	pthread_t thread;
 	sigset_t set;
 	int r;
 
@@ -76,6 +76,14 @@ int bench_stop_init(struct mc_error *err)
 	r = pthread_create(&thread, NULL, stop_thread, NULL);
 	if (r)
 		return mc_fail(err, -r, "no thread for signals: %s", strerror(r));
-	pthread_detach(thread);
 	return 0;
+}
+
+void bench_stop_fini(void)
+{
+	atomic_store(&done, true);
+	pthread_kill(thread, SIGTERM);
+	pthread_join(thread, NULL);
+	close(stop_fd);
+	stop_fd = -1;
 }

@@ -159,7 +159,10 @@ char **mc_addr_interfaces(uint16_t port, bool v6)
 	size_t nr = 0;
 
 	if (!list || getifaddrs(&all) < 0) {
+		int saved = errno;
+
 		free(list);
+		errno = saved;
 		return NULL;
 	}
 	for (int want = 0; want < 6; want++) {
@@ -294,14 +297,35 @@ int mc_name_check(const char *name, struct mc_error *err)
 	return 0;
 }
 
-uint16_t mc_name_port(const char *name)
+/* The text behind the one colon of name:port or [v6]:port, or NULL. */
+static const char *name_port(const char *name)
 {
 	const char *colon = strrchr(name, ':');
-	uint16_t port;
 
 	if (!colon || colon == name)
-		return 0;
+		return NULL;
 	if (*name == '[' ? colon[-1] != ']' : strchr(name, ':') != colon)
+		return NULL;
+	return colon + 1;
+}
+
+uint16_t mc_name_port(const char *name)
+{
+	const char *text = name_port(name);
+	uint16_t port;
+
+	return !text || parse_port(text, &port) < 0 ? 0 : port;
+}
+
+int mc_name_port_check(const char *name, struct mc_error *err)
+{
+	const char *text = name_port(name);
+	uint16_t port;
+
+	if (!text || parse_port(text, &port) == 0)
 		return 0;
-	return parse_port(colon + 1, &port) < 0 ? 0 : port;
+	return mc_fail(err, -EINVAL,
+		       "segment name '%s': '%s' behind the colon is not a port; give 1 to 65535, or leave "
+		       "the colon out",
+		       name, text);
 }

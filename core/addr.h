@@ -25,7 +25,7 @@ void mc_addr_of_sock(const struct sockaddr *sa, char text[MC_ADDR_TEXT_MAX]);
 
 /* Addresses of the interfaces that are up, with this port, best first, at most 16: global ones of
  * real interfaces, then those of bridges and tunnels, loopback only if there is nothing else.
- * NULL-terminated; NULL: out of memory. */
+ * NULL-terminated; NULL: errno says why. */
 char **mc_addr_interfaces(uint16_t port, bool v6);
 /* Comma-separated addresses; those without a port get this one. */
 int mc_addr_list(const char *text, uint16_t port, char ***ret_list, struct mc_error *err);
@@ -36,5 +36,7 @@ size_t mc_addr_list_nr(char *const *list);
 int mc_name_check(const char *name, struct mc_error *err);
 /* The port in "name:port" (a single last colon) or "[v6]:port"; 0: none. */
 uint16_t mc_name_port(const char *name);
+/* -EINVAL: what stands behind that colon is no port. */
+int mc_name_port_check(const char *name, struct mc_error *err);
 
 #endif

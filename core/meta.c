@@ -88,6 +88,7 @@ static int op_call(struct op_call *c)
 {
 	struct mc_error err = {0}, *out = c->err;
 	const char *proxy;
+	bool named; /* the plugin's sentence says which service */
 	int r;
 
 	c->err = &err;
@@ -100,7 +101,9 @@ static int op_call(struct op_call *c)
 	proxy = proxy_set(c->m);
 	if (!err.text[0])
 		snprintf(err.text, sizeof err.text, "%s", strerror(-r));
-	return mc_fail(out, r, "metadata service %s: %.700s%s%s%s", c->m->url, err.text,
+	named = strstr(err.text, c->m->url) != NULL;
+	return mc_fail(out, r, "%s%s%s%.700s%s%s%s", named ? "" : "metadata service ",
+		       named ? "" : c->m->url, named ? "" : ": ", err.text,
 		       proxy ? "; " : "", proxy ? proxy : "",
 		       proxy ? " is set but not used for metadata (metadata_proxy is false)" : "");
 }

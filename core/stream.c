@@ -173,7 +173,8 @@ static int port_addresses(struct mc_port *p, uint16_t port, struct mc_error *err
 	}
 	p->addresses = mc_addr_interfaces(port, p->v6);
 	if (!p->addresses)
-		return mc_fail(err, -ENOMEM, "port %u: out of memory", port);
+		return mc_fail(err, -errno, "port %u: cannot list the addresses of this host: %s", port,
+			       strerror(errno));
 	if (!p->addresses[0])
 		return mc_fail(err, -EADDRNOTAVAIL,
 			       "port %u: no interface of this host has an address; set advertise_address",
@@ -210,6 +211,11 @@ int mc_stream_listen(struct mc_engine *engine, struct mc_error *err)
 
 	if (!port)
 		return mc_fail(err, -ENOMEM, "port: out of memory");
+	if (engine->set->local_server_name) {
+		r = mc_name_port_check(engine->set->local_server_name, err);
+		if (r < 0)
+			return r;
+	}
 	chosen = port_wanted(engine, &wanted);
 	bound = wanted;
 	r = port_bind(port, &bound, &port->fd, err);

@@ -94,6 +94,20 @@ static void test_names(void **state)
 	assert_int_equal(mc_name_port("node1:x"), 0);
 }
 
+static void test_name_ports(void **state)
+{
+	static const char *const good[] = {"q", "q:1", "q:65535", "[::1]:7", "::1", "a:b:c", "[::1]"},
+				 *const bad[] = {"q:", "q:0", "q:70000", "q:x", "[::1]:"};
+	struct mc_error err;
+
+	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
+		assert_int_equal(mc_name_port_check(good[i], &err), 0);
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		assert_int_equal(mc_name_port_check(bad[i], &err), -EINVAL);
+		assert_non_null(strstr(err.text, "1 to 65535"));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -101,6 +115,7 @@ int main(void)
 		cmocka_unit_test(test_format),
 		cmocka_unit_test(test_list),
 		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_name_ports),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
