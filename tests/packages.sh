@@ -70,6 +70,9 @@ apt_install() {
 	return $apt_result
 }
 
+# Have packages come by install_packages?  Then trees that exist look for them again.
+new_packages=no
+
 # install_packages yes|no PACKAGE...: make them be there.  1: something is missing, and said.
 install_packages() {
 	may=$1
@@ -79,6 +82,7 @@ install_packages() {
 	if [ "$may" = yes ] && have apt-get; then
 		if [ "$(id -u)" -eq 0 ] || have sudo; then
 			echo "installing: $missing" >&2
+			new_packages=yes
 			# The lists of a fresh container are empty, or old.
 			apt_install $missing 2>/dev/null || {
 				as_root apt-get -qq update </dev/null >/dev/null
@@ -102,14 +106,26 @@ jobs_nr() {
 	echo "${JOBS:-$(nproc 2>/dev/null || echo 2)}"
 }
 
-# build_tree DIR MESON-OPTION...: configure DIR if it is new, build it; the log only on failure.
+# configured DIR -DNAME=VALUE...: was this tree configured so?  meson notes what it was told last.
+configured() {
+	told=$1/meson-private/cmd_line.txt
+	shift
+	for option in "$@"; do
+		option=${option#-D}
+		grep -qxF "${option%%=*} = ${option#*=}" "$told" 2>/dev/null || return 1
+	done
+}
+
+# build_tree DIR -DNAME=VALUE...: configure DIR if it is new or has other values, build it; the log
+# only on failure.  Options that are not named stay as they are.
 build_tree() {
-	tree=$1
+	tree=$1 again=
 	shift
 	mkdir -p "$tree"
 	log=$tree/last-build.log
-	if [ ! -f "$tree/build.ninja" ]; then
-		meson setup "$tree" "$@" </dev/null >"$log" 2>&1 || {
+	[ -f "$tree/build.ninja" ] && again=--reconfigure
+	if [ -z "$again" ] || [ "$new_packages" = yes ] || ! configured "$tree" "$@"; then
+		meson setup $again "$tree" "$@" </dev/null >"$log" 2>&1 || {
 			cat "$log" >&2
 			return 1
 		}

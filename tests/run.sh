@@ -109,6 +109,11 @@ run_tests() {
 	fi
 }
 
+# units TREE: a run without a single unit test has not tested.
+units() {
+	grep -q 'unit / ' "$1/results.txt" 2>/dev/null || fail "$1: no unit test was run"
+}
+
 # step TITLE TREE: say what comes.
 step() {
 	echo "== $1 ($2)"
@@ -125,9 +130,10 @@ sanitizer_runs() {
 
 plain() {
 	step "as users build it" build
-	if build_tree build; then
+	if build_tree build -Dtests=enabled; then
 		pass
 		run_tests build testlog
+		units build
 	else
 		fail "build"
 	fi
@@ -156,9 +162,10 @@ asan() {
 	step "ASan and UBSan, $compiler" "$tree"
 	if ! sanitizer_runs "$compiler" address,undefined ""; then
 		skip "$tree" "programs of $compiler with -fsanitize=address,undefined do not run here"
-	elif CC=$compiler build_tree "$tree" -Db_sanitize=address,undefined "$@"; then
+	elif CC=$compiler build_tree "$tree" -Dtests=enabled -Db_sanitize=address,undefined "$@"; then
 		pass
 		run_tests "$tree" testlog --timeout-multiplier=4
+		units "$tree"
 	else
 		fail "$tree"
 	fi
@@ -172,12 +179,13 @@ tsan() {
 	sanitizer_runs "$compiler" thread "" || prefix="setarch $(uname -m) -R"
 	if ! sanitizer_runs "$compiler" thread "$prefix"; then
 		skip "$tree" "programs of $compiler with -fsanitize=thread do not run here"
-	elif CC=$compiler build_tree "$tree" -Db_sanitize=thread "$@"; then
+	elif CC=$compiler build_tree "$tree" -Dtests=enabled -Db_sanitize=thread "$@"; then
 		pass
 		wrapper=$prefix
 		run_tests "$tree" testlog --timeout-multiplier=4 --suite unit --suite conformance \
 			--suite scenario
 		wrapper=
+		units "$tree"
 	else
 		fail "$tree"
 	fi
@@ -188,20 +196,25 @@ release() {
 	step "release, -Werror, NDEBUG, $2" "$1"
 	if ! have "$2"; then
 		skip "$1" "there is no $2"
-	elif CC=$2 build_tree "$1" --buildtype=release -Db_ndebug=true --werror; then
+	elif CC=$2 build_tree "$1" -Dtests=enabled -Dbuildtype=release -Db_ndebug=true -Dwerror=true; then
 		pass
 		run_tests "$1" testlog
+		units "$1"
 	else
 		fail "$1"
 	fi
 }
 
-# Each option away, alone: it must build, and what is left must load.
+# Each option away, alone: it must build, its bench must start, and its checks must pass.
 options() {
 	for option in tcp null file discovery bench tests; do
 		step "without $option" "build/no-$option"
-		if build_tree "build/no-$option" "-D$option=disabled"; then
+		tree=build/no-$option
+		if build_tree "$tree" "-D$option=disabled"; then
 			pass
+			[ "$option" = bench ] || "$tree/bench/transfer_engine_bench" --help >/dev/null ||
+				fail "$tree: transfer_engine_bench --help"
+			[ "$option" = tests ] || run_tests "$tree" testlog --suite checks
 		else
 			fail "build/no-$option"
 		fi
