@@ -169,7 +169,7 @@ int mc_discover_write(const struct mc_topology *topology,
 		free(text);
 		return mc_fail(err, -ENODEV,
 			       "discovery: none of this machine's %zu devices is claimed by an "
-			       "installed transport: install one (`mooncake plugins` lists them), or " HINT,
+			       "installed transport: install one, or " HINT,
 			       topology->nr_devices);
 	}
 	*ret_text = text;

@@ -25,9 +25,9 @@ int mc_record_parse(const char *what, const char *text, size_t len, struct mc_re
 int mc_meta_open(struct mc_engine *engine, uint64_t deadline_ns, struct mc_error *err);
 void mc_meta_close(struct mc_engine *engine);
 
-/* Publish our record under the configured name and keep it alive; follows the rules of names
- * (design.md section 3): sets engine->name if it had to give way.  From now on the record is
- * republished whenever the service has lost it (P10).  [any] */
+/* Publish our record under the configured name and keep it alive.  A name that the user gave is
+ * ours or nobody's; the default one gives way to who holds it, and engine->name is set.  From now
+ * on the record is republished whenever the service has lost it (P10).  [any] */
 int mc_record_publish(struct mc_engine *engine, uint64_t deadline_ns, struct mc_error *err);
 /* Take it back.  -ETIMEDOUT: it ends with its lease. */
 int mc_record_withdraw(struct mc_engine *engine, uint64_t deadline_ns);

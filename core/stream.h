@@ -25,7 +25,7 @@ struct mc_stream_hello {
 	char from[MC_SEGMENT_NAME_MAX + 1]; /* segment name of the dialler */
 };
 
-/* Bind the port (see design.md section 3) and listen.  Sets engine->port.  Who connects waits until
+/* Bind the port (one that the user named, or the first free one from the default) and listen.  Sets engine->port.  Who connects waits until
  * mc_stream_start.  [any] before the loop has other users */
 int mc_stream_listen(struct mc_engine *engine, struct mc_error *err);
 /* Accept and admit from now on: what a hello tells of us is complete.  Once.  [any] but control */

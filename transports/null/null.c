@@ -13,6 +13,9 @@
 
 #include <mooncake/transport.h>
 
+/* What it is called, what its devices begin with, and what it calls itself to peers. */
+#define NAME "null"
+
 /* Options come parsed, checked and in this order to open. */
 enum { OPT_MAX_SLICE };
 static const struct mc_option null_options[] = {
@@ -42,10 +45,10 @@ static int null_enumerate(const struct mc_host *host, int (*found)(void *ctx, co
 			  void *ctx)
 {
 	(void)host;
-	return found(ctx, "null0");
+	return found(ctx, NAME "0");
 }
 
-/* [helper] Any device whose name begins with "null" can be used.  Of a device that cannot,
+/* [helper] Any device whose name begins so can be used.  Of a device that cannot,
  * remedy says what to do. */
 static int null_probe(const struct mc_host *host, const char *device, struct mc_device_info *info,
 		      struct mc_error *err)
@@ -55,10 +58,10 @@ static int null_probe(const struct mc_host *host, const char *device, struct mc_
 	snprintf(info->name, sizeof info->name, "%s", device);
 	info->numa_node = -1;
 	info->state = MC_STATE_ACTIVE;
-	if (strncmp(device, "null", 4) != 0) {
+	if (strncmp(device, NAME, strlen(NAME)) != 0) {
 		info->state = MC_STATE_MISSING;
 		snprintf(info->remedy, sizeof info->remedy,
-			 "'%.63s' is no device of the null transport: name it null0", device);
+			 "'%.63s' is no device of the " NAME " transport: name it " NAME "0", device);
 	}
 	return 0;
 }
@@ -211,17 +214,17 @@ static const struct mc_transport_ops null_ops = {
 };
 
 static const char *const null_memory[] = { "*", NULL };
-static const char *const null_claims[] = { "null*", NULL };
+static const char *const null_claims[] = { NAME "*", NULL };
 
 /* The one symbol that a plugin exports.  The manifest in plugins.d is made from it. */
 const struct mc_plugin_desc mc_plugin_desc = {
 	MC_PLUGIN_HEAD(MC_KIND_TRANSPORT),
-	.name = "null",
+	.name = NAME,
 	.version = MC_VERSION,
 	.summary = "moves nothing: shows the core's own cost, and how a transport is written",
 	.ops = &null_ops,
 	.options = null_options,
-	.wire = "null",
+	.wire = NAME,
 	.wire_min = 1,
 	.wire_max = 1,
 	.memory = null_memory,
