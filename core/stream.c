@@ -10,10 +10,14 @@
 #include <sys/socket.h>
 
 #include "addr.h"
+#include "clock.h"
+#include "helper.h"
 #include "log.h"
 #include "stream_port.h"
+#include "core/util/check.h"
 
 #define BACKLOG 1024
+#define LOOKUP_NS (3 * MC_SEC)
 
 struct mc_port *mc_port_ref(struct mc_port *port)
 {
@@ -152,13 +156,118 @@ static int port_bind(struct mc_port *p, uint16_t *port, int *ret_fd, struct mc_e
 	return r;
 }
 
+/* ---- advertised addresses ------------------------------------------------------------------ */
+
+/* One look-up of a name; it may outlast the open that asked, on its helper. */
+struct lookup {
+	struct mc_job job;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	unsigned refs; /* under lock, like what follows */
+	bool done;
+	int answer;
+	char host[MC_HOST_MAX + 1];
+};
+
+static void lookup_leave(struct lookup *l)
+{
+	bool last = --l->refs == 0;
+
+	pthread_mutex_unlock(&l->lock);
+	if (!last)
+		return;
+	pthread_cond_destroy(&l->changed);
+	pthread_mutex_destroy(&l->lock);
+	free(l);
+}
+
+static void lookup_run(struct mc_job *job)
+{
+	struct lookup *l = MC_CONTAINER_OF(job, struct lookup, job);
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *ai;
+	int r = getaddrinfo(l->host, NULL, &hints, &ai);
+
+	if (r == 0)
+		freeaddrinfo(ai);
+	pthread_mutex_lock(&l->lock);
+	l->answer = r;
+	l->done = true;
+	pthread_cond_signal(&l->changed);
+	lookup_leave(l);
+}
+
+/* The answer of getaddrinfo; 1: none in time. */
+static int lookup(struct mc_engine *engine, const char *host)
+{
+	struct timespec until = mc_wait_until(mc_now_ns() + LOOKUP_NS);
+	struct lookup *l = calloc(1, sizeof *l);
+	int r = 0;
+
+	if (!l)
+		return EAI_MEMORY;
+	pthread_mutex_init(&l->lock, NULL);
+	mc_cond_init(&l->changed);
+	l->refs = 2;
+	l->job.run = lookup_run;
+	snprintf(l->host, sizeof l->host, "%s", host);
+	mc_helpers_run(engine->helpers, &l->job);
+	pthread_mutex_lock(&l->lock);
+	while (!l->done && r == 0)
+		r = pthread_cond_timedwait(&l->changed, &l->lock, &until);
+	r = l->done ? l->answer : 1;
+	lookup_leave(l);
+	return r;
+}
+
+/* 1: peers can dial it, as far as we know; 0: perhaps some can, err says why not all. */
+static int advertised_check(struct mc_engine *engine, const char *text, struct mc_error *err)
+{
+	struct sockaddr_storage ss;
+	struct mc_addr a;
+	int r;
+
+	if (mc_addr_parse(text, &a) < 0 || mc_addr_numeric(&a, &ss) > 0)
+		return 1;
+	if (strchr(a.host, ':') || a.host[strspn(a.host, "0123456789.")] == '\0')
+		return mc_fail(err, -EINVAL,
+			       "advertise_address '%s': no IPv4 or IPv6 address is written so; give "
+			       "one such as 192.0.2.1 or [2001:db8::1], or a host's name",
+			       a.host);
+	r = lookup(engine, a.host);
+	if (r == 0)
+		return 1;
+	mc_fail(err, -EADDRNOTAVAIL,
+		"advertise_address '%s': %s; give a name that peers can resolve, or an address", a.host,
+		r == 1 ? "the name service did not answer in time" : gai_strerror(r));
+	return 0;
+}
+
+static int port_advertised(struct mc_port *p, uint16_t port, struct mc_error *err)
+{
+	int r = mc_addr_list(p->engine->set->advertise_address, port, &p->addresses, err);
+	struct mc_error why = {0};
+	bool any = false;
+
+	for (char **at = p->addresses; r >= 0 && *at; at++) {
+		r = advertised_check(p->engine, *at, &why);
+		any |= r > 0;
+	}
+	if (r >= 0 && any) {
+		if (why.text[0])
+			mc_warn("%s", why.text);
+		return 0;
+	}
+	/* Without any that can be dialled nobody could answer us. */
+	return why.text[0] ? mc_fail(err, r < 0 ? r : -EADDRNOTAVAIL, "%s", why.text) : r;
+}
+
 /* The addresses of peers' dials: what the user says, else what we listen on. */
 static int port_addresses(struct mc_port *p, uint16_t port, struct mc_error *err)
 {
 	const struct mc_settings *set = p->engine->set;
 
 	if (set->advertise_address && *set->advertise_address)
-		return mc_addr_list(set->advertise_address, port, &p->addresses, err);
+		return port_advertised(p, port, err);
 	if (set->listen_address && *set->listen_address) {
 		struct mc_addr a;
 		struct sockaddr_storage ss;

@@ -67,6 +67,22 @@ static void test_named_port(void **state)
 	fixture_free(a);
 }
 
+/* What nobody could dial is refused when the engine opens. */
+static void test_advertised(void **state)
+{
+	static const char *const bad[] = {"256.1.1.1", "[1:2:3]:7", "nosuchhost.invalid"};
+
+	for (size_t i = 0; i < 3; i++) {
+		const char *settings[] = {"advertise_address", bad[i], NULL};
+		struct fixture *a = fixture_new("alpha", settings);
+		struct mc_error err = {0};
+
+		assert_true(fixture_open(a, MC_SEC, &err) < 0);
+		assert_non_null(strstr(err.text, "advertise_address"));
+		fixture_free(a);
+	}
+}
+
 static int nr_listed;
 
 static int listed(void *ctx, const char *name)
@@ -272,6 +288,7 @@ int main(void)
 		cmocka_unit_test(test_parse),
 		cmocka_unit_test(test_default_name),
 		cmocka_unit_test(test_named_port),
+		cmocka_unit_test(test_advertised),
 		cmocka_unit_test(test_republish),
 		cmocka_unit_test(test_takes_over),
 		cmocka_unit_test(test_kv),
