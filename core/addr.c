@@ -322,7 +322,8 @@ int mc_name_port_check(const char *name, struct mc_error *err)
 	const char *text = name_port(name);
 	uint16_t port;
 
-	if (!text || parse_port(text, &port) == 0)
+	/* 0 leaves the choice to us, as the setting does. */
+	if (!text || !strcmp(text, "0") || parse_port(text, &port) == 0)
 		return 0;
 	return mc_fail(err, -EINVAL,
 		       "segment name '%s': '%s' behind the colon is not a port; give 1 to 65535, or leave "

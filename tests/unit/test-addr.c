@@ -96,8 +96,8 @@ static void test_names(void **state)
 
 static void test_name_ports(void **state)
 {
-	static const char *const good[] = {"q", "q:1", "q:65535", "[::1]:7", "::1", "a:b:c", "[::1]"},
-				 *const bad[] = {"q:", "q:0", "q:70000", "q:x", "[::1]:"};
+	static const char *const good[] = {"q", "q:0", "q:1", "q:65535", "[::1]:7", "::1", "a:b:c", "[::1]"},
+				 *const bad[] = {"q:", "q:00", "q:70000", "q:x", "[::1]:"};
 	struct mc_error err;
 
 	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
