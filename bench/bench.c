@@ -17,7 +17,7 @@ static int run(const struct bench_options *opts, struct mc_config *config)
 		return BENCH_EXIT_OK;
 	}
 	if (opts->helpfull) {
-		bench_help_full(stdout, config);
+		bench_help_full(stdout, opts, config);
 		return BENCH_EXIT_OK;
 	}
 	if (opts->version) {
@@ -25,7 +25,7 @@ static int run(const struct bench_options *opts, struct mc_config *config)
 		return BENCH_EXIT_OK;
 	}
 	if (bench_configure(opts, config, &err) < 0) {
-		fprintf(stderr, "%s\n", err.text);
+		bench_report_error(opts, err.text);
 		return BENCH_EXIT_USAGE;
 	}
 	if (bench_stop_init(&err) < 0) {
@@ -51,7 +51,7 @@ int main(int argc, char **argv)
 	}
 	if (bench_options_parse(&opts, argc, argv, config, &err) < 0 ||
 	    bench_options_check(&opts, &err) < 0) {
-		fprintf(stderr, "%s\n", err.text);
+		bench_report_error(&opts, err.text);
 		code = BENCH_EXIT_USAGE;
 	} else {
 		code = run(&opts, config);

@@ -22,8 +22,8 @@ enum { BENCH_EXIT_OK = 0, BENCH_EXIT_FAILED = 1, BENCH_EXIT_USAGE = 2 };
 /* ---- stop.c ---------------------------------------------------------------------------------- */
 
 /* Block SIGINT and SIGTERM everywhere and turn them into bench_stopping().  Call before any
- * thread exists.  A process that has not ended a second after the signal, or gets a second one,
- * is ended where it is. */
+ * thread exists.  A process that has not ended a second after the signal, or gets a second one
+ * (300 ms later at least: some send it twice), is ended where it is. */
 int bench_stop_init(struct mc_error *err);
 /* Everything is over: end the thread that waits for signals. */
 void bench_stop_fini(void);
@@ -141,6 +141,8 @@ void bench_rails_subtract(struct bench_rail *rails, size_t nr, const struct benc
 void bench_report_text(FILE *f, const struct bench_report *report);
 void bench_report_json(FILE *f, const struct bench_report *report);
 void bench_report_line(FILE *f, const struct bench_report *report); /* Test completed: ... */
+/* A failure without results: a sentence on stderr; with --json an object on stdout too. */
+void bench_report_error(const struct bench_options *opts, const char *sentence);
 double bench_throughput(const struct bench_result *result); /* bytes per second */
 
 #endif

@@ -107,17 +107,18 @@ static int range_error(const struct flag *flag, const char *text, struct mc_erro
 		       flag->name, text, flag->min, flag->max);
 }
 
-/* Bytes per unit of a size's suffix: K, M, G, T with an optional iB; KB, MB, ... are decimal. */
+/* Bytes per unit of a size's suffix, as in the config, and K, M, G, T for short: 1024; KB, MB, ...
+ * are decimal. */
 static uint64_t suffix_factor(const char *s)
 {
 	static const char letters[] = "KMGT";
 	const char *at = *s ? strchr(letters, toupper((unsigned char)*s)) : NULL;
 	uint64_t factor = 1;
-	bool decimal = at && strcmp(s + 1, "B") == 0;
+	bool decimal = at && strcasecmp(s + 1, "B") == 0;
 
-	if (!*s || strcmp(s, "B") == 0)
+	if (!*s || strcasecmp(s, "B") == 0)
 		return 1;
-	if (!at || !(decimal || !s[1] || strcmp(s + 1, "iB") == 0))
+	if (!at || !(decimal || !s[1] || strcasecmp(s + 1, "iB") == 0))
 		return 0;
 	for (const char *l = letters; l <= at; l++)
 		factor *= decimal ? 1000 : 1024;
@@ -128,17 +129,27 @@ static int parse_integer(const struct flag *flag, const char *text, int64_t *ret
 			 struct mc_error *err)
 {
 	char *end;
-	int64_t value, factor = 1;
+	int64_t value, factor = 1, part = 0, scale = 1;
 
 	errno = 0;
-	value = strtoll(text, &end, 0);
+	value = strtoll(text, &end, 10);
 	if (end == text || errno)
 		return range_error(flag, text, err);
-	if (flag->type == FLAG_SIZE)
+	if (flag->type == FLAG_SIZE) {
+		/* Six digits of a fraction count: part * factor stays far below 2^63. */
+		if (*end == '.') {
+			for (end++; isdigit((unsigned char)*end); end++) {
+				part = scale < 1000000 ? part * 10 + (*end - '0') : part;
+				scale = scale < 1000000 ? scale * 10 : scale;
+			}
+		}
+		end += strspn(end, " ");
 		factor = (int64_t)suffix_factor(end);
-	else if (*end)
+	} else if (*end) {
 		factor = 0;
-	if (!factor || __builtin_mul_overflow(value, factor, &value) || (double)value < flag->min ||
+	}
+	if (!factor || (part && *text == '-') || __builtin_mul_overflow(value, factor, &value) ||
+	    __builtin_add_overflow(value, part * factor / scale, &value) || (double)value < flag->min ||
 	    (double)value > flag->max)
 		return range_error(flag, text, err);
 	*ret = value;
@@ -557,22 +568,28 @@ void bench_options_each(const struct bench_options *opts,
 
 static int help_key(void *ctx, const struct mc_config_key *key)
 {
-	fprintf(ctx, "  --%s  %s, default '%s'%s%s\n      %s\n", key->key,
-		key->type ? key->type : "", key->def ? key->def : "", key->env ? ", env " : "",
+	bool changed = key->value && strcmp(key->value, key->def ? key->def : "") != 0;
+
+	fprintf(ctx, "  --%s  %s, default '%s'%s%s%s%s%s\n      %s\n", key->key,
+		key->type ? key->type : "", key->def ? key->def : "", changed ? ", now '" : "",
+		changed ? key->value : "", changed ? "'" : "", key->env ? ", env " : "",
 		key->env ? key->env : "", key->doc ? key->doc : "");
 	return 0;
 }
 
-void bench_help_full(FILE *f, const struct mc_config *config)
+void bench_help_full(FILE *f, const struct bench_options *opts, const struct mc_config *config)
 {
 	struct bench_options defaults;
-	char text[64];
+	char text[64], now[4096];
 
 	bench_options_init(&defaults);
 	fputs("Flags of the bench:\n", f);
 	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++) {
 		flag_text(&defaults, &flags[i], text, sizeof text);
+		flag_text(opts, &flags[i], now, sizeof now);
 		fprintf(f, "  --%s  default '%s'", flags[i].name, text);
+		if (bench_option_given(opts, flags[i].name))
+			fprintf(f, ", now '%s'", now);
 		if (flags[i].max > 0)
 			fprintf(f, ", %.0f to %.0f", flags[i].min, flags[i].max);
 		fprintf(f, "\n      %s\n", flags[i].doc);

@@ -53,9 +53,9 @@ uint64_t bench_footprint(const struct bench_options *opts);
 /* Bytes (or bits) per second of one report unit; 0: no such unit. */
 double bench_unit(const char *unit);
 
-/* One screen; and every flag and config key. */
+/* One screen; and every flag and config key, with its default and what it is now. */
 void bench_help(FILE *f);
-void bench_help_full(FILE *f, const struct mc_config *config);
+void bench_help_full(FILE *f, const struct bench_options *opts, const struct mc_config *config);
 
 /* Call each for every own flag with its value as text. */
 void bench_options_each(const struct bench_options *opts,

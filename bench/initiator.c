@@ -234,7 +234,10 @@ static void report(struct initiator *in)
 	}
 	if (in->result.status < 0) {
 		fflush(stdout);
-		fprintf(stderr, "%s\n", in->result.err.text);
+		fprintf(stderr, "%s%s\n", in->result.err.text,
+			in->result.status == -EBADMSG ? "; --check needs the target for itself: is "
+							"another initiator using it?"
+						      : "");
 	}
 	bench_report_line(in->opts->json ? stderr : stdout, &in->report);
 	fflush(stdout);
@@ -255,11 +258,12 @@ int bench_initiator(const struct bench_options *opts, const struct mc_config *co
 {
 	struct initiator *in = calloc(1, sizeof *in);
 	struct mc_error err = {0};
-	bool reported = false;
+	bool reported = false, usage = false;
 	int r = in ? 0 : mc_fail(&err, -ENOMEM, "no memory");
 
 	if (r == 0)
 		r = mc_engine_open(config, BENCH_OPEN_NS, &in->engine, &err);
+	usage = r == -EINVAL; /* a value of the config that cannot be read */
 	if (r == 0) {
 		in->opts = opts;
 		r = open_segment(opts, in->engine, &in->segment, &err);
@@ -285,7 +289,7 @@ int bench_initiator(const struct bench_options *opts, const struct mc_config *co
 	}
 	bench_stop_done();
 	if (r < 0 && !reported)
-		fprintf(stderr, "%s\n", err.text);
+		bench_report_error(opts, err.text);
 	free(in);
-	return r < 0 ? BENCH_EXIT_FAILED : BENCH_EXIT_OK;
+	return r == 0 ? BENCH_EXIT_OK : usage ? BENCH_EXIT_USAGE : BENCH_EXIT_FAILED;
 }

@@ -140,7 +140,8 @@ void bench_report_text(FILE *f, const struct bench_report *r)
 	if (o->check && r->result->status == 0)
 		fprintf(f,
 			"checked     %" PRIu64 " batches here, %" PRIu64
-			" bytes at the target: all bytes are right\n",
+			" bytes at the target: all bytes are right; the time of verifying is not "
+			"in the duration below\n",
 			r->result->checked_batches, r->remote_checked);
 }
 
@@ -299,6 +300,18 @@ static void json_results(FILE *f, const struct bench_report *r)
 	json_u64(f, "target_checked_bytes", r->remote_checked);
 	json_text(f, "error", res->status < 0 ? res->err.text : "", ",");
 	fprintf(f, "    \"status\": %d\n  }\n", res->status);
+}
+
+void bench_report_error(const struct bench_options *opts, const char *sentence)
+{
+	fprintf(stderr, "%s\n", sentence);
+	if (!opts->json)
+		return;
+	printf("{\n  \"schema\": %d,\n  \"program\": \"transfer_engine_bench\",\n  \"error\": ",
+	       SCHEMA);
+	json_string(stdout, sentence);
+	printf("\n}\n");
+	fflush(stdout);
 }
 
 void bench_report_json(FILE *f, const struct bench_report *r)

@@ -148,6 +148,7 @@ int bench_target(const struct bench_options *opts, const struct mc_config *confi
 	struct mc_engine *engine;
 	struct mc_error err = {0};
 	int r = mc_engine_open(config, BENCH_OPEN_NS, &engine, &err);
+	bool usage = r == -EINVAL; /* a value of the config that cannot be read */
 
 	if (r == 0) {
 		r = run(opts, engine, &err);
@@ -158,8 +159,8 @@ int bench_target(const struct bench_options *opts, const struct mc_config *confi
 	}
 	bench_stop_done();
 	if (r < 0) {
-		fprintf(stderr, "%s\n", err.text);
-		return BENCH_EXIT_FAILED;
+		bench_report_error(opts, err.text);
+		return usage ? BENCH_EXIT_USAGE : BENCH_EXIT_FAILED;
 	}
 	return BENCH_EXIT_OK;
 }

@@ -145,6 +145,7 @@ case_stop_initiator() {
 	pids="$pids $initiator"
 	wait_until "the initiator's record" has_record i
 	sleep 1
+	kill -INT $initiator # a second one at once, as timeout(1) sends it, takes nothing away
 	stop_and_check $initiator INT 1
 	grep -q interrupted "$dir/i.err" || die "it does not say that it was interrupted"
 	tail -n 1 "$dir/i.out" | grep -q '^Test completed: ' || die "no results so far"
@@ -206,6 +207,9 @@ case_usage() {
 	expect 2 'from 1 to' i --threads=-1
 	expect 2 'from 1 to' i --block_size=1099511627776
 	expect 2 'lanes' i --set transports.tcp.lane=2
+	expect 2 'matrix' i --segment_id=t --nic_priority_matrix='{"*": [["tcp:lo"'
+	"$BENCH" --json --threads=0 >"$dir/bad.out" 2>/dev/null && die "--threads=0 is taken"
+	grep -q '"error": "flag --threads' "$dir/bad.out" || die "--json: no object about the failure"
 	"$BENCH" --help >"$dir/help.out" || die "--help ended with $?"
 	"$BENCH" --helpfull | grep -q metadata_server || die "--helpfull lacks the config keys"
 	"$BENCH" --version | grep -q '^transfer_engine_bench ' || die "--version"

@@ -157,7 +157,8 @@ static void test_sizes(void **state)
 		uint64_t value;
 	} cases[] = {{"1K", 1024},         {"1KiB", 1024},  {"2k", 2048},
 		     {"3KB", 3000},        {"1M", 1048576}, {"2MB", 2000000},
-		     {"1GiB", 1073741824}, {"7B", 7},       {"0x100", 256}};
+		     {"1GiB", 1073741824}, {"7B", 7},       {"0100", 100},
+		     {"1.5KiB", 1536},     {"0.5m", 524288}, {"1kib", 1024}};
 
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		char line[64];
@@ -166,6 +167,8 @@ static void test_sizes(void **state)
 		assert_int_equal(parse(line), 0);
 		assert_int_equal(opts.block_size, cases[i].value);
 	}
+	assert_refused("--block_size=0x100", "not a number from 1 to");
+	assert_refused("--block_size=-0.5K", "not a number from 1 to");
 	assert_refused("--block_size=1X", "not a number from 1 to");
 	assert_refused("--block_size=1Ki", "not a number from 1 to");
 	assert_refused("--batch_size=1K", "--batch_size: '1K' is not a number from 1 to 1048576");
