@@ -418,7 +418,8 @@ const struct mc_matrix_row *mc_matrix_row_find(const struct mc_matrix *matrix, c
 		snprintf(alias, sizeof alias, "cuda:%s", location + 4);
 		location = alias;
 	}
-	for (size_t i = 0; i < matrix->nr_rows; i++) {
+	/* A peer may have told none. */
+	for (size_t i = 0; matrix && i < matrix->nr_rows; i++) {
 		if (strcmp(matrix->rows[i].location, location) == 0)
 			return &matrix->rows[i];
 		if (strcmp(matrix->rows[i].location, "*") == 0)

@@ -323,6 +323,26 @@ static void log_staged(const struct mc_route *route, const struct mc_session *s,
 			? "either" : best->stage == MC_STAGE_LOCAL ? "ours" : "that");
 }
 
+/* Its requests end with -ENETUNREACH, which says too little. */
+static void log_none(const struct mc_route *route, const struct mc_session *s,
+		     const struct mc_matrix_row *rrow, const struct mc_remote_buf *rbuf)
+{
+	const char *name = s->peer->name;
+
+	if (route->nr_tiers)
+		return;
+	if (!route->row)
+		mc_warn("peer '%s': no row of our nic_priority_matrix covers our memory of kind '%s': it cannot "
+			"be transferred; add a row for its location, or for \"*\"", name, route->local_kind);
+	else if (!rrow)
+		mc_warn("peer '%s': no row of its nic_priority_matrix covers its memory at '%s': it cannot be "
+			"transferred; add a row for it there, or for \"*\"", name, rbuf->location);
+	else
+		mc_warn("peer '%s': no device of row '%s' here and of row '%s' there speak one wire and reach "
+			"the memory, even staged: it cannot be transferred; name other devices in the rows",
+			name, route->row->location, rrow->location);
+}
+
 static struct mc_route *route_build(struct mc_paths *paths, const struct mc_matrix_row *lrow,
 				    const char *local_kind, const struct mc_remote_buf *rbuf)
 {
@@ -358,6 +378,7 @@ static struct mc_route *route_build(struct mc_paths *paths, const struct mc_matr
 	snprintf(route->remote_location, sizeof route->remote_location, "%s", rbuf->location);
 	set_sizes(route, s->engine);
 	log_staged(route, s, rbuf);
+	log_none(route, s, rrow, rbuf);
 	return route;
 }
 

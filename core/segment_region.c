@@ -165,11 +165,28 @@ static void run_jobs(struct mc_engine *engine, struct region_job *list, size_t n
 
 /* ---- which devices -------------------------------------------------------------------------- */
 
+static void warn_no_row(const struct mc_matrix *matrix, const char *location)
+{
+	static struct mc_ratelimit rl;
+	char rows[200] = "none";
+	uint32_t dropped;
+
+	if (!mc_ratelimit_ok(&rl, 1, &dropped))
+		return;
+	for (size_t i = 0, at = 0; i < matrix->nr_rows && at < sizeof rows; i++)
+		at += (size_t)snprintf(rows + at, sizeof rows - at, "%s'%s'", at ? ", " : "",
+				       matrix->rows[i].location);
+	mc_warn("memory at '%s': no row of nic_priority_matrix covers it (its rows: %s): it is registered, but "
+		"cannot be transferred; add a row for it, or for \"*\"", location, rows);
+}
+
 /* Mark the devices of the location's row that reach the kind. */
 static void row_devices(struct mc_engine *engine, const char *location, const char *kind, bool *wanted)
 {
 	const struct mc_matrix_row *row = mc_matrix_row_find(engine->matrix, location);
 
+	if (!row)
+		warn_no_row(engine->matrix, location);
 	for (size_t t = 0; row && t < row->nr_tiers; t++)
 		for (size_t e = 0; e < row->tiers[t].nr; e++) {
 			const struct mc_matrix_entry *entry = &row->tiers[t].entries[e];

@@ -61,6 +61,7 @@ static void test_shapes(void **state)
 	assert_true(m->rows[0].tiers[0].entries[1].weight == 1);
 	assert_ptr_equal(mc_matrix_row_find(m, "cuda:1"), &m->rows[0]);
 	assert_ptr_equal(mc_matrix_row_find(m, "gpu:1"), &m->rows[0]);
+	assert_null(mc_matrix_row_find(NULL, "cpu:7"));
 	assert_ptr_equal(mc_matrix_row_find(m, "cpu:7"), &m->rows[1]);
 	mc_matrix_free(m);
 	mc_matrix_free(NULL);

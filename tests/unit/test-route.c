@@ -80,17 +80,49 @@ static void wires(void **state)
 	assert_non_null(strstr(err.text, "other"));
 }
 
+static char said[600];
+
+static void on_line(void *ctx, enum mc_log_level level, const char *line)
+{
+	if (level == MC_LOG_WARN)
+		snprintf(said, sizeof said, "%s", line);
+}
+
+/* A request that has no rail at all fails at once, and the log says why. */
+static void no_rail_because(const char *why)
+{
+	struct mc_batch *b = batch_new(1);
+
+	said[0] = '\0';
+	mc_log_set_handler(on_line, NULL);
+	mc_log_set_level(MC_LOG_WARN);
+	submit_one(b, MC_OP_WRITE, 0, 64);
+	mc_log_set_handler(NULL, NULL);
+	mc_log_set_level(MC_LOG_ERROR);
+	assert_true(is_done(b));
+	assert_request(b, 0, MC_REQUEST_FAILED, -ENETUNREACH);
+	if (!strstr(said, why))
+		fail_msg("'%s' is not in '%s'", why, said);
+}
+
 static void no_rail(void **state)
 {
-	struct mc_batch *b;
-
 	world_init(1);
 	strcpy(w.remotes[0].wire, "other");
 	world_start("0", "0");
-	b = batch_new(1);
-	submit_one(b, MC_OP_WRITE, 0, 64);
-	assert_true(is_done(b));
-	assert_request(b, 0, MC_REQUEST_FAILED, -ENETUNREACH);
+	no_rail_because("speak one wire");
+}
+
+static void no_row(void **state)
+{
+	world_init(1);
+	world_start("0", "0");
+	w.matrix.nr_rows = 0;
+	no_rail_because("no row of our nic_priority_matrix");
+	w.matrix.nr_rows = 1;
+	w.peer_matrix.nr_rows = 0;
+	no_rail_because("no row of its nic_priority_matrix");
+	w.peer_matrix.nr_rows = 1;
 }
 
 static void lanes(void **state)
@@ -129,7 +161,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_teardown(f, stop)
 	const struct CMUnitTest tests[] = {
-		T(same_index), T(same_subnet), T(tiers), T(wires), T(no_rail), T(lanes), T(spreads),
+		T(same_index), T(same_subnet), T(tiers), T(wires), T(no_rail), T(no_row), T(lanes), T(spreads),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
