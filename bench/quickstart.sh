@@ -27,8 +27,19 @@ for arg in "$@"; do
 	esac
 done
 
+case $duration in
+'' | . | *[!0-9.]* | *.*.*)
+	echo "--duration=$duration: not a number of seconds, such as 2 or 0.5" >&2
+	exit 2
+	;;
+esac
+
 install_packages $install $pkg_build || exit 1
-echo "building into build/"
+if [ -x build/bench/transfer_engine_bench ]; then
+	echo "building into build/"
+else
+	echo "building into build/: the first time takes a minute or two"
+fi
 build_tree build && use_build build || exit 1
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/mooncake-quickstart.XXXXXX") || exit 1

@@ -102,7 +102,7 @@ static unsigned distance(const char *a, const char *b)
 }
 
 struct closest {
-	const char *name;
+	const char *name, *self; /* who asks is no candidate */
 	size_t nr, total;
 	struct {
 		char *name;
@@ -117,6 +117,8 @@ static int closest_one(void *ctx, const char *name)
 	size_t at = c->nr;
 	char *copy;
 
+	if (strcmp(name, c->self) == 0)
+		return 0;
 	c->total++;
 	while (at > 0 && c->best[at - 1].distance > d)
 		at--;
@@ -134,7 +136,7 @@ static int closest_one(void *ctx, const char *name)
 static int not_found(struct mc_engine *engine, const char *name, uint64_t deadline_ns,
 		     struct mc_error *err)
 {
-	struct closest c = {.name = name};
+	struct closest c = {.name = name, .self = engine->name};
 	char text[600];
 	size_t at = 0;
 

@@ -7,12 +7,10 @@
 
 static int open_engine(const char *name, struct mc_engine **ret_engine, struct mc_error *err)
 {
-	struct mc_config *config;
+	struct mc_config *config = NULL;
 	int r = mc_config_new(&config, err);
 
-	if (r < 0)
-		return r;
-	if ((r = mc_config_env(config, err)) == 0 && /* MC_LOG_LEVEL and the like */
+	if (r == 0 && (r = mc_config_env(config, err)) == 0 && /* MC_LOG_LEVEL and the like */
 	    (r = mc_config_set(config, "local_server_name", name, err)) == 0 &&
 	    (r = mc_config_set(config, "port", "0", err)) == 0 &&
 	    (r = mc_config_set(config, "nic_priority_matrix", "{\"*\": [[\"tcp:lo\"]]}", err)) == 0)
@@ -24,8 +22,8 @@ static int open_engine(const char *name, struct mc_engine **ret_engine, struct m
 /* Write len bytes at local, registered memory, to the start of the segment's first buffer. */
 static int put(struct mc_engine *engine, const char *name, void *local, size_t len, struct mc_error *err)
 {
-	struct mc_buffer_info info = {.size = sizeof info};
-	struct mc_request_status status = {.size = sizeof status};
+	struct mc_buffer_info info = {sizeof info};
+	struct mc_request_status status = {sizeof status};
 	struct mc_segment *segment = NULL;
 	struct mc_batch *batch = NULL;
 	int r = mc_segment_open(engine, name, 10 * MC_SEC, &segment, err);
@@ -55,8 +53,8 @@ int main(void)
 	    (r = mc_memory_alloc(owner, "*", 4096, MC_ACCESS_ALL, MC_SEC, &memory, &err)) == 0 &&
 	    (r = open_engine("writer", &writer, &err)) == 0 &&
 	    (r = mc_memory_alloc(writer, "*", 4096, MC_ACCESS_LOCAL, MC_SEC, &text, &err)) == 0) {
-		strcpy(text, "hello, segment");
-		if ((r = put(writer, "owner", text, strlen(text) + 1, &err)) == 0)
+		memcpy(text, "hello, segment", sizeof "hello, segment");
+		if ((r = put(writer, "owner", text, sizeof "hello, segment", &err)) == 0)
 			printf("%s\n", (char *)memory);
 	}
 	if (r < 0)

@@ -130,6 +130,14 @@ build_tree() {
 			return 1
 		}
 	fi
+	# Whoever watches sees how far it is; ninja shows failures itself then.
+	if [ -t 1 ] && [ -t 2 ]; then
+		ninja -C "$tree" -j "$(jobs_nr)" </dev/null || {
+			echo "the build in $tree failed" >&2
+			return 1
+		}
+		return 0
+	fi
 	ninja -C "$tree" -j "$(jobs_nr)" </dev/null >"$log" 2>&1 || {
 		tail -n 60 "$log" >&2
 		echo "the build in $tree failed" >&2

@@ -172,6 +172,7 @@ case_unknown_segment() {
 	target t --nic_priority_matrix="$tcp_matrix"
 	expect 1 "nowhere" i --segment_id=nowhere --nic_priority_matrix="$tcp_matrix"
 	grep -q "'t'" "$dir/i.err" || die "it does not say which segments exist"
+	! grep -q "there are:.*'i'" "$dir/i.err" || die "it names the one that asks"
 }
 
 case_no_segment() {
