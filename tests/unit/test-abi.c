@@ -356,10 +356,13 @@ static bool dialled(void *ctx)
 static void test_tcp(void **state)
 {
 	struct mc_stream lost = { .size = sizeof lost, .fd = -ECONNREFUSED, .why = "refused" };
+	/* Buffers so small that a stream must wait for room. */
+	static const char *const small[] = { "sndbuf=64KiB", "rcvbuf=64KiB" };
 	struct run r;
 
-	run_open(&r, TCP_PLUGIN, "lo", NULL, 0, "fake");
-	there_and_back(&r, 1 << 20, 3);
+	run_open(&r, TCP_PLUGIN, "lo", small, 2, "fake");
+	for (unsigned seed = 10; seed < 20; seed++)
+		there_and_back(&r, 1 << 20, seed);
 	lost.epoch = r.peer->epoch;
 	lost.token = r.a->caps.streams; /* one more than it has */
 	r.plugin.ops.transport.peer_attach(r.a->priv, r.peer->area, &lost);

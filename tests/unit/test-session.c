@@ -269,13 +269,16 @@ static void test_frozen(void **state)
 
 static void test_not_found(void **state)
 {
-	struct fixture *a = fixture_start("alpha", NULL);
+	struct fixture *a = fixture_start("alpha", NULL), *b = fixture_start("beta", NULL);
 	struct mc_session *s;
 	struct mc_error err = {0};
 
-	assert_int_equal(mc_session_open(&a->engine, "alhpa", fixture_deadline(5 * MC_SEC), &s, &err),
+	assert_int_equal(mc_session_open(&b->engine, "alhpa", fixture_deadline(5 * MC_SEC), &s, &err),
 			 -ENOENT);
 	assert_non_null(strstr(err.text, "'alpha'"));
+	/* Who asks is no candidate. */
+	assert_null(strstr(err.text, "'beta'"));
+	fixture_free(b);
 	fixture_free(a);
 }
 
