@@ -2,23 +2,12 @@
 /* Metadata conformance: the descriptor, open and close, keys and values. */
 #include "metadata.h"
 
-#include <dirent.h>
+#include "../census.h"
+
 #include <errno.h>
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
-
-static unsigned count_dir(const char *path)
-{
-	DIR *dir = opendir(path);
-	unsigned n = 0;
-
-	while (dir && readdir(dir))
-		n++;
-	if (dir)
-		closedir(dir);
-	return n;
-}
 
 /* ---- cases: descriptor, open ------------------------------------------------------------------
  */
@@ -104,13 +93,13 @@ static int case_open_close(struct suite *s)
 		}
 		mh_close(in);
 		if (i == 2) { /* first turns pay for what stays */
-			fds = count_dir("/proc/self/fd");
-			threads = count_dir("/proc/self/task");
+			fds = census_fds();
+			threads = census_threads();
 			heap = mallinfo2().uordblks;
 		}
 	}
-	EXPECT(count_dir("/proc/self/fd") <= fds, "%u then %u", fds, count_dir("/proc/self/fd"));
-	EXPECT(count_dir("/proc/self/task") <= threads);
+	EXPECT(census_settles(census_fds, fds), "%u then %u", fds, census_fds());
+	EXPECT(census_settles(census_threads, threads), "%u then %u", threads, census_threads());
 	/* Sanitizers keep freed memory: then both counts are 0. */
 	EXPECT(mallinfo2().uordblks < heap + 100 * 200, "%zu bytes then %zu", heap,
 	       (size_t)mallinfo2().uordblks);

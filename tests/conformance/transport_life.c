@@ -2,7 +2,8 @@
 /* Conformance: descriptor, options, devices, opening and closing, registration, being idle. */
 #include "transport.h"
 
-#include <dirent.h>
+#include "../census.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -191,18 +192,6 @@ static int case_devices(struct ctx *c)
 
 /* ---- open and close ------------------------------------------------------------------------------------- */
 
-static unsigned nr_entries(const char *dir)
-{
-	DIR *d = opendir(dir);
-	unsigned nr = 0;
-
-	while (d && readdir(d))
-		nr++;
-	if (d)
-		closedir(d);
-	return nr;
-}
-
 static long mapped_pages(void)
 {
 	FILE *f = fopen("/proc/self/statm", "re");
@@ -232,13 +221,14 @@ static int case_open_close(struct ctx *c)
 		CHECK(fake_close(inst, BOUND) == 0, "close %d does not end", i);
 		CHECK(!fake_world_free(w), "breaches in cycle %d, see above", i);
 		if (i == 1) {
-			fds = nr_entries("/proc/self/fd");
-			threads = nr_entries("/proc/self/task");
+			fds = census_fds();
+			threads = census_threads();
 			pages = mapped_pages();
 		}
 	}
-	CHECK(nr_entries("/proc/self/fd") == fds, "%u descriptors became %u", fds, nr_entries("/proc/self/fd"));
-	CHECK(nr_entries("/proc/self/task") <= threads, "%u threads became %u", threads, nr_entries("/proc/self/task"));
+	CHECK(census_settles(census_fds, fds), "%u descriptors became %u", fds, census_fds());
+	CHECK(census_settles(census_threads, threads), "%u threads became %u", threads,
+	      census_threads());
 	/* 1 MiB of slack for malloc; far less than a page per cycle of any size. */
 	CHECK(mapped_pages() <= pages + 256 || mapped_pages() > 1 << 28 /* sanitizers */,
 	      "%ld pages became %ld", pages, mapped_pages());

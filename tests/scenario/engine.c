@@ -8,7 +8,8 @@
  */
 #include "engines.h"
 
-#include <dirent.h>
+#include "../census.h"
+
 #include <malloc.h>
 #include <sys/wait.h>
 
@@ -198,21 +199,10 @@ static void test_fork(const char *matrix)
 	CHECK(mc_engine_close(a, T) == 0, "close");
 }
 
-static int entries(const char *path)
-{
-	DIR *d = opendir(path);
-	int n = 0;
-
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
-
 static void test_rounds(const char *matrix, int rounds)
 {
 	struct mallinfo2 before = {0}, after;
-	int fds = 0, threads = 0;
+	unsigned fds = 0, threads = 0;
 
 	for (int i = 0; i < rounds; i++) {
 		struct mc_engine *a = engine_new("left", matrix);
@@ -222,13 +212,13 @@ static void test_rounds(const char *matrix, int rounds)
 		CHECK(mc_engine_close(a, T) == 0, "close");
 		if (i == rounds / 4) {
 			before = mallinfo2();
-			fds = entries("/proc/self/fd");
-			threads = entries("/proc/self/task");
+			fds = census_fds();
+			threads = census_threads();
 		}
 	}
 	after = mallinfo2();
-	CHECK(entries("/proc/self/fd") == fds, "%d, then %d", fds, entries("/proc/self/fd"));
-	CHECK(entries("/proc/self/task") == threads, "%d, then %d", threads, entries("/proc/self/task"));
+	CHECK(census_settles(census_fds, fds), "%u descriptors, then %u", fds, census_fds());
+	CHECK(census_settles(census_threads, threads), "%u threads, then %u", threads, census_threads());
 	CHECK(after.uordblks < before.uordblks + 64 * 1024, "%zu bytes, then %zu", before.uordblks,
 	      after.uordblks);
 }

@@ -7,7 +7,8 @@
  */
 #include "engines.h"
 
-#include <dirent.h>
+#include "../census.h"
+
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -90,17 +91,6 @@ static pid_t peer_start(void)
 	return pid;
 }
 
-static int threads(void)
-{
-	DIR *d = opendir("/proc/self/task");
-	int n = -2;
-
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
-
 static double rss_mib(void)
 {
 	FILE *f = fopen("/proc/self/statm", "r");
@@ -147,12 +137,12 @@ static void test_idle(unsigned seconds)
 	sleep(seconds);
 	cpu = (cpu_seconds() - cpu) / seconds * 100;
 	getrusage(RUSAGE_SELF, &after);
-	printf("idle: %.3f %% of a CPU, %.1f wake-ups per second, %.1f MiB, %d threads\n", cpu,
-	       (double)(after.ru_nvcsw - before.ru_nvcsw) / seconds, rss_mib(), threads());
+	printf("idle: %.3f %% of a CPU, %.1f wake-ups per second, %.1f MiB, %u threads\n", cpu,
+	       (double)(after.ru_nvcsw - before.ru_nvcsw) / seconds, rss_mib(), census_threads());
 	CHECK(cpu < 0.5 * SLOW, "%.3f %%", cpu);
 	CHECK(SLOW > 1 || rss_mib() < 16, "%.1f MiB", rss_mib());
 	/* The caller, control, the worker; of the helpers one renews the lease, the other ends. */
-	CHECK(SLOW > 1 || threads() <= (seconds > 10 ? 4 : 5), "%d threads", threads());
+	CHECK(SLOW > 1 || census_threads() <= (seconds > 10 ? 4 : 5), "%u threads", census_threads());
 	mc_batch_free(batch);
 	mc_segment_close(s);
 	CHECK(mc_engine_close(e, T) == 0, "close");

@@ -8,6 +8,8 @@
  */
 #include "peers.h"
 
+#include "../census.h"
+
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <malloc.h>
@@ -149,26 +151,6 @@ static void p7(void)
 
 /* ---- P8 -------------------------------------------------------------------------------------- */
 
-static unsigned entries(const char *path)
-{
-	DIR *d = opendir(path);
-	unsigned n = 0;
-
-	NEED(d, "%s", path);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
-
-/* What a thread that has ended left to be taken back comes a moment later. */
-static bool settled(const char *path, unsigned want)
-{
-	for (int i = 0; i < 200 && entries(path) > want; i++)
-		nap(10 * MC_MSEC);
-	return entries(path) <= want;
-}
-
 static void p8(void)
 {
 	enum { ROUNDS = SLOW > 1 ? 60 : 500, WARM = ROUNDS * 2 / 5 };
@@ -189,12 +171,12 @@ static void p8(void)
 			continue;
 		nap(200 * MC_MSEC);
 		before = mallinfo2();
-		fds = entries("/proc/self/fd");
-		threads = entries("/proc/self/task");
+		fds = census_fds();
+		threads = census_threads();
 	}
 	/* The helpers of an engine come and go. */
-	CHECK(settled("/proc/self/fd", fds), "%u descriptors, then %u", fds, entries("/proc/self/fd"));
-	CHECK(settled("/proc/self/task", threads), "%u threads, then %u", threads, entries("/proc/self/task"));
+	CHECK(census_settles(census_fds, fds), "%u descriptors, then %u", fds, census_fds());
+	CHECK(census_settles(census_threads, threads), "%u threads, then %u", threads, census_threads());
 	after = mallinfo2();
 	/* About 100 bytes for a round; what is kept for use again has grown by then.  Sanitizers have
 	 * a malloc of their own, and find leaks. */

@@ -6,9 +6,10 @@
  *
  *   reload LIBRARY
  */
+#include "../census.h"
+
 #include <mooncake/mooncake.h>
 
-#include <dirent.h>
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,17 +18,6 @@
 #include <unistd.h>
 
 #define T (10 * MC_SEC)
-
-static int entries(const char *path)
-{
-	DIR *d = opendir(path);
-	int n = 0;
-
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
 
 /* A function of the library by its own type. */
 #define GET(name)                                                                                  \
@@ -72,7 +62,8 @@ static int use(void *lib, const char *dir)
 int main(int argc, char **argv)
 {
 	char dir[] = "/tmp/mc-reload-XXXXXX", cmd[64];
-	int fds = 0, threads = 0, failed = 0;
+	unsigned fds = 0, threads = 0;
+	int failed = 0;
 
 	if (argc != 2)
 		return 2;
@@ -90,9 +81,9 @@ int main(int argc, char **argv)
 		failed = use(lib, dir);
 		dlclose(lib);
 		if (i == 0)
-			threads = entries("/proc/self/task"); /* a sanitizer may have one of its own */
-		if (entries("/proc/self/task") != threads || threads > 4)
-			failed = printf("FAIL %d threads left\n", entries("/proc/self/task") - 3);
+			threads = census_threads(); /* a sanitizer may have one of its own */
+		if (census_threads() != threads || threads > 2)
+			failed = printf("FAIL %u threads left\n", census_threads() - 1);
 		pid = fork();
 		if (!pid)
 			_exit(0);
@@ -100,10 +91,10 @@ int main(int argc, char **argv)
 		if (status != 0)
 			failed = printf("FAIL fork after dlclose: %x\n", status);
 		if (i == 1)
-			fds = entries("/proc/self/fd");
+			fds = census_fds();
 	}
-	if (!failed && entries("/proc/self/fd") != fds)
-		failed = printf("FAIL %d descriptors, then %d\n", fds, entries("/proc/self/fd"));
+	if (!failed && census_fds() != fds)
+		failed = printf("FAIL %u descriptors, then %u\n", fds, census_fds());
 	snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
 	if (system(cmd) != 0)
 		failed = 1;

@@ -18,6 +18,7 @@
 #include "clock.h"
 #include "engine.h"
 #include "core/util/check.h"
+#include "../census.h"
 
 static char dir[] = "/tmp/mc-close-XXXXXX";
 
@@ -65,32 +66,19 @@ static int nr_fds(void)
 	return n;
 }
 
-static int nr_threads(void)
-{
-	char text[4096], *at;
-	int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
-	ssize_t n = read(fd, text, sizeof text - 1);
-
-	close(fd);
-	assert_true(n > 0);
-	text[n] = '\0';
-	at = strstr(text, "\nThreads:");
-	assert_non_null(at);
-	return atoi(at + 9);
-}
-
 /* Both helpers are in calls that do not return; a keepalive waits behind them. */
 static void test_stuck_helpers(void **state)
 {
 	struct mc_engine *engine = engine_new(NULL);
 	struct stuck s[2];
 	uint64_t begin, took, give_up;
-	int fds, threads;
+	unsigned threads;
+	int fds;
 
 	/* What libraries keep for good is there after the first one. */
 	assert_int_equal(mc_engine_close(engine, 5 * MC_SEC), 0);
 	fds = nr_fds();
-	threads = nr_threads();
+	threads = census_threads();
 	engine = engine_new("300ms");
 	for (int i = 0; i < 2; i++) {
 		s[i].job.run = stuck_run;
@@ -107,9 +95,9 @@ static void test_stuck_helpers(void **state)
 	sem_post(&s[0].go);
 	sem_post(&s[1].go);
 	give_up = mc_now_ns() + 20 * MC_SEC;
-	while (nr_threads() != threads && mc_now_ns() < give_up)
+	while (census_threads() != threads && mc_now_ns() < give_up)
 		sched_yield();
-	assert_int_equal(nr_threads(), threads);
+	assert_int_equal(census_threads(), threads);
 	assert_int_equal(nr_fds(), fds);
 	/* The name is free: neither record nor lease were left behind. */
 	engine = engine_new(NULL);

@@ -6,7 +6,6 @@
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -15,6 +14,7 @@
 
 #include "core/helper.h"
 #include "core/util/check.h"
+#include "../census.h"
 
 static struct mc_helpers *fresh(void)
 {
@@ -150,27 +150,16 @@ static void test_free_finishes_what_is_queued(void **state)
 	}
 }
 
-static int nr_tasks(void)
-{
-	DIR *d = opendir("/proc/self/task");
-	int n = 0;
-
-	assert_non_null(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n - 2;
-}
-
 static void test_idle_threads_end(void **state)
 {
 	struct mc_helpers *h = fresh();
 	uint64_t keep = mc_helpers_idle_ns;
-	int n = 0, before = nr_tasks();
+	unsigned before = census_threads();
+	int n = 0;
 
 	__atomic_store_n(&mc_helpers_idle_ns, MC_MSEC, __ATOMIC_RELAXED);
 	assert_int_equal(mc_helpers_call(h, add_one, &n), 7);
-	while (nr_tasks() > before)
+	while (census_threads() > before)
 		sched_yield();
 	/* A new one starts when it is needed again. */
 	for (int i = 0; i < 20; i++)
@@ -178,7 +167,7 @@ static void test_idle_threads_end(void **state)
 	assert_int_equal(n, 21);
 	__atomic_store_n(&mc_helpers_idle_ns, keep, __ATOMIC_RELAXED);
 	mc_helpers_free(h);
-	assert_int_equal(nr_tasks(), before);
+	assert_int_equal(census_threads(), before);
 }
 
 static void *hammer(void *arg)
