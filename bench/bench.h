@@ -66,6 +66,8 @@ int64_t bench_memory_serve(const struct bench_memory *mem, const struct bench_ms
 /* Put what --protocol, --device_name and the like mean into the config. */
 int bench_configure(const struct bench_options *opts, struct mc_config *config,
 		    struct mc_error *err);
+/* Is an engine that did not open the fault of what the user wrote?  Then the exit code is 2. */
+bool bench_is_usage(const struct mc_config *config, int status);
 /* The matrix text that gives devices ("a,b"), qualified by transport if not empty, to every
  * location. */
 int bench_matrix_text(const char *transport, const char *devices, char *buf, size_t cap,

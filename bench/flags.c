@@ -570,8 +570,9 @@ static int help_key(void *ctx, const struct mc_config_key *key)
 {
 	bool changed = key->value && strcmp(key->value, key->def ? key->def : "") != 0;
 
-	fprintf(ctx, "  --%s  %s, default '%s'%s%s%s%s%s\n      %s\n", key->key,
-		key->type ? key->type : "", key->def ? key->def : "", changed ? ", now '" : "",
+	fprintf(ctx, "  --%s  %s%s%s, default '%s'%s%s%s%s%s\n      %s\n", key->key,
+		key->type ? key->type : "", *key->range ? " " : "", key->range,
+		key->def ? key->def : "", changed ? ", now '" : "",
 		changed ? key->value : "", changed ? "'" : "", key->env ? ", env " : "",
 		key->env ? key->env : "", key->doc ? key->doc : "");
 	return 0;

@@ -263,7 +263,7 @@ int bench_initiator(const struct bench_options *opts, const struct mc_config *co
 
 	if (r == 0)
 		r = mc_engine_open(config, BENCH_OPEN_NS, &in->engine, &err);
-	usage = r == -EINVAL; /* a value of the config that cannot be read */
+	usage = bench_is_usage(config, r);
 	if (r == 0) {
 		in->opts = opts;
 		r = open_segment(opts, in->engine, &in->segment, &err);

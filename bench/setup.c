@@ -120,6 +120,14 @@ int bench_configure(const struct bench_options *opts, struct mc_config *config,
 	return r < 0 ? r : mc_config_set(config, "nic_priority_matrix", matrix, err);
 }
 
+bool bench_is_usage(const struct mc_config *config, int status)
+{
+	const char *matrix = mc_config_get(config, "nic_priority_matrix", NULL);
+
+	/* Without a matrix it is the host that has no device. */
+	return status == -EINVAL || (status == -ENODEV && matrix && *matrix);
+}
+
 /* ---- one screen of help
  * --------------------------------------------------------------------------- */
 

@@ -148,7 +148,7 @@ int bench_target(const struct bench_options *opts, const struct mc_config *confi
 	struct mc_engine *engine;
 	struct mc_error err = {0};
 	int r = mc_engine_open(config, BENCH_OPEN_NS, &engine, &err);
-	bool usage = r == -EINVAL; /* a value of the config that cannot be read */
+	bool usage = bench_is_usage(config, r);
 
 	if (r == 0) {
 		r = run(opts, engine, &err);

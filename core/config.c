@@ -271,6 +271,7 @@ int mc_config_each(const struct mc_config *config,
 		return -EINVAL;
 	for (size_t i = 0; i < config->nr_slots; i++) {
 		const struct mc_slot *s = &config->slots[i];
+		char range[256];
 		struct mc_config_key key = {
 			.size = sizeof key,
 			.key = s->key,
@@ -282,9 +283,12 @@ int mc_config_each(const struct mc_config *config,
 			.origin = s->origin,
 			.origin_detail = s->detail,
 			.reloadable = s->option->flags & MC_OPT_RELOADABLE,
+			.range = range,
 		};
-		int r = each(ctx, &key);
+		int r;
 
+		mc_value_range(s->option, range, sizeof range);
+		r = each(ctx, &key);
 		if (r)
 			return r;
 	}

@@ -311,6 +311,33 @@ static int filters_open(struct mc_device *d, struct mc_error *err)
 	return r;
 }
 
+struct names {
+	char text[300];
+	size_t len;
+};
+
+static int names_add(void *ctx, const char *device)
+{
+	struct names *n = ctx;
+
+	if (n->len < sizeof n->text)
+		n->len += (size_t)snprintf(n->text + n->len, sizeof n->text - n->len, "%s%s", n->len ? ", " : "",
+					   device);
+	return 0;
+}
+
+/* With the devices that are here, where the transport can list them. */
+static int not_here(struct mc_device *d, const struct mc_host *host, struct mc_error *err)
+{
+	struct names names = {.len = 0};
+
+	d->plugin->ops.transport.enumerate(host, names_add, &names);
+	return mc_fail(err, -ENODEV, "device '%s': is not on this host: %s%s%s%s", d->label,
+		       d->info.remedy[0] ? d->info.remedy : "name another in nic_priority_matrix",
+		       names.len ? "; there are: " : "", names.text,
+		       names.len >= sizeof names.text ? "..." : "");
+}
+
 static int device_probe(struct mc_device *d, struct mc_error *err)
 {
 	struct mc_plain_host host;
@@ -326,10 +353,11 @@ static int device_probe(struct mc_device *d, struct mc_error *err)
 		return 0;
 	if (r < 0)
 		return mc_plugin_open_failed(d->plugin, d->label, r, err);
-	if (d->info.state == MC_STATE_DOWN || d->info.state == MC_STATE_MISSING)
-		return mc_fail(err, -ENODEV, "device '%s': %s: %s", d->label,
-			       d->info.state == MC_STATE_DOWN ? "is down" : "is not on this host",
+	if (d->info.state == MC_STATE_DOWN)
+		return mc_fail(err, -ENETDOWN, "device '%s': is down: %s", d->label,
 			       d->info.remedy[0] ? d->info.remedy : "name another in nic_priority_matrix");
+	if (d->info.state == MC_STATE_MISSING)
+		return not_here(d, &host.host, err);
 	return 0;
 }
 
@@ -478,6 +506,18 @@ static int name_again(struct mc_device *d, const struct mc_matrix_entry *entry, 
 	return 0;
 }
 
+/* Fail with the place in the matrix that names the device. */
+static int fail_at(const struct opening *o, const struct mc_matrix_row *row, size_t tier,
+		   const struct mc_matrix_entry *entry, const struct mc_error *why, struct mc_error *err)
+{
+	const char *path = o->engine->matrix->path;
+
+	if (!o->named)
+		return mc_fail(err, why->code, "%s", why->text);
+	return mc_fail(err, why->code, "%s: $.%s[%zu][%zu]: %s", path ? path : "nic_priority_matrix", row->location,
+		       tier, (size_t)(entry - row->tiers[tier].entries), why->text);
+}
+
 static int open_entry(struct opening *o, const struct mc_matrix_row *row, size_t tier,
 		      const struct mc_matrix_entry *entry, struct mc_error *err)
 {
@@ -491,16 +531,16 @@ static int open_entry(struct opening *o, const struct mc_matrix_row *row, size_t
 		if (same(o->refused[i].entry, entry)) {
 			why = o->refused[i].err;
 			if (!may_miss(o, entry, tier))
-				return mc_fail(err, why.code, "%s", why.text);
+				return fail_at(o, row, tier, entry, &why, err);
 			return 0;
 		}
 	r = device_open(o->engine, entry, o->deadline_ns, &why);
 	if (r == 0)
 		return 0;
+	why.code = r;
 	/* Time is up for everything, not for this device alone. */
 	if (!may_miss(o, entry, tier) || mc_now_ns() >= o->deadline_ns)
-		return mc_fail(err, r, "%s", why.text);
-	why.code = r;
+		return fail_at(o, row, tier, entry, &why, err);
 	o->refused[o->nr_refused++] = (struct refused){.row = row, .entry = entry, .err = why};
 	return 0;
 }

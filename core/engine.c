@@ -147,8 +147,14 @@ static int find_matrix(struct mc_engine *engine, struct mc_error *err)
 		text = found;
 	}
 	r = mc_matrix_parse(text, &engine->matrix, err);
-	if (r == 0)
+	if (r < 0 && r != -ENOMEM)
+		r = -EINVAL; /* a file that is not there is a wrong value, too */
+	if (r == 0) {
 		r = mc_matrix_resolve(engine->matrix, engine->registry, err);
+		r = r == -ENOENT ? -ENODEV : r;
+	}
+	if (r < 0 && err)
+		err->code = r;
 	return r;
 }
 
@@ -176,11 +182,13 @@ static int open_parts(struct mc_engine *engine, uint64_t deadline_ns, struct mc_
 	bool named = *engine->set->nic_priority_matrix;
 	int r = open_base(engine, err);
 
+	if (r == 0 && named) /* what the user wrote is looked at before any service is asked */
+		r = find_matrix(engine, err);
 	if (r == 0)
 		r = mc_stream_listen(engine, err);
 	if (r == 0)
 		r = mc_meta_open(engine, deadline_ns, err);
-	if (r == 0)
+	if (r == 0 && !named)
 		r = find_matrix(engine, err);
 	if (r < 0)
 		return r;

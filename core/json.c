@@ -297,7 +297,7 @@ static const yajl_callbacks callbacks = {
 	.yajl_end_array = on_array_end,
 };
 
-/* The library's own words, without its "parse error: " and newline. */
+/* The library's own words, without its "parse error: " and newline; plainer ones for the commonest. */
 static int refuse_syntax(struct parser *p)
 {
 	unsigned char *theirs = yajl_get_error(p->yajl, 0, (const unsigned char *)p->text, p->len);
@@ -309,6 +309,10 @@ static int refuse_syntax(struct parser *p)
 	text[strcspn(text, "\n")] = '\0';
 	if (theirs)
 		yajl_free_error(p->yajl, theirs);
+	if (strcmp(text, "premature EOF") == 0)
+		snprintf(text, sizeof text, "%s", p->text[strspn(p->text, " \t\r\n")]
+							  ? "it ends too early: a quote or bracket is not closed"
+							  : "it is empty");
 	find_token(p);
 	refuse(p, -EINVAL, text);
 	return p->result;

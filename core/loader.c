@@ -86,6 +86,8 @@ static const char *package_of(const char *why)
 	}
 	if (strstr(why, "undefined symbol"))
 		return "rebuild the plugin: it was linked without something that it uses";
+	if (strstr(why, "invalid ELF header") || strstr(why, "file too short"))
+		return "it is no shared object of this machine: build the plugin again, or take the file away";
 	return "see `ldd` for what is missing";
 }
 

@@ -48,6 +48,7 @@ void mc_matrix_free(struct mc_matrix *matrix)
 	}
 	free(matrix->rows);
 	free(matrix->text);
+	free(matrix->path);
 	free(matrix);
 }
 
@@ -392,7 +393,8 @@ int mc_matrix_parse(const char *text_or_path, struct mc_matrix **ret_matrix, str
 		at.what = text_or_path;
 		r = mc_read_file(text_or_path, &from_file, &len, err);
 		if (r < 0)
-			return r;
+			return mc_fail(err, r, "matrix: %.200s: %s; give the JSON text itself, beginning with '{', or the "
+				       "path of a file", text_or_path, strerror(-r));
 		text_or_path = from_file;
 	}
 	r = mc_json_parse(at.what, text_or_path, len, &root, err);
@@ -400,6 +402,8 @@ int mc_matrix_parse(const char *text_or_path, struct mc_matrix **ret_matrix, str
 		return r;
 	m = calloc(1, sizeof *m);
 	r = m ? parse_tree(&at, root, m) : no_memory(&at);
+	if (r == 0 && from_file && !(m->path = strdup(at.what)))
+		r = no_memory(&at);
 	mc_json_free(root);
 	if (r < 0) {
 		mc_matrix_free(m);
@@ -449,7 +453,7 @@ static int resolve_entry(const struct place *at, const struct mc_registry *regis
 int mc_matrix_resolve(struct mc_matrix *matrix, const struct mc_registry *registry,
 		      struct mc_error *err)
 {
-	struct place at = {.what = "matrix", .err = err};
+	struct place at = {.what = matrix->path ? matrix->path : "matrix", .err = err};
 	char kind[MC_PLUGIN_NAME_MAX + 1];
 	int32_t ordinal;
 	int r;

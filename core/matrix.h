@@ -27,6 +27,7 @@ struct mc_matrix {
 	size_t nr_rows;
 	struct mc_matrix_row *rows;
 	char *text; /* canonical JSON */
+	char *path; /* of the file that it was read from; NULL: it was given as text */
 };
 
 /* Parse the matrix from JSON text, or from a file if the text is a path (does not begin with '{'

@@ -196,6 +196,7 @@ static int meta_load(struct mc_meta *m, struct mc_error *err)
 {
 	struct mc_engine *engine = m->engine;
 	const struct mc_manifest *manifest;
+	struct mc_error why;
 	char scheme[32];
 	int r;
 
@@ -205,9 +206,9 @@ static int meta_load(struct mc_meta *m, struct mc_error *err)
 		return r;
 	if (asprintf(&m->prefix, "mooncake/%s/", engine->set->cluster) < 0)
 		return mc_fail(err, -ENOMEM, "metadata: out of memory");
-	manifest = mc_registry_scheme(engine->registry, scheme, err);
+	manifest = mc_registry_scheme(engine->registry, scheme, &why);
 	if (!manifest)
-		return -ENOENT;
+		return mc_fail(err, -ENOENT, "metadata_server '%.300s': %s", m->url, why.text);
 	r = mc_plugin_load(engine->registry, MC_KIND_METADATA, manifest->name, &m->plugin, err);
 	if (r < 0)
 		return r;

@@ -254,7 +254,7 @@ const struct mc_manifest *mc_registry_scheme(const struct mc_registry *registry,
 						       at ? ", " : "", *s);
 		}
 	}
-	mc_fail(err, -ENOENT, "metadata server '%.64s://...': no metadata plugin serves this scheme; there are: %s",
+	mc_fail(err, -ENOENT, "no metadata plugin serves the scheme '%.64s'; there are: %s",
 		scheme, known);
 	return NULL;
 }

@@ -69,29 +69,28 @@ static char fold(char c)
 	return c == '-' ? '_' : c;
 }
 
-/* Levenshtein distance; case does not count, '-' is '_'. */
+/* Edits from a to b, two neighbours that change places being one; case does not count, '-' is '_'. */
 static size_t distance(const char *a, const char *b)
 {
 	size_t la = strlen(a), lb = strlen(b);
-	size_t row[WORD_MAX + 1];
+	size_t rows[3][WORD_MAX + 1];
 
 	if (la > WORD_MAX || lb > WORD_MAX)
 		return SIZE_MAX;
 	for (size_t j = 0; j <= lb; j++)
-		row[j] = j;
+		rows[0][j] = j;
 	for (size_t i = 1; i <= la; i++) {
-		size_t diag = row[0];
+		size_t *row = rows[i % 3], *up = rows[(i + 2) % 3], *up2 = rows[(i + 1) % 3];
 
 		row[0] = i;
 		for (size_t j = 1; j <= lb; j++) {
-			size_t best = diag + (fold(a[i - 1]) != fold(b[j - 1]));
-
-			diag = row[j];
-			best = MC_MIN(best, row[j] + 1);
-			row[j] = MC_MIN(best, row[j - 1] + 1);
+			row[j] = up[j - 1] + (fold(a[i - 1]) != fold(b[j - 1]));
+			row[j] = MC_MIN(row[j], MC_MIN(up[j], row[j - 1]) + 1);
+			if (i > 1 && j > 1 && fold(a[i - 1]) == fold(b[j - 2]) && fold(a[i - 2]) == fold(b[j - 1]))
+				row[j] = MC_MIN(row[j], up2[j - 2] + 1);
 		}
 	}
-	return row[lb];
+	return rows[la % 3][lb];
 }
 
 const char *mc_closest(const char *word, const char *const *words)

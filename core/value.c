@@ -74,6 +74,22 @@ void mc_value_print(uint32_t type, int64_t value, char *buf, size_t cap)
 	snprintf(buf, cap, "%lld", (long long)value);
 }
 
+void mc_value_range(const struct mc_option *o, char *buf, size_t cap)
+{
+	char min[32], max[32];
+	size_t at = 0;
+
+	buf[0] = '\0';
+	if (o->type == MC_OPT_ENUM) {
+		for (int i = 0; o->choices && o->choices[i] && at < cap; i++)
+			at += (size_t)snprintf(buf + at, cap - at, "%s%s", i ? ", " : "", o->choices[i]);
+	} else if (o->type != MC_OPT_BOOL && o->type != MC_OPT_STRING && (o->min || o->max)) {
+		mc_value_print(o->type, o->min, min, sizeof min);
+		mc_value_print(o->type, o->max, max, sizeof max);
+		snprintf(buf, cap, "%s..%s%s", min, max, o->flags & MC_OPT_AUTO ? " or auto" : "");
+	}
+}
+
 static int refuse_range(const struct mc_option *o, const char *where, const char *text,
 			struct mc_error *err)
 {

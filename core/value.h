@@ -18,5 +18,7 @@ uint32_t mc_option_type_parse(const char *name);
 const struct mc_option *mc_option_at(const struct mc_plugin_desc *desc, size_t idx);
 /* A size or duration as a person would write it: "64MiB", "1500ms". */
 void mc_value_print(uint32_t type, int64_t value, char *buf, size_t cap);
+/* What an option takes: "1..64", "1KiB..1GiB or auto", "error, warn"; "": anything of its type. */
+void mc_value_range(const struct mc_option *option, char *buf, size_t cap);
 
 #endif

@@ -136,14 +136,18 @@ static int open_dir(struct file_inst *f, const char *url, mode_t dir_mode, struc
 	if (f->dirfd < 0 && errno == ENOENT) {
 		r = make_dirs(f->path, dir_mode);
 		if (r < 0)
-			return mc_fail(err, r, "metadata '%s': cannot create directory '%s': %s",
+			return mc_fail(err, r,
+				       "metadata '%s': cannot create directory '%s': %s; name one in a "
+				       "place that this user may write to",
 				       url, f->path, strerrordesc_np(-r));
 		f->dirfd = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	}
 	if (f->dirfd < 0) {
 		r = -errno;
-		return mc_fail(err, r, "metadata '%s': cannot open directory '%s': %s", url,
-			       f->path, strerrordesc_np(-r));
+		return mc_fail(err, r,
+			       "metadata '%s': cannot open directory '%s': %s; name a directory that "
+			       "this user may read and write, or one that does not exist yet",
+			       url, f->path, strerrordesc_np(-r));
 	}
 	/* Where it cannot be written, reading still works; writes say why they fail. */
 	fd = openat(f->dirfd, FILE_LOCK_NAME, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, f->file_mode);

@@ -673,7 +673,7 @@ static void case_optional(void)
 	static const char *const needed[] = {"nic_priority_matrix={\"*\": [[\"keys:keysdown\"], [\"tcp:lo\"]]}", NULL};
 	struct pair p;
 
-	refused(needed, -ENODEV, "keys:keysdown");
+	refused(needed, -ENETDOWN, "keys:keysdown");
 	pair_open(&p, "cpu:0", optional);
 	CHECK(was_logged("using tcp:lo instead"), "no warning says what is used instead");
 	there_and_back(&p, LEN, LEN, 1);

@@ -192,8 +192,8 @@ case_name_in_use() {
 }
 
 case_unknown_device() {
-	expect 1 'nosuchdev' i --segment_id=t --nic_priority_matrix='{"*": [["tcp:nosuchdev"]]}'
-	expect 1 "no transport 'tpc'" i --segment_id=t --nic_priority_matrix='{"*": [["tpc:lo"]]}'
+	expect 2 'nosuchdev' i --segment_id=t --nic_priority_matrix='{"*": [["tcp:nosuchdev"]]}'
+	expect 2 "no transport 'tpc'" i --segment_id=t --nic_priority_matrix='{"*": [["tpc:lo"]]}'
 }
 
 case_small_target() {

@@ -170,7 +170,7 @@ static void test_memory(const char *matrix)
 
 static void test_refusals(void)
 {
-	refused("left", "{\"*\": [[\"nosuch:dev\"]]}", -ENOENT, "nosuch");
+	refused("left", "{\"*\": [[\"nosuch:dev\"]]}", -ENODEV, "nosuch");
 	refused("left", "{\"*\": [[\"tcp:nosuch0\"]]}", -ENODEV, "tcp:nosuch0");
 	refused("left", "{\"*\": [[{\"device\": \"tcp:nosuch0\", \"require\": true}], [\"tcp:lo\"]]}",
 		-ENODEV, "tcp:nosuch0");

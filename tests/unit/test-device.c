@@ -205,7 +205,7 @@ static void test_bare_names(void **state)
 	refused("{\"*\": [[\"keys0\"]]}", -EINVAL, "altkeys, keys", "'altkeys:keys0' or 'keys:keys0'");
 	refused("{\"*\": [[\"zz0\"]]}", -ENODEV, "no transport claims it", "'TRANSPORT:zz0'");
 	refused("{\"*\": [[\"null0\"], [\"zz0\"]]}", -ENODEV, "$.*[1][0]", "zz0");
-	refused("{\"*\": [[\"kesy:keys0\"]]}", -ENOENT, "kesy", "did you mean 'keys'?");
+	refused("{\"*\": [[\"kesy:keys0\"]]}", -ENODEV, "kesy", "did you mean 'keys'?");
 	refused("{\"fake:0\": [[\"ktx\"]]}", -ENODEV, "ktx", "does not reach fake memory");
 	opens("{\"*\": [[\"altkeys0\", \"keys:keys0\"]]}");
 	assert_int_equal(engine->nr_devices, 2);
@@ -232,14 +232,15 @@ static void test_library_missing(void **state)
 
 static void test_first_tier(void **state)
 {
-	refused("{\"*\": [[\"tcp:nosuch0\"]]}", -ENODEV, "tcp:nosuch0", "nosuch0");
+	/* Where it stands, and what there is instead. */
+	refused("{\"*\": [[\"tcp:nosuch0\"]]}", -ENODEV, "nic_priority_matrix: $.*[0][0]: device 'tcp:nosuch0'", "there are: lo");
 	refused("{\"*\": [[\"tcp:nosuch0\"], [\"null0\"]]}", -ENODEV, "tcp:nosuch0", "");
 	refused("{\"*\": [[\"null0\", \"tcp:nosuch0\"]]}", -ENODEV, "tcp:nosuch0", "");
-	refused("{\"*\": [[\"keys:keysdown\"]]}", -ENODEV, "is down", "use keys0");
+	refused("{\"*\": [[\"keys:keysdown\"]]}", -ENETDOWN, "is down", "use keys0");
 	/* In another row it stands in the first tier. */
-	refused("{\"*\": [[\"null0\"], [\"keys:keysdown\"]], \"cpu:0\": [[\"keys:keysdown\"]]}", -ENODEV,
+	refused("{\"*\": [[\"null0\"], [\"keys:keysdown\"]], \"cpu:0\": [[\"keys:keysdown\"]]}", -ENETDOWN,
 		"is down", "use keys0");
-	refused("{\"cpu:0\": [[\"keys:keysdown\"]], \"*\": [[\"null0\"], [\"keys:keysdown\"]]}", -ENODEV,
+	refused("{\"cpu:0\": [[\"keys:keysdown\"]], \"*\": [[\"null0\"], [\"keys:keysdown\"]]}", -ENETDOWN,
 		"is down", "use keys0");
 }
 
@@ -256,11 +257,11 @@ static void test_lower_tier(void **state)
 
 static void test_require(void **state)
 {
-	refused("{\"*\": [[\"null0\"], [{\"device\": \"keys:keysdown\", \"require\": true}]]}", -ENODEV,
+	refused("{\"*\": [[\"null0\"], [{\"device\": \"keys:keysdown\", \"require\": true}]]}", -ENETDOWN,
 		"keysdown", "use keys0");
 	/* Required in one row only. */
 	refused("{\"*\": [[\"null0\"], [\"keys:keysdown\"]], "
-		"\"cpu:0\": [[\"null0\"], [{\"device\": \"keys:keysdown\", \"require\": true}]]}", -ENODEV,
+		"\"cpu:0\": [[\"null0\"], [{\"device\": \"keys:keysdown\", \"require\": true}]]}", -ENETDOWN,
 		"keysdown", "use keys0");
 	refused("{\"*\": [[{\"device\": \"tcp:nosuch0\", \"require\": true}]]}", -ENODEV, "tcp:nosuch0", "");
 	opens("{\"*\": [[\"null0\"], [\"keys:keys0\"]], "

@@ -78,6 +78,7 @@ struct mc_config_key {
 	enum mc_origin origin;
 	const char *origin_detail; /* "mooncake.json:12:3", "MC_LOG_LEVEL", ... or NULL */
 	bool reloadable;
+	const char *range; /* "0..65535", "error, warn, info": what is taken; "": anything of the type */
 };
 /* Call each for every key, in schema order, until it returns non-zero; that value is returned.
  * [any]  since 0.1 */
@@ -90,7 +91,8 @@ struct mc_engine;
 
 /* Open an engine: bind its port, open what its matrix needs, publish its record.  The config is
  * read, not kept.  Close it with mc_engine_close.  [any]
- *   returns   0; -EADDRINUSE (port), -EEXIST (name), -ENODEV, -ETIMEDOUT, ...: err says it all
+ *   returns   0; -EINVAL (a value of the config), -ENODEV (the matrix names what is not here),
+ *             -EADDRINUSE (port), -EEXIST (name), -ETIMEDOUT, ...: err says it all
  *   since 0.1 */
 MC_EXPORT int mc_engine_open(const struct mc_config *config, uint64_t timeout_ns,
 			     struct mc_engine **ret_engine, struct mc_error *err);
