@@ -279,6 +279,7 @@ static int case_killed(struct ctx *c)
 	if (r != PASS)
 		return r;
 	kill(pid, SIGSTOP);
+	waitpid(pid, NULL, WUNTRACED); /* all of its threads have stopped */
 	r = deep_submit(c, &p, &b, MC_OP_WRITE, &d);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);

@@ -150,6 +150,13 @@ static void test_metadata_emptied(void **state)
 
 /* ---- a holder of the name that is silent ---------------------------------------------------------- */
 
+/* Only one of its threads takes the signal, and stops the others when it runs. */
+static void freeze(pid_t pid)
+{
+	kill(pid, SIGSTOP);
+	waitpid(pid, NULL, WUNTRACED);
+}
+
 static pid_t spawn_alpha(void)
 {
 	static const char *const quick[] = {"lease_ttl", "2s", NULL};
@@ -191,7 +198,7 @@ static void test_silent_holder(void **state)
 	assert_int_equal(nr_silent, 0);
 	fixture_free(b);
 
-	kill(pid, SIGSTOP);
+	freeze(pid);
 	b = fixture_new("alpha", NULL);
 	begin = mc_now_ns();
 	r = fixture_open(b, 2 * MC_SEC, &err);
@@ -240,7 +247,7 @@ static void test_silent_until_dead(void **state)
 	struct mc_error err = {0};
 
 	nr_silent = 0;
-	kill(k.pid, SIGSTOP);
+	freeze(k.pid);
 	assert_int_equal(pthread_create(&k.thread, NULL, kill_main, &k), 0);
 	if (fixture_open(b, 20 * MC_SEC, &err) < 0)
 		fail_msg("%s", err.text);
