@@ -1,248 +1,323 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Our speed beside iperf3's over the loopback: two processes, one stream, one submitting thread.
+# Our speed and size over tcp on the loopback, beside iperf3, UCX, a bare ping-pong and fixed limits:
+# two processes, one stream, one submitting thread, unless the case says otherwise.
 #
-# Per case, runs alternate peer/ours/ours/peer, so that a drifting machine hits both; a pair gives
-# one ratio (ours / peer).  Pairs are added, 7 to 21, until the 90 % interval of the median is
-# within 5 % of it.  The peer writes and reads one buffer again and again, so ours does too
-# (--hot); the cold figure, over 16 buffers, stands beside it.  A write is compared with iperf3 as
-# it comes (the client sends), a read with iperf3 -R (the client receives): the same direction of
-# the bytes, with the process that measures at the same end.
+# The peers write and read one buffer again and again, so ours does too (--hot); the cold figure,
+# over all blocks of a batch, stands beside it.  A write is compared with iperf3 as it comes (the
+# client sends), a read with iperf3 -R (the client receives): the same direction of the bytes, with
+# the process that measures at the same end.  CPU time comes from the runs of the throughput.
+# bench/lib/judge.sh says how many runs there are and what they are worth.
 #
-# Prints per case "CASE ratio R reach L ok|short [LO..HI]"; CPU seconds per GB from the same runs.
-# Exit: 0 all ok, 1 one is short or a run failed, 2 usage, 77 no iperf3.
+# Prints per case "CASE ratio R reach L ok|short [LO..HI]": more is better for R and L.
+# Exit: 0 all ok, 1 one is short or a run failed, 2 usage, 77 a peer is missing.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 . bench/env.sh
+. bench/lib/judge.sh
+. bench/lib/processes.sh
+
+throughput_cases="write-1m read-1m write-4m read-4m write-64k read-64k write-4k read-4k"
+latency_cases="latency-write-64b latency-read-64b"
+threads_cases="threads-2-write threads-2-read threads-4-write threads-4-read"
+engine_cases="idle open first-file first-etcd records-file records-etcd"
+own_cases="null-64b null-64b-scattered"
+all_cases="$throughput_cases $latency_cases $threads_cases $engine_cases ucx-4k $own_cases"
 
 usage() {
 	cat <<-END
-	usage: bench/compare-tcp.sh [--quick] [--build=DIR] [--seconds=S] [CASE...]
+	usage: bench/compare-tcp.sh [FLAG...] [CASE...]
 	  --quick      2 pairs of 0.5 s: a smoke run, judges nothing
-	  --build=DIR  the build to measure (default build)
+	  --pairs=N    so many pairs, whatever the interval (default: 7 to 21, see the head)
 	  --seconds=S  length of a run (default 2)
-	cases: write-1m read-1m null-64b null-64b-scattered
+	  --json       one object on stdout instead of lines
+	  --build=DIR  the build to measure (default build)
+	A case may be a pattern ('write-*', '*-64k').  Cases:
 	END
+	printf '  %s\n' "$throughput_cases (the 1m ones also say cpu-write-1m, cpu-read-1m)" \
+		"$latency_cases" "$threads_cases" "$engine_cases" "ucx-4k" "$own_cases"
 }
 
-quick=no build=build seconds=2 min_pairs=7 max_pairs=21 cases=
+# choose PATTERN: the cases that it means go to $cases.
+choose() {
+	chosen=
+	for c in $all_cases; do
+		case $c in $1) chosen="$chosen $c" ;; esac
+	done
+	[ -n "$chosen" ] || {
+		echo "there is no case '$1'" >&2
+		usage >&2
+		exit 2
+	}
+	cases="$cases $chosen"
+}
+
+build=build seconds=2 cases= idle_seconds=10
 for arg in "$@"; do
 	case $arg in
-	--quick) quick=yes seconds=0.5 min_pairs=2 max_pairs=2 ;;
+	--quick) quick=yes seconds=0.5 min_pairs=2 max_pairs=2 idle_seconds=1 ;;
+	--pairs=[1-9] | --pairs=[1-9][0-9]) min_pairs=${arg#*=} max_pairs=${arg#*=} ;;
+	--seconds=[0-9]*) seconds=${arg#*=} ;;
+	--json) json=yes ;;
 	--build=*) build=${arg#*=} ;;
-	--seconds=*) seconds=${arg#*=} ;;
 	-h | --help) usage; exit 0 ;;
-	write-1m | read-1m | null-64b | null-64b-scattered) cases="$cases $arg" ;;
-	*) usage >&2; exit 2 ;;
+	-*) usage >&2; exit 2 ;;
+	*) choose "$arg" ;;
 	esac
 done
-: "${cases:=write-1m read-1m null-64b null-64b-scattered}"
-command -v iperf3 >/dev/null || { echo "there is no iperf3 (package iperf3)"; exit 77; }
+: "${cases:=$all_cases}"
+case $cases in *-1m* | *-4m* | *-64k* | *-4k*)
+	command -v iperf3 >/dev/null || { echo "there is no iperf3 (package iperf3)"; exit 77; } ;;
+esac
+case $cases in *ucx*)
+	command -v ucx_perftest >/dev/null || { echo "there is no ucx_perftest (package ucx-utils)"; exit 77; } ;;
+esac
 use_build "$build" || exit 1
+make_dir
 
-dir=$(mktemp -d "${TMPDIR:-/tmp}/mooncake-compare.XXXXXX") || exit 1
-mkdir "$dir/metadata"
-echo '{"*": [["tcp:lo"]]}' >"$dir/matrix.json"
-children=
-finish() {
-	for pid in $children; do
-		kill "$pid" 2>/dev/null
-	done
-	wait
-	rm -rf "$dir"
-}
-trap finish EXIT
-trap 'exit 1' INT TERM
+# ---- against iperf3 ------------------------------------------------------------------------------
 
-die() {
-	echo "$*" >&2
-	exit 1
+peer_iperf3() {
+	run_iperf3 -l 1M $peer_flags
 }
 
-# ---- the peer ------------------------------------------------------------------------------------
-
-start_iperf3() {
-	for try in 1 2 3 4 5 6 7 8; do
-		port=$(awk -v seed="$$$try" 'BEGIN { srand(seed); print 20000 + int(rand() * 30000) }')
-		iperf3 -s -B 127.0.0.1 -p "$port" >"$dir/iperf3.log" 2>&1 &
-		server=$!
-		sleep 0.3
-		if kill -0 $server 2>/dev/null; then
-			children="$children $server"
-			return 0
-		fi
-	done
-	die "iperf3 -s finds no port: $(cat "$dir/iperf3.log")"
+ours_hot() {
+	run_ours compare-tcp $our_flags --hot
 }
 
-# peer ARGUMENT...: prints bytes per second and CPU seconds per GB of both ends.
-peer() {
-	iperf3 -c 127.0.0.1 -p "$port" -l 1M -t "$(ceil "$seconds")" -J "$@" >"$dir/peer.json" ||
-		die "iperf3 failed: $(grep error "$dir/peer.json")"
-	awk '
-		/"sum_received"/ { inside = 1 }
-		inside && /"bits_per_second"/ { rate = number($0) / 8; inside = 0 }
-		/"host_total"/ { host = number($0) }
-		/"remote_total"/ { remote = number($0) }
-		function number(s) { sub(/.*: */, "", s); return s + 0 }
-		END { printf "%.0f %.4f %.4f\n", rate, host / 100 / (rate / 1e9), remote / 100 / (rate / 1e9) }
-	' "$dir/peer.json"
-}
-
-ceil() {
-	awk -v x="$1" 'BEGIN { print (x == int(x)) ? x : int(x) + 1 }'
-}
-
-# ---- ours ------------------------------------------------------------------------------------------
-
-# start_target NAME FLAG...
-start_target() {
-	name=$1
-	shift
-	"$bench" --mode=target --metadata_server="file://$dir/metadata" --local_server_name="$name" \
-		--port=0 --log_level=warn --buffer_size=128M --ready_file="$dir/$name.ready" "$@" >/dev/null </dev/null &
-	children="$children $!"
-	wait_ready "$dir/$name.ready" $! || exit 1
-}
-
-# ours TARGET FLAG...: prints bytes per second, CPU seconds per GB here and there, transfers per
-# second.
-ours() {
-	to=$1
-	shift
-	"$bench" --metadata_server="file://$dir/metadata" --local_server_name=compare --port=0 \
-		--log_level=warn --segment_id="$to" --threads=1 --duration="$seconds" --json "$@" \
-		>"$dir/ours.json" 2>"$dir/ours.err" </dev/null || die "our run failed: $(cat "$dir/ours.err")"
-	awk '
-		function number(s) { sub(/.*: */, "", s); return s + 0 }
-		/"throughput_bytes_per_s"/ { rate = number($0) }
-		/"transfers_per_s"/ { transfers = number($0) }
-		/"cpu_s_per_gb"/ && !/target/ { here = number($0) }
-		/"target_cpu_s_per_gb"/ { there = number($0) }
-		END { printf "%.0f %.4f %.4f %.0f\n", rate, here, there, transfers }
-	' "$dir/ours.json"
-}
-
-# ---- judging -----------------------------------------------------------------------------------------
-
-# judge FILE: of the ratios in it, one per line: median, ends of its 90 % interval, "yes" if that is
-# within 5 %.  The interval is between the k-th and the (n+1-k)-th, for the largest k with
-# P(fewer than k of n below the median) <= 5 %.
-judge() {
-	sort -n "$1" | awk '
-		{ x[NR] = $1 }
-		END {
-			n = NR
-			median = n % 2 ? x[(n + 1) / 2] : (x[n / 2] + x[n / 2 + 1]) / 2
-			term = 0.5 ^ n
-			sum = term
-			for (k = 1; k <= n / 2; k++) {
-				term *= (n - k + 1) / k
-				if (sum + term > 0.05)
-					break
-				sum += term
-			}
-			lo = x[k]
-			hi = x[n + 1 - k]
-			tight = (lo >= median * 0.95 && hi <= median * 1.05) ? "yes" : "no"
-			printf "%.3f %.3f %.3f %s\n", median, lo, hi, tight
-		}'
-}
-
-short=no
-
-# verdict CASE REACH FILE
-verdict() {
-	set -- "$1" "$2" $(judge "$3")
-	word=$(awk -v r="$3" -v l="$2" -v hi="$5" \
-		'BEGIN { print (r >= l || (r >= 0.95 * l && hi >= l)) ? "ok" : "short" }')
-	[ "$word" = ok ] || short=yes
-	echo "$1 ratio $3 reach $2 $word [$4..$5]"
-}
-
-# enough FILE COUNT: no more pairs are needed.
-enough() {
-	[ "$2" -ge "$max_pairs" ] && return 0
-	[ "$2" -ge "$min_pairs" ] && [ "$(judge "$1" | cut -d ' ' -f 4)" = yes ]
-}
-
-# mean FILE COLUMN
-mean() {
-	awk -v c="$2" '{ s += $c } END { printf "%.3f", NR ? s / NR : 0 }' "$1"
-}
-
-# pair CASE: one peer run and one of ours, in the order that is due.
-pair() {
-	if [ $((pairs % 2)) -eq 0 ]; then
-		p=$(peer $peer_flags) || exit 1
-		o=$(ours compare-tcp $our_flags --hot) || exit 1
-	else
-		o=$(ours compare-tcp $our_flags --hot) || exit 1
-		p=$(peer $peer_flags) || exit 1
-	fi
-	echo "$p" >>"$dir/$1.peer"
-	echo "$o" >>"$dir/$1.ours"
-	echo "$p $o" | awk '{ printf "%.5f\n", $4 / $1 }' >>"$dir/$1.ratio"
-}
-
-# compare CASE REACH: with $peer_flags and $our_flags.
-compare() {
-	pairs=0
-	until enough "$dir/$1.ratio" $pairs; do
-		pair "$1"
-		pairs=$((pairs + 1))
-	done
-	cold=$(ours compare-tcp $our_flags) || exit 1
-	verdict "$1" "$2" "$dir/$1.ratio"
-	echo "  $pairs pairs; GB/s: ours $(giga "$dir/$1.ours"), cold $(echo "$cold" |
-		awk '{ printf "%.2f", $1 / 1e9 }'), iperf3 $(giga "$dir/$1.peer")"
-	echo "  CPU s/GB, here + there: ours $(mean "$dir/$1.ours" 2) + $(mean "$dir/$1.ours" 3)," \
-		"iperf3 $(mean "$dir/$1.peer" 2) + $(mean "$dir/$1.peer" 3)"
+# throughput CASE OPERATION BLOCK BATCH REACH [CPU_REACH]
+throughput() {
+	name=$1 reach=$5 cpu_reach=${6:-}
+	our_flags="--nic_priority_matrix=$dir/matrix.json --operation=$2 --block_size=$3 --batch_size=$4"
+	peer_flags=$([ "$2" = read ] && echo -R)
+	start_iperf3
+	start_target compare-tcp
+	pairs peer_iperf3 ours_hot "$name=o[1] / p[1]" \
+		${cpu_reach:+"cpu-$name=(p[2] + p[3]) / (o[2] + o[3])"}
+	cold=$(run_ours compare-tcp $our_flags) || exit 1
+	verdict "$name" "$reach" "GB/s: ours $(giga ours), cold $(echo "$cold" |
+		awk '{ printf "%.2f", $1 / 1e9 }'), iperf3 $(giga peer); CPU s/GB here + there: ours $(cpu ours), iperf3 $(cpu peer)"
+	[ -z "$cpu_reach" ] ||
+		verdict "cpu-$name" "$cpu_reach" "CPU s/GB here + there: ours $(cpu ours), iperf3 $(cpu peer)"
 }
 
 giga() {
-	awk '{ s += $1 } END { printf "%.2f", s / NR / 1e9 }' "$1"
+	median "$dir/$name.$1" | awk '{ printf "%.2f", $1 / 1e9 }'
 }
 
-# own_cost CASE LIMIT_NS FLAG...: the core's cost per request, on null; the ratio is limit / cost.
+cpu() {
+	echo "$(median "$dir/$name.$1" 2) + $(median "$dir/$name.$1" 3)"
+}
+
+# ---- latency -------------------------------------------------------------------------------------
+
+peer_pingpong() {
+	"$build/bench/pingpong" 64 "$seconds" | awk '{ print $2 }'
+}
+
+# latency CASE OPERATION
+latency() {
+	our_flags="--nic_priority_matrix=$dir/matrix.json --operation=$2 --block_size=64 --batch_size=1"
+	start_target compare-tcp
+	pairs peer_pingpong ours_hot "$1=p[1] / o[5]"
+	verdict "$1" 0.667 "p50 in ns: ours $(median "$dir/$1.ours" 5), ping-pong $(median "$dir/$1.peer")"
+}
+
+# ---- several threads -----------------------------------------------------------------------------
+
+ours_alone() {
+	run_ours compare-tcp $our_flags --threads=1
+}
+
+ours_threads() {
+	run_ours compare-tcp $our_flags --threads="$threads"
+}
+
+# threads CASE THREADS OPERATION
+threads() {
+	name=$1 threads=$2
+	our_flags="--nic_priority_matrix=$dir/matrix.json --operation=$3 --block_size=64K --batch_size=16 --hot"
+	start_target compare-tcp
+	pairs ours_alone ours_threads "$1=o[1] / p[1]"
+	verdict "$1" 0.95 "64 KiB x 16, GB/s: $2 threads $(giga ours), one $(giga peer)"
+}
+
+# ---- engines -------------------------------------------------------------------------------------
+
+ours_idle() {
+	run_cost "file://$dir/metadata" default idle compare-tcp "$idle_seconds" |
+		figures idle_cpu_ns idle_rss_bytes idle_threads
+}
+
+# An engine that has transferred over a segment that stays open.  One look: it takes its time.
+idle() {
+	start_target compare-tcp
+	keep=$min_pairs,$max_pairs min_pairs=1 max_pairs=1
+	single ours_idle "idle-cpu=0.005 * $idle_seconds * 1e9 / (o[1] + 1)" \
+		"idle-rss=16 * 1048576 / o[2]" "idle-threads=4 / o[3]"
+	min_pairs=${keep%,*} max_pairs=${keep#*,}
+	set -- $(cat "$dir/idle-cpu.ours")
+	verdict idle-cpu 1 "$(awk -v x="$1" -v s="$idle_seconds" 'BEGIN { printf "%.4f", x / s / 1e7 }') % of a core"
+	verdict idle-rss 1 "$(awk -v x="$2" 'BEGIN { printf "%.1f", x / 1048576 }') MiB"
+	verdict idle-threads 1 "$3 threads"
+}
+
+ours_open() {
+	run_cost "file://$dir/metadata" default open | figures open_ns
+}
+
+open_engine() {
+	single ours_open "open=10e6 / o[1]"
+	verdict open 1 "$(median "$dir/open.ours") ns, limit 10 ms"
+}
+
+ours_first() {
+	run_cost "$url" default first "$target" | figures segment_ns
+}
+
+# first CASE URL TARGET LIMIT_MS
+first() {
+	url=$2 target=$3
+	single ours_first "$1=$4e6 / o[1]"
+	verdict "$1" 1 "$(median "$dir/$1.ours") ns, limit $4 ms"
+}
+
+# etcd_or_skip CASE: is there an etcd?
+etcd_or_skip() {
+	why=$(why_no_etcd)
+	[ -z "$why" ] || {
+		skipped "$1" "$why"
+		return 1
+	}
+	start_etcd
+}
+
+first_etcd() {
+	etcd_or_skip first-etcd || return 0
+	start_target compare-etcd --metadata_server="$etcd"
+	first first-etcd "$etcd" compare-etcd 15
+}
+
+# ---- many engines --------------------------------------------------------------------------------
+
+# records WHERE URL_FEW CLUSTER_FEW URL_MANY CLUSTER_MANY: 100 and 10,000 records beside a living one.
+records() {
+	where=$1 few="$2 $3" many="$4 $5"
+	start_target "few-$1" --metadata_server="$2" --cluster="$3" --buffer_size=1M
+	start_target "many-$1" --metadata_server="$4" --cluster="$5" --buffer_size=1M
+	pairs few_first many_first "records-open-$1=p[1] / o[1]" "records-segment-$1=p[2] / o[2]"
+	verdict "records-open-$1" 0.833 "engine, ns: 100 records $(median "$dir/records-open-$1.peer"), 10000 $(median "$dir/records-open-$1.ours")"
+	verdict "records-segment-$1" 0.833 "segment and first transfer, ns: 100 records $(median "$dir/records-open-$1.peer" 2), 10000 $(median "$dir/records-open-$1.ours" 2)"
+	pairs few_list many_list "records-list-$1=p[1] / p[2] / (o[1] / o[2])"
+	verdict "records-list-$1" 0.5 "ns per record: $(per_record peer) of 100, $(per_record ours) of 10000"
+	records_names
+}
+
+few_first() { run_cost $few first "few-$where" | figures open_ns segment_ns; }
+many_first() { run_cost $many first "many-$where" | figures open_ns segment_ns; }
+few_list() { run_cost $few list | figures list_ns list_nr; }
+many_list() { run_cost $many list | figures list_ns list_nr; }
+
+per_record() {
+	awk '{ print $1 / $2 }' "$dir/records-list-$where.$1" | sort -n |
+		awk '{ x[NR] = $1 } END { printf "%.0f", x[int((NR + 1) / 2)] }'
+}
+
+# A name with a letter too much: the one that is meant comes first, the other nine differ from it by
+# one digit; the ratio is the share of right ones among ten.
+records_names() {
+	run_cost $many unknown node01234x >"$dir/unknown" || exit 1
+	tr "'" '\n' <"$dir/unknown" | sed -n '/closest are/,$p' | grep '^node' | awk '
+		function distance(a, b,   i, d) {
+			for (i = 1; i <= 9; i++)
+				d += substr(a, i, 1) != substr(b, i, 1)
+			return d
+		}
+		{ right += NR == 1 ? $0 == "node01234" : distance($0, "node01234") == 1 }
+		END { printf "%.2f\n", NR == 10 ? right / 10 : 0 }' >"$dir/records-names-$where.ratio"
+	verdict "records-names-$where" 1 "told in $(figures unknown_ns <"$dir/unknown") ns"
+}
+
+records_file() {
+	[ -x "$build/bench/file_records" ] || {
+		skipped records-file "file_records is not built (xxhash.h)"
+		return 0
+	}
+	"$build/bench/file_records" "$dir/few" 100 && "$build/bench/file_records" "$dir/many" 10000 || exit 1
+	records file "file://$dir/few" default "file://$dir/many" default
+}
+
+records_etcd() {
+	etcd_or_skip records-etcd || return 0
+	etcd_records few 100
+	etcd_records many 10000
+	records etcd "$etcd" few "$etcd" many
+}
+
+# ---- against UCX ---------------------------------------------------------------------------------
+
+peer_ucx() {
+	run_ucx "$ucx_nr" -t ucp_put_bw -s 4096
+}
+
+ucx() {
+	# A short run says how many messages fill the time.
+	ucx_nr=$(run_ucx 20000 -t ucp_put_bw -s 4096) || exit 1
+	ucx_nr=$(awk -v n="$ucx_nr" -v s="$seconds" 'BEGIN { print int(n * s) + 1000 }')
+	our_flags="--nic_priority_matrix=$dir/matrix.json --operation=write --block_size=4K --batch_size=128"
+	start_target compare-tcp
+	pairs peer_ucx ours_hot "ucx-4k=o[4] / p[1]"
+	verdict ucx-4k 3 "4 KiB messages/s: ours $(median "$dir/ucx-4k.ours" 4), ucp_put_bw $(median "$dir/ucx-4k.peer")"
+}
+
+# ---- what the core costs by itself ---------------------------------------------------------------
+
+ours_null() {
+	run_ours compare-null --nic_priority_matrix='{"*":[["null:null0"]]}' --operation=write --block_size=64 \
+		--batch_size=128 $our_flags
+}
+
+# own_cost CASE LIMIT_NS FLAG...: per request, on null.
 own_cost() {
-	case=$1 limit=$2
+	name=$1 limit=$2
 	shift 2
-	pairs=0
-	until enough "$dir/$case.ratio" $pairs; do
-		o=$(ours compare-null --protocol=null --operation=write --block_size=64 --batch_size=128 \
-			"$@") || exit 1
-		echo "$o" | awk -v l="$limit" '{ printf "%.5f\n", l * $4 / 1e9 }' >>"$dir/$case.ratio"
-		echo "$o" | awk '{ printf "%.2f\n", 1e9 / $4 }' >>"$dir/$case.ns"
-		pairs=$((pairs + 1))
-	done
-	verdict "$case" 1.0 "$dir/$case.ratio"
-	echo "  $pairs runs; ns per request: $(sort -n "$dir/$case.ns" |
-		awk '{ x[NR] = $1 } END { printf "median %.1f, best %.1f", x[int((NR + 1) / 2)], x[1] }'), limit $limit"
+	our_flags=$*
+	start_target compare-null --nic_priority_matrix='{"*":[["null:null0"]]}'
+	single ours_null "$name=$limit * o[4] / 1e9"
+	verdict "$name" 1 "ns per request: median $(median "$dir/$name.ours" 4 | awk '{ printf "%.1f", 1e9 / $1 }'), limit $limit"
 }
 
-echo "machine: $(uname -srm), $(nproc) processors, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo |
-	head -n 1)"
-case $cases in *-1m*)
-	start_iperf3
-	start_target compare-tcp --nic_priority_matrix="$dir/matrix.json"
-	;;
-esac
-case $cases in *null*) start_target compare-null --protocol=null ;; esac
-for case in $cases; do
-	tcp="--nic_priority_matrix=$dir/matrix.json --block_size=1M --batch_size=16"
-	case $case in
-	write-1m)
-		peer_flags="" our_flags="$tcp --operation=write"
-		compare write-1m 0.8
+# ---- all of them ---------------------------------------------------------------------------------
+
+say "machine: $(machine)"
+for c in $cases; do
+	case $c in
+	write-1m) throughput $c write 1M 16 0.95 0.833 ;;
+	read-1m) throughput $c read 1M 16 0.90 0.741 ;;
+	write-4m) throughput $c write 4M 16 0.95 ;;
+	read-4m) throughput $c read 4M 16 0.90 ;;
+	write-64k) throughput $c write 64K 16 1.0 ;;
+	read-64k) throughput $c read 64K 16 0.85 ;;
+	write-4k) throughput $c write 4K 128 0.7 ;;
+	read-4k) throughput $c read 4K 128 0.7 ;;
+	latency-write-64b) latency $c write ;;
+	latency-read-64b) latency $c read ;;
+	threads-2-write) threads $c 2 write ;;
+	threads-2-read) threads $c 2 read ;;
+	threads-4-write) threads $c 4 write ;;
+	threads-4-read) threads $c 4 read ;;
+	idle) idle ;;
+	open) open_engine ;;
+	first-file)
+		start_target compare-tcp
+		first $c "file://$dir/metadata" compare-tcp 5
 		;;
-	read-1m)
-		peer_flags="-R" our_flags="$tcp --operation=read"
-		compare read-1m 0.8
-		;;
-	null-64b) own_cost null-64b 150 ;;
-	null-64b-scattered) own_cost null-64b-scattered 150 --stride=192 ;;
+	first-etcd) first_etcd ;;
+	records-file) records_file ;;
+	records-etcd) records_etcd ;;
+	ucx-4k) ucx ;;
+	null-64b) own_cost $c 150 ;;
+	null-64b-scattered) own_cost $c 150 --stride=192 ;;
 	esac
 done
-[ $quick = yes ] && exit 0
-[ $short = no ]
+finish_report

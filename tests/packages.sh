@@ -4,7 +4,7 @@
 
 pkg_build="meson ninja-build gcc pkg-config libc6-dev libuv1-dev libyajl-dev uthash-dev
 	libhwloc-dev libxxhash-dev"
-pkg_tests="libcmocka-dev g++ clang libclang-rt-14-dev iperf3"
+pkg_tests="libcmocka-dev g++ clang libclang-rt-14-dev iperf3 ucx-utils"
 
 have() {
 	command -v "$1" >/dev/null 2>&1
@@ -37,6 +37,7 @@ present() {
 	uthash-dev) have_header uthash.h ;;
 	libxxhash-dev) have_header xxhash.h ;;
 	iperf3) have iperf3 ;;
+	ucx-utils) have ucx_perftest ;;
 	*) dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii' ;;
 	esac
 }

@@ -1,0 +1,66 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# bench/compare-tcp.sh: what it prints and how it judges, not how fast anything is.
+# compare.sh judge|run; SOURCE: the source tree, BUILD: the build to measure.
+. "$(dirname "$0")/lib.sh"
+here=$SOURCE/bench
+
+line='^[a-z0-9-]+ ratio [0-9.]+ reach [0-9.]+ (ok|short) \[[0-9.]+\.\.[0-9.]+\]$'
+
+# says WORD REACH RATIO...: a case with these ratios is judged so.
+says() {
+	word=$1 reach=$2
+	shift 2
+	printf '%s\n' "$@" >"$dir/case.ratio"
+	got=$(verdict case "$reach" | head -n 1)
+	echo "$got" | grep -Eq "$line" || die "not the line that was promised: '$got'"
+	case $got in *" $word "*) ;; *) die "$* against $reach: '$got' instead of $word" ;; esac
+}
+
+case_judge() {
+	. "$here/lib/judge.sh"
+	says ok 1.0 1.1 1.0 1.2 1.1 1.0 1.3 1.1
+	says short 1.0 0.8 0.9 0.8 0.7 0.8 0.9 0.8
+	says ok 1.0 0.97 0.96 0.97 1.02 1.01 0.95 0.97 # near, and the interval reaches it
+	says short 1.0 0.97 0.96 0.97 0.98 0.98 0.95 0.97 # near, and it does not
+	says short 1.0 0.90 0.91 0.90 1.20 1.20 0.90 0.94 # the interval reaches it, from too far
+	# The 2nd and the 6th of 7: P(at most 1 of 7 below the median) = 6.3 % > 5 %, so the ends.
+	[ "$(printf '%s\n' 7 1 2 3 4 5 6 >"$dir/x" && judge "$dir/x")" = '4.000 1.000 7.000 no' ] ||
+		die "the interval of seven: $(judge "$dir/x")"
+	seq 1 21 >"$dir/x"
+	[ "$(judge "$dir/x")" = '11.000 7.000 15.000 no' ] || die "the interval of 21: $(judge "$dir/x")"
+	printf '1\n1\n1\n1\n1\n1\n1\n' >"$dir/x.ratio"
+	enough 7 x || die "seven equal ones are not enough"
+	! enough 6 x || die "six are enough"
+	seq 1 7 >"$dir/x.ratio"
+	! enough 7 x || die "seven scattered ones are enough"
+	enough 21 x || die "21 are not enough"
+}
+
+case_run() {
+	command -v iperf3 >/dev/null || skip "there is no iperf3 (package iperf3)"
+	command -v ucx_perftest >/dev/null || skip "there is no ucx_perftest (package ucx-utils)"
+	"$here/compare-tcp.sh" --build="$BUILD" --pairs=2 --seconds=0.2 null-64b write-64k open ucx-4k \
+		>"$dir/text.out" 2>"$dir/text.err" && got=0 || got=$?
+	[ $got -le 1 ] || die "it ended with $got"
+	for name in null-64b write-64k open ucx-4k; do
+		grep "^$name " "$dir/text.out" | grep -Eq "$line" || die "no line about $name"
+	done
+	grep -q ' short ' "$dir/text.out" && want=1 || want=0
+	[ $got -eq $want ] || die "it ended with $got instead of $want"
+	"$here/compare-tcp.sh" --build="$BUILD" --quick --json null-64b first-etcd >"$dir/json.out" \
+		2>"$dir/json.err" || die "--quick --json ended with $?"
+	python3 - "$dir/json.out" <<-'END' || die "the object is not as it should be"
+		import json, sys
+		o = json.load(open(sys.argv[1]))
+		c = o['cases'][0]
+		assert o['schema'] == 1 and o['quick'] is True and o['machine']
+		assert c['case'] == 'null-64b' and c['runs'] == 2 and c['verdict'] in ('ok', 'short')
+		assert c['low'] <= c['ratio'] <= c['high'] and c['reach'] == 1
+	END
+	"$here/compare-tcp.sh" nonsense 2>"$dir/usage.err" && got=0 || got=$?
+	[ $got -eq 2 ] || die "an unknown case ended with $got"
+	grep -q "there is no case 'nonsense'" "$dir/usage.err" || die "it does not name the unknown case"
+}
+
+"case_$1"
