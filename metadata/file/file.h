@@ -18,10 +18,11 @@
 #define FILE_NAME_MAX 200 /* longer names are hashed */
 #define FILE_NAME_SIZE (FILE_NAME_MAX + 1)
 #define FILE_LOCK_NAME "lock"
+#define FILE_SWEPT_NAME "swept" /* its time stamp: when the last sweep began */
 
 enum file_kind {
 	FILE_JUNK,   /* not ours */
-	FILE_OURS,   /* ".", "..", the lock file */
+	FILE_OURS,   /* ".", "..", the lock file, the sweep's mark */
 	FILE_KEY,    /* k.ENCODED: the key can be read from the name */
 	FILE_HASHED, /* h.HASH: the key stands in the file */
 	FILE_LEASE,  /* l.ID */
@@ -183,6 +184,9 @@ int file_list(void *inst, const char *prefix, uint64_t deadline_ns, mc_kv_emit e
 	      struct mc_error *err);
 /* Remove a key file whose lease is dead, unless somebody took the key over meanwhile. */
 void file_reap(struct file_inst *f, const char *name, const char *key);
+/* Whether nobody has swept for a while; then this one is noted as the last.  Engines that open one
+ * after the other would each walk all that the cluster has, else. */
+bool file_sweep_due(struct file_inst *f);
 /* Remove what dead leases left behind; looks at *stop between files. */
 void file_sweep(struct file_inst *f, const int *stop);
 

@@ -107,7 +107,8 @@ enum file_kind file_name_kind(const char *name, char *key, uint64_t *id)
 {
 	unsigned long long v;
 
-	if (!strcmp(name, ".") || !strcmp(name, "..") || !strcmp(name, FILE_LOCK_NAME))
+	if (!strcmp(name, ".") || !strcmp(name, "..") || !strcmp(name, FILE_LOCK_NAME) ||
+	    !strcmp(name, FILE_SWEPT_NAME))
 		return FILE_OURS;
 	if (!name[0] || name[1] != '.')
 		return FILE_JUNK;

@@ -4,7 +4,7 @@
  * at what changed (or, on a tick, an overflow or the end of a lease, at every name)
  * and reports through host->kv_event.  Each watch keeps a table of what it reported
  * last.  The scan also ends own leases that were not kept alive, and sweeps the
- * directory once after open.
+ * directory once after open, if nobody else did so a moment ago.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -347,7 +347,7 @@ void file_scan(struct file_inst *f, struct file_ctl *c, bool full, bool sweep)
 	scan_events(f, c, list, nr, &full);
 	for (size_t i = 0; full && i < nr && !closing(c); i++)
 		file_scan_watch(f, c, list[i]);
-	if (sweep && !closing(c))
+	if (sweep && !closing(c) && file_sweep_due(f))
 		file_sweep(f, &c->closing);
 	pthread_mutex_lock(&c->mx);
 	for (size_t i = 0; i < nr; i++)

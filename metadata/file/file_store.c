@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "file.h"
@@ -415,6 +416,31 @@ int file_list(void *inst, const char *prefix, uint64_t deadline_ns, mc_kv_emit e
 }
 
 /* ---- sweep ------------------------------------------------------------------------------- */
+
+#define SWEEP_EVERY_S 60
+
+bool file_sweep_due(struct file_inst *f)
+{
+	struct timespec now;
+	struct stat st;
+	bool noted;
+	int fd, r;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	/* A stamp from the future is of another clock, or of a clock that was set. */
+	if (fstatat(f->dirfd, FILE_SWEPT_NAME, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    st.st_mtim.tv_sec <= now.tv_sec && now.tv_sec - st.st_mtim.tv_sec < SWEEP_EVERY_S)
+		return false;
+	fd = openat(f->dirfd, FILE_SWEPT_NAME, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
+		    f->file_mode);
+	if (fd < 0)
+		return false; /* who may not write here can remove nothing either */
+	r = fchmod(fd, f->file_mode);
+	(void)r; /* somebody else's already has its mode */
+	noted = futimens(fd, NULL) == 0;
+	close(fd);
+	return noted;
+}
 
 struct sweeper {
 	struct file_inst *f;

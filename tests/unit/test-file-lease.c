@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* File metadata: when a lease lives, for its holder, on its host, and elsewhere. */
+#include <time.h>
+
 #include "file-fixture.h"
 
 #define TTL (5 * MC_SEC)
@@ -200,6 +202,36 @@ static void sweep(void **state)
 	assert_true(fx_exists(x, "k.kept"));
 }
 
+static void swept_at(struct fixture *x, time_t seconds_ago)
+{
+	struct timespec ts[2];
+
+	clock_gettime(CLOCK_REALTIME, &ts[0]);
+	ts[0].tv_sec -= seconds_ago;
+	ts[1] = ts[0];
+	assert_int_equal(utimensat(x->f.dirfd, "swept", ts, 0), 0);
+}
+
+/* One sweep a minute, whoever does it. */
+static void sweep_due(void **state)
+{
+	struct fixture *x = *state;
+	uint64_t id;
+	char key[MC_KV_KEY_MAX + 1];
+
+	assert_true(file_sweep_due(&x->f));
+	assert_int_equal(file_name_kind("swept", key, &id), FILE_OURS);
+	assert_false(file_sweep_due(&x->f));
+	swept_at(x, 50);
+	assert_false(file_sweep_due(&x->f));
+	swept_at(x, 70);
+	assert_true(file_sweep_due(&x->f));
+	assert_false(file_sweep_due(&x->f));
+	swept_at(x, -3600); /* noted by a clock that is ahead: not believed */
+	assert_true(file_sweep_due(&x->f));
+	assert_false(file_sweep_due(&x->f));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -213,6 +245,7 @@ int main(void)
 		FX_TEST(damaged),
 		FX_TEST(taken_over),
 		FX_TEST(sweep),
+		FX_TEST(sweep_due),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
