@@ -12,6 +12,7 @@
 
 #include "engines.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
@@ -174,6 +175,28 @@ static inline void peer_end(struct peer *p)
 	munmap(p->mem, PEER_LEN);
 	p->mem = NULL;
 	p->pid = 0;
+}
+
+/* Sockets that a process has. */
+static inline unsigned nr_sockets(pid_t pid)
+{
+	char path[300], to[64];
+	struct dirent *de;
+	unsigned n = 0;
+	DIR *d;
+
+	snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
+	d = opendir(path);
+	NEED(d, "%s", path);
+	while ((de = readdir(d))) {
+		ssize_t len;
+
+		snprintf(path, sizeof path, "/proc/%d/fd/%s", (int)pid, de->d_name);
+		len = readlink(path, to, sizeof to);
+		n += len > 7 && !memcmp(to, "socket:", 7);
+	}
+	closedir(d);
+	return n;
 }
 
 /* ---- requests -------------------------------------------------------------------------------- */

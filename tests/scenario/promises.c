@@ -7,7 +7,6 @@
  */
 #include "peers.h"
 
-#include <dirent.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -291,27 +290,6 @@ static void p2_early(uint32_t opcode)
 	mc_segment_close(s);
 	CHECK(mc_engine_close(e, T) == 0, "close");
 	peer_end(&target);
-}
-
-static unsigned nr_sockets(pid_t pid)
-{
-	char path[300], to[64];
-	struct dirent *de;
-	unsigned n = 0;
-	DIR *d;
-
-	snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
-	d = opendir(path);
-	NEED(d, "%s", path);
-	while ((de = readdir(d))) {
-		ssize_t len;
-
-		snprintf(path, sizeof path, "/proc/%d/fd/%s", (int)pid, de->d_name);
-		len = readlink(path, to, sizeof to);
-		n += len > 7 && !memcmp(to, "socket:", 7);
-	}
-	closedir(d);
-	return n;
 }
 
 /* A process that writes freezes; the target is well. */

@@ -1,0 +1,710 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Many engines at once, each a process: two that use each other, a crowd on one
+ * target, initiators that are killed or slow, names that several want, memory that
+ * is taken away under its users, and a user's program that forks.
+ *
+ *   crowd CASE
+ *   crowd --as ROLE DIR NAME ARGUMENT...     what the cases start; descriptor 3 says how far it is
+ */
+#include "peers.h"
+
+#include "../census.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* Seconds of silence after which a peer is gone. */
+#define BOUND MC_SEC
+static const char *const settings[] = {"peer_timeout=1", NULL};
+/* Where processes are stopped and go on, or the machine is full of them. */
+static const char *const patient[] = {"peer_timeout=10", NULL};
+
+/* ---- what is written and read back -------------------------------------------------------------- */
+
+/* A part of a segment that is this one's alone. */
+struct churn {
+	struct mc_engine *engine;
+	struct mc_segment *segment;
+	unsigned char *local; /* PEER_LEN */
+	uint64_t offset;
+	size_t len;
+	unsigned seed;
+};
+
+static unsigned char byte_of(unsigned seed, size_t i)
+{
+	return (unsigned char)(seed * 151 + i * 7 + (i >> 8));
+}
+
+/* Write the part, clear it here, read it back: is it what was written? */
+static bool churn_once(struct churn *c)
+{
+	size_t nr = c->len / 16384;
+	bool good = true;
+
+	c->seed++;
+	for (size_t i = 0; i < c->len; i++)
+		c->local[i] = byte_of(c->seed, i);
+	for (uint32_t op = 0; op < 2; op++) {
+		struct mc_batch *b = submit_many(c->engine, op ? MC_OP_READ : MC_OP_WRITE, c->local, c->segment,
+						 c->offset, c->len, nr, 16384, T);
+
+		if (mc_batch_wait(b, T) != 0 || mc_batch_failed(b)) {
+			printf("%s: %zu requests failed, the first with %d\n", op ? "read" : "write", mc_batch_failed(b),
+			       status_of(b, 0));
+			good = false;
+		}
+		mc_batch_free(b);
+		if (!op)
+			memset(c->local, 0, c->len);
+	}
+	for (size_t i = 0; good && i < c->len; i++)
+		if (c->local[i] != byte_of(c->seed, i)) {
+			printf("byte %zu of round %u is wrong\n", i, c->seed);
+			good = false;
+		}
+	return good;
+}
+
+/* The slot-th of nr parts of a segment's buffer that is for all. */
+static void churn_open(struct churn *c, struct mc_engine *e, const char *target, unsigned slot, unsigned nr)
+{
+	struct mc_buffer_info info = {.size = sizeof info};
+	struct mc_error err = {0};
+	void *local = NULL;
+
+	*c = (struct churn){.engine = e, .len = PEER_LEN / nr, .seed = slot * 40};
+	c->segment = segment_new(e, target);
+	for (size_t i = 0; info.access != MC_ACCESS_ALL; i++)
+		NEED(mc_segment_buffer(c->segment, i, &info) == 0, "'%s' has no buffer for all", target);
+	c->offset = info.offset + slot * c->len;
+	NEED(mc_memory_alloc(e, "cpu:0", PEER_LEN, MC_ACCESS_LOCAL, T, &local, &err) == 0, "%s", err.text);
+	c->local = local;
+}
+
+/* ---- processes with a role ------------------------------------------------------------------------- */
+
+struct role {
+	const char *name;
+	pid_t pid;
+	int input;
+	FILE *says;
+};
+
+/* Words: role, engine's name, arguments; ended by NULL. */
+static void role_start(struct role *r, const char *const *words)
+{
+	const char *argv[12] = {self, "--as", words[0], dir};
+	extern char **environ;
+	posix_spawn_file_actions_t fa;
+	int in[2], out[2];
+
+	for (int n = 4; *++words && n < 11;)
+		argv[n++] = *words;
+	NEED(pipe2(in, O_CLOEXEC) == 0 && pipe2(out, O_CLOEXEC) == 0, "pipe");
+	posix_spawn_file_actions_init(&fa);
+	posix_spawn_file_actions_adddup2(&fa, in[0], 0);
+	posix_spawn_file_actions_adddup2(&fa, out[1], 3);
+	NEED(posix_spawn(&r->pid, self, &fa, NULL, (char **)argv, environ) == 0, "spawn");
+	posix_spawn_file_actions_destroy(&fa);
+	close(in[0]);
+	close(out[1]);
+	r->input = in[1];
+	r->says = fdopen(out[0], "r");
+	r->name = argv[4];
+}
+
+/* The next line that it says, without its end. */
+static const char *role_line(struct role *r)
+{
+	static char line[600];
+
+	NEED(r->says && fgets(line, sizeof line, r->says), "'%s' says nothing", r->name);
+	line[strcspn(line, "\n")] = '\0';
+	return line;
+}
+
+static void role_says(struct role *r, const char *want)
+{
+	const char *line = role_line(r);
+
+	NEED(!strcmp(line, want), "'%s' says '%s' instead of '%s'", r->name, line, want);
+}
+
+static void role_kill(struct role *r)
+{
+	kill(r->pid, SIGKILL);
+	waitpid(r->pid, NULL, 0);
+	close(r->input);
+	fclose(r->says);
+}
+
+/* Its input ends, and so does it. */
+static void role_end(struct role *r)
+{
+	int status = -1;
+
+	close(r->input);
+	waitpid(r->pid, &status, 0);
+	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "'%s' ended with %x", r->name, status);
+	fclose(r->says);
+}
+
+static bool input_over(void)
+{
+	struct pollfd p = {.fd = 0, .events = POLLIN};
+
+	return poll(&p, 1, 0) > 0;
+}
+
+/* churn NAME TARGET SLOT NR ROUNDS: 0: until the input ends.  It has a buffer of its own for others. */
+static int as_churn(char **argv)
+{
+	struct mc_error err = {0};
+	struct mc_engine *e = engine_with(argv[0], patient);
+	unsigned rounds = (unsigned)atoi(argv[4]);
+	unsigned char *mem = peer_map(argv[0], PEER_AT);
+	struct churn c;
+	char byte;
+
+	NEED(mc_memory_register(e, mem, PEER_LEN, "cpu:0", MC_ACCESS_ALL, T, &err) == 0, "%s", err.text);
+	dprintf(3, "open\n");
+	NEED(read(0, &byte, 1) == 1, "nobody says go");
+	churn_open(&c, e, argv[1], (unsigned)atoi(argv[2]), (unsigned)atoi(argv[3]));
+	for (unsigned i = 0; (!rounds && !input_over()) || i < rounds; i++) {
+		NEED(churn_once(&c), "round %u", i);
+		if (i == 0)
+			dprintf(3, "first\n");
+	}
+	mc_segment_close(c.segment);
+	dprintf(3, "done\n");
+	/* Its buffer is used by others until then. */
+	while (read(0, &byte, 1) > 0)
+		;
+	CHECK(mc_engine_close(e, T) == 0, "close");
+	return failures != 0;
+}
+
+/* claim NAME: who of several gets it? */
+static int as_claim(char **argv)
+{
+	struct mc_config *c = config_new(argv[0], "{\"*\": [[\"tcp:lo\"]]}");
+	struct mc_engine *e = NULL;
+	struct mc_error err = {0};
+	char byte;
+	int r;
+
+	dprintf(3, "ready\n");
+	NEED(read(0, &byte, 1) == 1, "nobody says go");
+	r = mc_engine_open(c, T, &e, &err);
+	mc_config_free(c);
+	if (r == 0)
+		dprintf(3, "won\n");
+	else
+		dprintf(3, "%d %s\n", r, err.text);
+	while (read(0, &byte, 1) > 0)
+		;
+	CHECK(mc_engine_close(e, T) == 0, "close");
+	return failures != 0;
+}
+
+/* stream NAME TARGET write|read: the whole of its buffer, until that is refused, or the input ends. */
+static int as_stream(char **argv)
+{
+	struct mc_engine *e = engine_with(argv[0], patient);
+	uint32_t op = strcmp(argv[2], "read") ? MC_OP_WRITE : MC_OP_READ;
+	struct churn c;
+	int r = 0;
+
+	churn_open(&c, e, argv[1], 0, 1);
+	while (r == 0 && !input_over()) {
+		struct mc_batch *b = submit_many(e, op, c.local, c.segment, c.offset, c.len, 64, 1 << 20, T);
+
+		if (!c.seed++)
+			dprintf(3, "first\n");
+		NEED(mc_batch_wait(b, T) == 0, "wait");
+		for (size_t i = 0; i < 64; i++)
+			r = r ? r : status_of(b, i);
+		mc_batch_free(b);
+	}
+	dprintf(3, "%d\n", r);
+	mc_segment_close(c.segment);
+	CHECK(mc_engine_close(e, T) == 0, "close");
+	return failures != 0;
+}
+
+/* fork NAME TARGET: a child of it stays, with what it inherited and without exec. */
+static int as_fork(char **argv)
+{
+	struct mc_engine *e = engine_with(argv[0], settings);
+	struct churn c;
+	pid_t pid;
+
+	churn_open(&c, e, argv[1], 0, 1);
+	NEED(churn_once(&c), "before the fork");
+	pid = fork();
+	if (!pid)
+		for (;;)
+			pause();
+	dprintf(3, "%d\n", (int)pid);
+	for (;;)
+		NEED(churn_once(&c), "after the fork");
+}
+
+/* ---- both ways ------------------------------------------------------------------------------------- */
+
+static void both_ways(void)
+{
+	struct mc_engine *e = engine_with("left", patient);
+	unsigned char *mem = memory_new(e, PEER_LEN);
+	struct role right;
+	struct churn c;
+
+	role_start(&right, (const char *const[]){"churn", "right", "left", "0", "1", "30", NULL});
+	role_says(&right, "open");
+	churn_open(&c, e, "right", 0, 1);
+	NEED(write(right.input, "g", 1) == 1, "go");
+	for (int i = 0; i < 30; i++)
+		NEED(churn_once(&c), "round %d", i);
+	role_says(&right, "first");
+	role_says(&right, "done");
+	for (size_t i = 0; i < PEER_LEN; i++)
+		NEED(mem[i] == byte_of(30, i), "byte %zu of what the other wrote here", i);
+	mc_segment_close(c.segment);
+	role_end(&right);
+	CHECK(mc_engine_close(e, T) == 0, "close");
+}
+
+/* ---- a crowd on one target --------------------------------------------------------------------------- */
+
+static unsigned nr_threads(pid_t pid)
+{
+	char path[64], line[128];
+	unsigned n = 0;
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+	f = fopen(path, "re");
+	NEED(f, "%s", path);
+	while (fgets(line, sizeof line, f) && sscanf(line, "Threads: %u", &n) != 1)
+		;
+	fclose(f);
+	return n;
+}
+
+/* Does the target come back to what it had? */
+static bool sockets_settle(const struct peer *p, unsigned most)
+{
+	for (int i = 0; i < 1000 && nr_sockets(p->pid) > most; i++)
+		nap(10 * MC_MSEC);
+	return nr_sockets(p->pid) <= most;
+}
+
+static void on_one_target(void)
+{
+	enum { NR = SLOW > 1 ? 16 : 32 };
+	struct peer target = {0};
+	struct role roles[NR];
+	char names[NR][16], slots[NR][16], nr[16];
+	unsigned sockets, threads;
+
+	peer_start(&target, "target", patient);
+	sockets = nr_sockets(target.pid);
+	snprintf(nr, sizeof nr, "%d", NR);
+	for (int i = 0; i < NR; i++) {
+		snprintf(names[i], sizeof names[i], "crowd%d", i);
+		snprintf(slots[i], sizeof slots[i], "%d", i);
+		role_start(&roles[i], (const char *const[]){"churn", names[i], "target", slots[i], nr, "20", NULL});
+	}
+	for (int i = 0; i < NR; i++)
+		role_says(&roles[i], "open");
+	for (int i = 0; i < NR; i++)
+		NEED(write(roles[i].input, "g", 1) == 1, "go");
+	for (int i = 0; i < NR; i++)
+		role_says(&roles[i], "first");
+	/* Threads are the engine's, not its peers'. */
+	threads = nr_threads(target.pid);
+	CHECK(threads <= 6, "%u threads for %d peers", threads, NR);
+	CHECK(nr_sockets(target.pid) >= sockets + NR, "%u sockets for %d peers", nr_sockets(target.pid), NR);
+	for (int i = 0; i < NR; i++)
+		role_says(&roles[i], "done");
+	for (size_t i = 0; i < PEER_LEN / NR * NR; i++)
+		NEED(target.mem[i] == byte_of((unsigned)(i / (PEER_LEN / NR)) * 40 + 20, i % (PEER_LEN / NR)),
+		     "byte %zu at the target", i);
+	for (int i = 0; i < NR; i++)
+		role_end(&roles[i]);
+	CHECK(sockets_settle(&target, sockets), "%u sockets, then %u", sockets, nr_sockets(target.pid));
+	peer_end(&target);
+}
+
+/* ---- an initiator is killed -------------------------------------------------------------------------- */
+
+static void initiator_killed(void)
+{
+	struct peer target = {0};
+	struct role one, other;
+	unsigned sockets;
+	uint64_t start;
+
+	peer_start(&target, "target", settings);
+	role_start(&other, (const char *const[]){"churn", "other", "target", "1", "2", "0", NULL});
+	role_says(&other, "open");
+	NEED(write(other.input, "g", 1) == 1, "go");
+	role_says(&other, "first");
+	sockets = nr_sockets(target.pid);
+	for (int round = 0; round < 3; round++) {
+		start = now_ns();
+		role_start(&one, (const char *const[]){"churn", "one", "target", "0", "2", "0", NULL});
+		role_says(&one, "open");
+		/* Its lease of 10 s was not waited for. */
+		CHECK(now_ns() - start < 5 * MC_SEC * SLOW, "round %d: %llu ms to open", round,
+		      (unsigned long long)((now_ns() - start) / MC_MSEC));
+		NEED(write(one.input, "g", 1) == 1, "go");
+		role_says(&one, "first");
+		nap(20 * MC_MSEC);
+		CHECK(nr_sockets(target.pid) > sockets, "no stream");
+		role_kill(&one);
+		CHECK(sockets_settle(&target, sockets), "%u sockets, then %u", sockets, nr_sockets(target.pid));
+		memset(target.mem, GUARD, PEER_LEN / 2);
+		nap(100 * MC_MSEC);
+		CHECK(guard_holds(target.mem, PEER_LEN / 2), "the dead one wrote");
+	}
+	role_end(&other);
+	peer_end(&target);
+}
+
+/* ---- one name, several that want it -------------------------------------------------------------------- */
+
+/* All at once; the index of the one that got it. */
+static int claim(struct role *roles, int nr)
+{
+	int winner = -1, won = 0;
+
+	for (int i = 0; i < nr; i++) {
+		role_start(&roles[i], (const char *const[]){"claim", "same", NULL});
+		role_says(&roles[i], "ready");
+	}
+	for (int i = 0; i < nr; i++)
+		NEED(write(roles[i].input, "g", 1) == 1, "go");
+	for (int i = 0; i < nr; i++) {
+		const char *line = role_line(&roles[i]);
+
+		if (!strcmp(line, "won")) {
+			winner = i;
+			won++;
+			continue;
+		}
+		CHECK(atoi(line) == -EEXIST && strstr(line, "'same'"), "%s", line);
+	}
+	CHECK(won == 1, "%d engines have the name", won);
+	NEED(winner >= 0, "nobody has the name");
+	return winner;
+}
+
+static void one_name(void)
+{
+	enum { NR = 6 };
+	struct role roles[NR];
+
+	/* The second time over the record of one that was killed. */
+	for (int round = 0; round < 3; round++) {
+		uint64_t start = now_ns();
+		int winner = claim(roles, NR);
+
+		CHECK(now_ns() - start < 8 * MC_SEC * SLOW, "the lease was waited for: %llu ms",
+		      (unsigned long long)((now_ns() - start) / MC_MSEC));
+		for (int i = 0; i < NR; i++) {
+			if (i == winner)
+				role_kill(&roles[i]);
+			else
+				role_end(&roles[i]);
+		}
+	}
+}
+
+/* ---- one that is slow -------------------------------------------------------------------------------- */
+
+/* Most of the time stopped, never for long: slow, and not gone. */
+struct pulse {
+	pid_t pid;
+	pthread_t thread;
+	atomic_bool stop;
+};
+
+static void *pulse_run(void *arg)
+{
+	struct pulse *p = arg;
+
+	while (!atomic_load(&p->stop)) {
+		kill(p->pid, SIGSTOP);
+		nap(100 * MC_MSEC);
+		kill(p->pid, SIGCONT);
+		nap(4 * MC_MSEC);
+	}
+	return NULL;
+}
+
+static void pulse_start(struct pulse *p, pid_t pid)
+{
+	p->pid = pid;
+	atomic_store(&p->stop, false);
+	NEED(pthread_create(&p->thread, NULL, pulse_run, p) == 0, "thread");
+}
+
+static void pulse_stop(struct pulse *p)
+{
+	atomic_store(&p->stop, true);
+	pthread_join(p->thread, NULL);
+}
+
+/* Rounds of this one in a second, and the longest. */
+static unsigned churn_second(struct churn *c, uint64_t *ret_longest)
+{
+	uint64_t end = now_ns() + MC_SEC, longest = 0;
+	unsigned n = 0;
+
+	for (uint64_t t = now_ns(); t < end; n++) {
+		uint64_t begin = t;
+
+		NEED(churn_once(c), "beside a slow one");
+		t = now_ns();
+		longest = t - begin > longest ? t - begin : longest;
+		/* Not all of a machine that tests share. */
+		nap(MC_MSEC);
+	}
+	*ret_longest = longest;
+	return n;
+}
+
+/* A batch is on its way to the slow target; others, and we to others, go on as before. */
+static void slow_target(void)
+{
+	enum { NR = 256 };
+	struct mc_engine *e = engine_with("initiator", patient);
+	struct peer slow = {0}, quick = {0};
+	struct mc_segment *s;
+	unsigned char *local = memory_new(e, PEER_LEN);
+	unsigned before, during;
+	uint64_t longest;
+	struct pulse pulse;
+	struct mc_batch *b;
+	struct churn c;
+
+	peer_start(&slow, "slow", patient);
+	peer_start(&quick, "quick", patient);
+	s = segment_new(e, "slow");
+	memset(local, 7, PEER_LEN);
+	CHECK(move_one(e, MC_OP_WRITE, local, s, slow.base, PEER_LEN, T) == 0, "write");
+	churn_open(&c, e, "quick", 0, 16);
+	before = churn_second(&c, &longest);
+	pulse_start(&pulse, slow.pid);
+	b = submit_many(e, MC_OP_WRITE, local, s, slow.base, PEER_LEN, NR, 1 << 20, 60 * MC_SEC);
+	during = churn_second(&c, &longest);
+	CHECK(mc_batch_poll(b) < NR, "it is not slow");
+	pulse_stop(&pulse);
+	/* A round that waited for the slow one would take 100 ms and more. */
+	CHECK(during * 6 > before, "%u rounds, then %u; the longest took %llu ms", before, during,
+	      (unsigned long long)(longest / MC_MSEC));
+	CHECK(mc_batch_wait(b, 60 * MC_SEC) == 0 && !mc_batch_failed(b), "the slow one: %zu failed", mc_batch_failed(b));
+	mc_batch_free(b);
+	mc_segment_close(s);
+	mc_segment_close(c.segment);
+	CHECK(mc_engine_close(e, T) == 0, "close");
+	peer_end(&slow);
+	peer_end(&quick);
+}
+
+/* It reads more than it takes: the target sends to others meanwhile. */
+static void slow_initiator(void)
+{
+	struct mc_engine *e = engine_with("quick", patient);
+	struct peer target = {0};
+	unsigned before, during;
+	uint64_t longest;
+	struct pulse pulse;
+	struct role slow;
+	struct churn c;
+
+	peer_start(&target, "target", patient);
+	churn_open(&c, e, "target", 0, 16);
+	before = churn_second(&c, &longest);
+	role_start(&slow, (const char *const[]){"stream", "slow", "target", "read", NULL});
+	role_says(&slow, "first");
+	pulse_start(&pulse, slow.pid);
+	during = churn_second(&c, &longest);
+	pulse_stop(&pulse);
+	CHECK(during * 6 > before, "%u rounds, then %u; the longest took %llu ms", before, during,
+	      (unsigned long long)(longest / MC_MSEC));
+	NEED(write(slow.input, "x", 1) == 1, "stop");
+	role_says(&slow, "0");
+	role_end(&slow);
+	mc_segment_close(c.segment);
+	CHECK(mc_engine_close(e, T) == 0, "close");
+	peer_end(&target);
+}
+
+/* ---- memory is taken away under its users --------------------------------------------------------------- */
+
+static void unregistered(void)
+{
+	struct mc_engine *e = engine_with("target", patient);
+	struct mc_error err = {0};
+	struct role writer, reader;
+	unsigned char *mem, *local;
+	struct churn c;
+
+	mem = mmap(NULL, PEER_LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	NEED(mem != MAP_FAILED, "mmap");
+	NEED(mc_memory_register(e, mem, PEER_LEN, "cpu:0", MC_ACCESS_ALL, T, &err) == 0, "%s", err.text);
+	role_start(&writer, (const char *const[]){"stream", "writer", "target", "write", NULL});
+	role_start(&reader, (const char *const[]){"stream", "reader", "target", "read", NULL});
+	role_says(&writer, "first");
+	role_says(&reader, "first");
+	nap(50 * MC_MSEC);
+	CHECK(mc_memory_unregister(e, mem, T, &err) == 0, "%s", err.text);
+	/* Whoever touches it now ends this process. */
+	NEED(mprotect(mem, PEER_LEN, PROT_NONE) == 0, "mprotect");
+	CHECK(atoi(role_line(&writer)) == -EACCES, "the writer");
+	CHECK(atoi(role_line(&reader)) == -EACCES, "the reader");
+	role_end(&writer);
+	role_end(&reader);
+	munmap(mem, PEER_LEN);
+	/* The engine is as good as new. */
+	local = memory_new(e, PEER_LEN);
+	role_start(&writer, (const char *const[]){"churn", "writer", "target", "0", "1", "3", NULL});
+	role_says(&writer, "open");
+	churn_open(&c, e, "writer", 0, 1);
+	NEED(write(writer.input, "g", 1) == 1, "go");
+	CHECK(churn_once(&c), "from the target");
+	role_says(&writer, "first");
+	role_says(&writer, "done");
+	for (size_t i = 0; i < PEER_LEN; i++)
+		NEED(local[i] == byte_of(3, i), "byte %zu", i);
+	mc_segment_close(c.segment);
+	role_end(&writer);
+	CHECK(mc_engine_close(e, T) == 0, "close");
+}
+
+/* ---- the user's program forks ----------------------------------------------------------------------------- */
+
+struct forker {
+	struct churn churn;
+	atomic_bool stop;
+	atomic_uint rounds, failed;
+};
+
+static void *forker_run(void *arg)
+{
+	struct forker *f = arg;
+
+	while (!atomic_load(&f->stop)) {
+		atomic_fetch_add(&f->failed, !churn_once(&f->churn));
+		atomic_fetch_add(&f->rounds, 1);
+	}
+	return NULL;
+}
+
+/* Children come and go while bytes move. */
+static void forks(struct mc_engine *e)
+{
+	struct forker f = {.stop = false};
+	unsigned fds, rounds;
+	pthread_t thread;
+
+	churn_open(&f.churn, e, "target", 0, 4);
+	NEED(churn_once(&f.churn), "before");
+	fds = census_fds();
+	NEED(pthread_create(&thread, NULL, forker_run, &f) == 0, "thread");
+	for (int i = 0; i < 20; i++) {
+		int status = -1;
+		pid_t pid = fork();
+
+		if (!pid) {
+			if (i % 2)
+				execl("/bin/true", "true", (char *)NULL);
+			_exit(0);
+		}
+		waitpid(pid, &status, 0);
+		CHECK(status == 0, "a child ended with %x", status);
+	}
+	rounds = atomic_load(&f.rounds);
+	while (atomic_load(&f.rounds) < rounds + 2 && !atomic_load(&f.failed))
+		nap(MC_MSEC);
+	atomic_store(&f.stop, true);
+	pthread_join(thread, NULL);
+	CHECK(!atomic_load(&f.failed), "%u of %u rounds failed", atomic_load(&f.failed), atomic_load(&f.rounds));
+	CHECK(census_settles(census_fds, fds), "%u descriptors, then %u", fds, census_fds());
+	mc_segment_close(f.churn.segment);
+}
+
+/* The program is killed, a child of it lives on with copies of its sockets and locks. */
+static void orphan(struct peer *target)
+{
+	unsigned sockets = nr_sockets(target->pid);
+	struct role parent, again;
+	uint64_t start;
+	pid_t child;
+
+	role_start(&parent, (const char *const[]){"fork", "parent", "target", NULL});
+	child = atoi(role_line(&parent));
+	NEED(child > 1, "the child");
+	nap(20 * MC_MSEC);
+	CHECK(nr_sockets(target->pid) > sockets, "no stream");
+	start = now_ns();
+	kill(parent.pid, SIGKILL);
+	waitpid(parent.pid, NULL, 0);
+	/* Its sockets are open in the child: it is the silence that tells. */
+	CHECK(sockets_settle(target, sockets), "%u sockets, then %u", sockets, nr_sockets(target->pid));
+	CHECK(now_ns() - start < 3 * BOUND * SLOW, "%llu ms", (unsigned long long)((now_ns() - start) / MC_MSEC));
+	memset(target->mem, GUARD, PEER_LEN);
+	role_start(&again, (const char *const[]){"claim", "parent", NULL});
+	role_says(&again, "ready");
+	NEED(write(again.input, "g", 1) == 1, "go");
+	role_says(&again, "won");
+	CHECK(guard_holds(target->mem, PEER_LEN), "the dead one wrote");
+	kill(child, SIGKILL);
+	role_end(&again);
+	close(parent.input);
+	fclose(parent.says);
+}
+
+static void forked(void)
+{
+	struct mc_engine *e = engine_with("user", patient);
+	struct peer target = {0};
+
+	peer_start(&target, "target", settings);
+	forks(e);
+	CHECK(mc_engine_close(e, T) == 0, "close");
+	orphan(&target);
+	peer_end(&target);
+}
+
+/* ---- cases -------------------------------------------------------------------------------------------- */
+
+static const struct {
+	const char *name;
+	int nr;
+	int (*run)(char **argv);
+} roles[] = {{"churn", 5, as_churn}, {"claim", 1, as_claim}, {"stream", 3, as_stream}, {"fork", 2, as_fork}};
+
+int main(int argc, char **argv)
+{
+	static const struct promise cases[] = {
+		{"both-ways", both_ways}, {"on-one-target", on_one_target}, {"initiator-killed", initiator_killed},
+		{"one-name", one_name}, {"slow-target", slow_target}, {"slow-initiator", slow_initiator},
+		{"unregistered", unregistered}, {"forked", forked},
+	};
+
+	for (size_t i = 0; argc > 4 && !strcmp(argv[1], "--as") && i < sizeof roles / sizeof *roles; i++) {
+		if (strcmp(argv[2], roles[i].name) || argc != 4 + roles[i].nr)
+			continue;
+		snprintf(dir, sizeof dir, "%s", argv[3]);
+		mc_log_set_level(MC_LOG_ERROR);
+		signal(SIGPIPE, SIG_IGN);
+		return roles[i].run(argv + 4);
+	}
+	return promises_main(argc, argv, cases, sizeof cases / sizeof *cases);
+}
