@@ -104,6 +104,8 @@ struct bench_load_args {
 	const uint64_t *remote; /* offsets of the target's buffers */
 	size_t nr_remote;
 	uint64_t seed;
+	const char *label; /* of the progress line; NULL: the operation */
+	double more_s; /* what comes after this run, for the time left */
 };
 int bench_load_new(const struct bench_load_args *args, struct bench_load **ret_load,
 		   struct mc_error *err);
@@ -140,7 +142,17 @@ struct bench_report {
 size_t bench_rails_read(struct mc_engine *engine, struct bench_rail *rails, size_t cap);
 void bench_rails_subtract(struct bench_rail *rails, size_t nr, const struct bench_rail *before,
 			  size_t nr_before);
+/* A size as people write it: "4 KiB", "1.5 MiB", "1000 B". */
+void bench_size_text(uint64_t bytes, char *buf, size_t cap);
+const char *bench_operation(const struct bench_options *opts); /* "read", "write" */
 void bench_report_text(FILE *f, const struct bench_report *report);
+/* A sweep's table: its head, a line per point. */
+void bench_report_sweep_head(FILE *f, const struct bench_report *report, size_t nr_points);
+void bench_report_sweep_line(FILE *f, const struct bench_report *report);
+/* A sweep's JSON: begin, each point (opts and result of the report are the point's), end. */
+void bench_report_sweep_json_begin(FILE *f, const struct bench_report *report);
+void bench_report_sweep_json_point(FILE *f, const struct bench_report *report, bool first);
+void bench_report_sweep_json_end(FILE *f, const char *error);
 void bench_report_json(FILE *f, const struct bench_report *report);
 void bench_report_line(FILE *f, const struct bench_report *report); /* Test completed: ... */
 /* A failure without results: a sentence on stderr; with --json an object on stdout too. */

@@ -18,7 +18,16 @@
 
 #include <core/util/check.h>
 
-enum flag_type { FLAG_BOOL, FLAG_COUNT, FLAG_SIZE, FLAG_INT, FLAG_SECONDS, FLAG_STRING, FLAG_WORD };
+enum flag_type {
+	FLAG_BOOL,
+	FLAG_COUNT,
+	FLAG_SIZE,
+	FLAG_INT,
+	FLAG_SECONDS,
+	FLAG_STRING,
+	FLAG_WORD,
+	FLAG_RANGE, /* MIN:MAX, sizes; without a value SWEEP_RANGE */
+};
 
 struct flag {
 	const char *name;
@@ -30,6 +39,7 @@ struct flag {
 };
 
 #define GIB 1073741824.0
+#define SWEEP_RANGE "4K:16M"
 #define FIELD(f) offsetof(struct bench_options, f)
 
 static const char *const mode_words[] = {"initiator", "target", NULL};
@@ -45,6 +55,11 @@ static const struct flag flags[] = {
 	{"threads", FLAG_COUNT, FIELD(threads), 1, 1024, NULL, "submitting threads"},
 	{"duration", FLAG_SECONDS, FIELD(duration), 0, 31536000, NULL,
 	 "seconds; initiator 0: one batch per thread; target 0 (its default): for ever"},
+	{"warm_up", FLAG_SECONDS, FIELD(warm_up), 0, 3600, NULL,
+	 "seconds of transferring before the measured time; default: one batch, 0.2 s in a sweep"},
+	{"sweep", FLAG_RANGE, FIELD(sweep), 1, 16 * GIB, NULL,
+	 "measure every block size MIN:MAX by powers of two, " SWEEP_RANGE " without a value; both "
+	 "operations unless one is named"},
 	{"buffer_size", FLAG_SIZE, FIELD(buffer_size), 4096, 65536 * GIB, NULL,
 	 "bytes of each buffer of the target, one per NUMA node"},
 	{"stride", FLAG_SIZE, FIELD(stride), 0, 32 * GIB, NULL,
@@ -156,6 +171,27 @@ static int parse_integer(const struct flag *flag, const char *text, int64_t *ret
 	return 0;
 }
 
+/* "4K:16M", "4K-16M", or one size. */
+static int parse_range(const struct flag *flag, const char *text, struct bench_range *ret,
+		       struct mc_error *err)
+{
+	const struct flag size = {.name = flag->name, .type = FLAG_SIZE, .min = flag->min, .max = flag->max};
+	size_t len = strcspn(text, ":-");
+	const char *end = text[len] ? text + len + 1 : text;
+	int64_t min = 0, max = 0;
+	char first[64];
+
+	snprintf(first, sizeof first, "%.*s", (int)MC_MIN(len, sizeof first - 1), text);
+	if (len >= sizeof first || parse_integer(&size, first, &min, NULL) < 0 ||
+	    parse_integer(&size, end, &max, NULL) < 0 || min > max)
+		return mc_fail(err, -EINVAL,
+			       "flag --%s: '%s' is not a range of sizes, as " SWEEP_RANGE
+			       ", from %.0f to %.0f",
+			       flag->name, text, flag->min, flag->max);
+	*ret = (struct bench_range){(uint64_t)min, (uint64_t)max};
+	return 0;
+}
+
 static int parse_seconds(const struct flag *flag, const char *text, double *ret,
 			 struct mc_error *err)
 {
@@ -227,6 +263,9 @@ static int flag_apply(struct bench_options *opts, const struct flag *flag, const
 		break;
 	case FLAG_WORD:
 		r = parse_word(flag, text, field, err);
+		break;
+	case FLAG_RANGE:
+		r = parse_range(flag, text, field, err);
 		break;
 	}
 	if (r == 0)
@@ -399,6 +438,8 @@ static int apply_arg(struct bench_options *opts, struct mc_config *config, const
 	}
 	if (flag && flag->type == FLAG_BOOL)
 		return flag_apply(opts, flag, arg->value ? arg->value : "true", err);
+	if (flag && flag->type == FLAG_RANGE)
+		return flag_apply(opts, flag, arg->value ? arg->value : SWEEP_RANGE, err);
 	if (!flag && strcmp(arg->name, "set"))
 		return apply_config_key(config, arg, used, err);
 	value = arg_value(arg, used, err);
@@ -456,72 +497,6 @@ bool bench_option_given(const struct bench_options *opts, const char *name)
 	return flag && (opts->set >> (flag - flags) & 1);
 }
 
-/* ---- what they mean together
- * ---------------------------------------------------------------------- */
-
-uint64_t bench_entry_offset(const struct bench_options *opts, uint64_t thread, uint64_t i)
-{
-	return opts->stride * (opts->hot ? thread : i * opts->threads + thread);
-}
-
-uint64_t bench_footprint(const struct bench_options *opts)
-{
-	return bench_entry_offset(opts, opts->threads - 1, opts->batch_size - 1) + opts->block_size;
-}
-
-double bench_unit(const char *unit)
-{
-	static const struct {
-		const char *name;
-		double bytes;
-	} units[] = {
-		{"GB", 1e9}, {"GiB", 1073741824.0}, {"Gb", 1e9 / 8},
-		{"MB", 1e6}, {"MiB", 1048576.0},    {"Mb", 1e6 / 8},
-		{"KB", 1e3}, {"KiB", 1024.0},       {"Kb", 1e3 / 8},
-	};
-
-	for (size_t i = 0; i < MC_ARRAY_SIZE(units); i++) {
-		if (strcmp(units[i].name, unit) == 0)
-			return units[i].bytes;
-	}
-	return 0;
-}
-
-int bench_options_check(struct bench_options *opts, struct mc_error *err)
-{
-	if (!bench_unit(opts->report_unit))
-		return mc_fail(
-			err, -EINVAL,
-			"flag --report_unit: '%s' is not GB, GiB, Gb, MB, MiB, Mb, KB, KiB or Kb",
-			opts->report_unit);
-	if (opts->stride && opts->stride < opts->block_size)
-		return mc_fail(err, -EINVAL,
-			       "flag --stride: %" PRIu64 " is below the block size %" PRIu64
-			       "; entries would overlap",
-			       opts->stride, opts->block_size);
-	if (!opts->stride)
-		opts->stride = opts->block_size;
-	if (opts->check && strcmp(opts->protocol, "null") == 0)
-		return mc_fail(
-			err, -EINVAL,
-			"flag --check: the null transport moves nothing, so there is nothing to "
-			"check; leave it out, or use another --protocol");
-	if (opts->check && opts->use_vram)
-		return mc_fail(
-			err, -EINVAL,
-			"flags --check and --use_vram: patterns are made and compared in host "
-			"memory; leave one out");
-	/* 2^20 entries of 2^35 bytes for 2^10 threads still fit 2^65; keep below 2^46. */
-	if ((double)opts->stride * (double)opts->batch_size * (double)opts->threads > 65536 * GIB)
-		return mc_fail(
-			err, -EINVAL,
-			"flags --block_size (or --stride), --batch_size, --threads: together they "
-			"span more than 64 TiB; lower one");
-	if (opts->mode == BENCH_TARGET && !bench_option_given(opts, "duration"))
-		opts->duration = 0;
-	return 0;
-}
-
 /* ---- showing them
  * ---------------------------------------------------------------------------------- */
 
@@ -529,6 +504,7 @@ static void flag_text(const struct bench_options *opts, const struct flag *flag,
 		      size_t cap)
 {
 	const void *field = (const char *)opts + flag->offset;
+	const struct bench_range *range = field;
 	int64_t number;
 
 	switch (flag->type) {
@@ -550,6 +526,9 @@ static void flag_text(const struct bench_options *opts, const struct flag *flag,
 	case FLAG_WORD:
 		snprintf(buf, cap, "%s", flag->words[*(const int *)field]);
 		break;
+	case FLAG_RANGE:
+		snprintf(buf, cap, range->min ? "%" PRIu64 ":%" PRIu64 : "", range->min, range->max);
+		break;
 	}
 }
 
@@ -562,7 +541,8 @@ void bench_options_each(const struct bench_options *opts,
 	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++) {
 		flag_text(opts, &flags[i], text, sizeof text);
 		each(ctx, flags[i].name, text,
-		     flags[i].type == FLAG_STRING || flags[i].type == FLAG_WORD);
+		     flags[i].type == FLAG_STRING || flags[i].type == FLAG_WORD ||
+			     flags[i].type == FLAG_RANGE);
 	}
 }
 

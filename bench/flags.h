@@ -7,6 +7,10 @@
 
 enum bench_mode { BENCH_INITIATOR = 0, BENCH_TARGET };
 
+struct bench_range {
+	uint64_t min, max; /* bytes; 0: none */
+};
+
 struct bench_options {
 	int mode; /* enum bench_mode */
 	int operation; /* enum mc_opcode */
@@ -16,6 +20,8 @@ struct bench_options {
 	uint64_t block_size, batch_size, threads;
 	uint64_t stride; /* between the starts of two entries; 0: block_size */
 	uint64_t buffer_size; /* bytes, of each of the target's buffers */
+	struct bench_range sweep; /* block sizes */
+	double warm_up; /* seconds */
 	double duration; /* seconds; initiator 0: one batch per thread; target 0: for ever */
 	bool check, hot, prepared, init_mem, json, use_vram, auto_discovery;
 	int64_t gpu_id;
@@ -49,6 +55,19 @@ bool bench_option_given(const struct bench_options *opts, const char *name);
  * all threads span. */
 uint64_t bench_entry_offset(const struct bench_options *opts, uint64_t thread, uint64_t i);
 uint64_t bench_footprint(const struct bench_options *opts);
+
+/* One measurement of a sweep. */
+struct bench_point {
+	int operation; /* enum mc_opcode */
+	uint64_t block_size, batch_size;
+};
+#define BENCH_MAX_POINTS 80 /* two operations; sizes from 1 to 2^34 */
+
+/* The points of a sweep, after bench_options_check; and the options that one of them stands for. */
+size_t bench_sweep_points(const struct bench_options *opts,
+			  struct bench_point points[BENCH_MAX_POINTS]);
+struct bench_options bench_point_options(const struct bench_options *opts,
+					 const struct bench_point *point);
 
 /* Bytes (or bits) per second of one report unit; 0: no such unit. */
 double bench_unit(const char *unit);

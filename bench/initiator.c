@@ -3,7 +3,7 @@
  * The initiator: find the target, prepare memory on both sides, run the load,
  * have both ends verify, report.
  */
-#include "bench.h"
+#include "initiator.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -74,16 +74,17 @@ static int open_segment(const struct bench_options *opts, struct mc_engine *engi
 }
 
 /* The offsets of the target's buffers; each must hold what the flags ask for. */
-static int find_buffers(const struct bench_options *opts, const struct mc_segment *segment,
-			uint64_t *offsets, size_t cap, size_t *ret_nr, struct mc_error *err)
+static int find_buffers(struct initiator *in, struct mc_error *err)
 {
+	const struct bench_options *opts = in->opts;
+	const struct mc_segment *segment = in->segment;
 	size_t nr = mc_segment_nr_buffers(segment);
 	uint64_t need = bench_footprint(opts);
 
 	if (nr == 0)
 		return mc_fail(err, -ENOENT, "segment '%s' has no buffers; is it a target?",
 			       mc_segment_name(segment));
-	nr = nr < cap ? nr : cap;
+	nr = nr < BENCH_MAX_BUFFERS ? nr : BENCH_MAX_BUFFERS;
 	for (size_t i = 0; i < nr; i++) {
 		struct mc_buffer_info info = {.size = sizeof info};
 
@@ -93,29 +94,17 @@ static int find_buffers(const struct bench_options *opts, const struct mc_segmen
 				       "segment '%s': buffer %zu holds %" PRIu64
 				       " bytes, the batches span %" PRIu64
 				       "; start the target with --buffer_size=%" PRIu64
-				       ", or lower --block_size, --batch_size or --threads",
-				       mc_segment_name(segment), i, info.len, need, need);
-		offsets[i] = info.offset;
+				       ", or lower %s, --batch_size or --threads",
+				       mc_segment_name(segment), i, info.len, need, need,
+				       opts->sweep.min ? "the end of --sweep" : "--block_size");
+		in->remote[i] = info.offset;
 	}
-	*ret_nr = nr;
+	in->nr_remote = nr;
 	return 0;
 }
 
 /* ---- one run
  * -------------------------------------------------------------------------------------- */
-
-struct initiator {
-	const struct bench_options *opts;
-	struct mc_engine *engine;
-	struct mc_segment *segment;
-	struct bench_memory local, scratch;
-	uint64_t remote[BENCH_MAX_BUFFERS];
-	size_t nr_remote;
-	struct bench_load *load;
-	struct bench_rail before[BENCH_MAX_RAILS];
-	struct bench_result result;
-	struct bench_report report;
-};
 
 /* Ask about the entries of every thread. */
 static int ask_all(struct initiator *in, enum bench_msg_type type, uint64_t *bytes,
@@ -149,38 +138,37 @@ static int ask_all(struct initiator *in, enum bench_msg_type type, uint64_t *byt
 	return 0;
 }
 
-static int alloc_memory(struct initiator *in, struct mc_error *err)
+int initiator_alloc(struct initiator *in, bool writes, struct mc_error *err)
 {
 	uint64_t len = bench_footprint(in->opts);
-	int r = bench_memory_alloc(&in->local, in->engine, in->opts, len, MC_ACCESS_LOCAL, err);
+	int r = find_buffers(in, err);
 
-	if (r == 0 && in->opts->check && in->opts->operation == MC_OP_WRITE)
+	if (r == 0)
+		r = bench_memory_alloc(&in->local, in->engine, in->opts, len, MC_ACCESS_LOCAL, err);
+	if (r == 0 && in->opts->check && writes)
 		r = bench_memory_alloc(&in->scratch, in->engine, in->opts, len, MC_ACCESS_LOCAL,
 				       err);
 	return r;
 }
 
-static int prepare(struct initiator *in, struct mc_error *err)
+int initiator_prepare(struct initiator *in, struct mc_error *err)
 {
+	static const struct bench_memory none;
 	struct bench_load_args args = {
 		.opts = in->opts,
 		.engine = in->engine,
 		.segment = in->segment,
 		.local = &in->local,
-		.scratch = &in->scratch,
+		.scratch = in->opts->operation == MC_OP_WRITE ? &in->scratch : &none,
 		.remote = in->remote,
+		.nr_remote = in->nr_remote,
 		.seed = bench_mix((uint64_t)getpid() ^ bench_now_ns()),
+		.label = in->label,
+		.more_s = in->more_s,
 	};
 	uint64_t filled = 0;
-	int r = find_buffers(in->opts, in->segment, in->remote, BENCH_MAX_BUFFERS, &in->nr_remote,
-			     err);
+	int r = bench_load_new(&args, &in->load, err);
 
-	if (r == 0)
-		r = alloc_memory(in, err);
-	if (r < 0)
-		return r;
-	args.nr_remote = in->nr_remote;
-	r = bench_load_new(&args, &in->load, err);
 	if (r < 0)
 		return r;
 	/* Only now: it writes to the target's memory, which --check has for itself. */
@@ -199,7 +187,7 @@ static bool ask_cpu(struct initiator *in, uint64_t *ret_ns)
 	return true;
 }
 
-static int measure(struct initiator *in, struct mc_error *err)
+int initiator_measure(struct initiator *in, struct mc_error *err)
 {
 	struct bench_report *rep = &in->report;
 	uint64_t cpu_before = 0, cpu_after = 0;
@@ -217,11 +205,21 @@ static int measure(struct initiator *in, struct mc_error *err)
 	known = known && in->result.status == 0 && ask_cpu(in, &cpu_after);
 	rep->remote_cpu_known = known;
 	rep->remote_cpu_ns = cpu_after - cpu_before;
+	rep->remote_checked = 0;
 	if (in->result.status == 0 && in->opts->check) {
 		in->result.status =
 			ask_all(in, BENCH_MSG_VERIFY, &rep->remote_checked, &in->result.err);
 	}
 	return 0;
+}
+
+void initiator_failure(const struct initiator *in)
+{
+	fflush(stdout);
+	fprintf(stderr, "%s%s\n", in->result.err.text,
+		in->result.status == -EBADMSG ? "; --check needs the target for itself: is "
+						"another initiator using it?"
+					      : "");
 }
 
 static void report(struct initiator *in)
@@ -232,15 +230,26 @@ static void report(struct initiator *in)
 	} else {
 		bench_report_text(stdout, &in->report);
 	}
-	if (in->result.status < 0) {
-		fflush(stdout);
-		fprintf(stderr, "%s%s\n", in->result.err.text,
-			in->result.status == -EBADMSG ? "; --check needs the target for itself: is "
-							"another initiator using it?"
-						      : "");
-	}
+	if (in->result.status < 0)
+		initiator_failure(in);
 	bench_report_line(in->opts->json ? stderr : stdout, &in->report);
 	fflush(stdout);
+}
+
+/* One measurement.  *ret_reported: what is returned has been told. */
+static int single(struct initiator *in, bool *ret_reported, struct mc_error *err)
+{
+	int r = initiator_alloc(in, in->opts->operation == MC_OP_WRITE, err);
+
+	if (r == 0)
+		r = initiator_prepare(in, err);
+	if (r == 0)
+		r = initiator_measure(in, err);
+	if (r < 0)
+		return r;
+	*ret_reported = true;
+	report(in);
+	return in->result.status;
 }
 
 static void release(struct initiator *in)
@@ -267,8 +276,6 @@ int bench_initiator(const struct bench_options *opts, const struct mc_config *co
 	if (r == 0) {
 		in->opts = opts;
 		r = open_segment(opts, in->engine, &in->segment, &err);
-		if (r == 0)
-			r = prepare(in, &err);
 		if (r == 0) {
 			in->report = (struct bench_report){
 				.opts = opts,
@@ -278,12 +285,8 @@ int bench_initiator(const struct bench_options *opts, const struct mc_config *co
 				.matrix = mc_engine_matrix(in->engine),
 				.result = &in->result,
 			};
-			r = measure(in, &err);
-			reported = r == 0;
-		}
-		if (reported) {
-			r = in->result.status;
-			report(in);
+			r = opts->sweep.min ? bench_sweep(in, &reported, &err)
+					    : single(in, &reported, &err);
 		}
 		release(in);
 	}

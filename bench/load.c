@@ -261,8 +261,12 @@ static void *thread_main(void *arg)
 	struct bench_load *load = t->load;
 	const struct bench_options *o = load->args.opts;
 
+	uint64_t warm = bench_now_ns() + (uint64_t)(o->warm_up * 1e9);
+
 	/* The first batch connects and touches the memory; it is verified, not timed. */
 	t->status = thread_step(t, o->check, false);
+	while (t->status == 0 && bench_now_ns() < warm && !atomic_load(&load->stop) && !bench_stopping())
+		t->status = thread_step(t, false, false);
 	t->check_ns = t->check_cpu_ns = 0;
 	if (t->status < 0)
 		atomic_store(&load->stop, true);
@@ -403,12 +407,13 @@ static void show_progress(const struct bench_load *load, uint64_t passed_ns)
 {
 	const struct bench_options *o = load->args.opts;
 	double seconds = (double)passed_ns / 1e9, left = o->duration - seconds;
+	const char *label = load->args.label;
 	double bytes = (double)batches_so_far(load) * (double)o->batch_size * (double)o->block_size;
 
 	fprintf(stderr, "\r%s: %.*f %s/s, %.0f s left \033[K",
-		o->operation == MC_OP_READ ? "read" : "write", (int)o->report_precision,
+		label ? label : bench_operation(o), (int)o->report_precision,
 		bytes / seconds / bench_unit(o->report_unit), o->report_unit,
-		left > 0 ? ceil(left) : 0);
+		ceil((left > 0 ? left : 0) + load->args.more_s));
 	fflush(stderr);
 }
 

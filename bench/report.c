@@ -84,9 +84,22 @@ void bench_rails_subtract(struct bench_rail *rails, size_t nr, const struct benc
 /* ---- text
  * ---------------------------------------------------------------------------------------- */
 
-static const char *operation_name(const struct bench_options *o)
+const char *bench_operation(const struct bench_options *o)
 {
 	return o->operation == MC_OP_READ ? "read" : "write";
+}
+
+void bench_size_text(uint64_t bytes, char *buf, size_t cap)
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB"};
+	double value = (double)bytes;
+	size_t u = 0;
+
+	while (u < 3 && bytes >= UINT64_C(1024) << (10 * u)) {
+		value /= 1024;
+		u++;
+	}
+	snprintf(buf, cap, "%.4g %s", value, units[u]);
 }
 
 static void print_latency(FILE *f, const char *name, uint64_t ns)
@@ -125,7 +138,7 @@ void bench_report_text(FILE *f, const struct bench_report *r)
 	fprintf(f,
 		"%-11s %" PRIu64 " bytes x %" PRIu64 " per batch x %" PRIu64
 		" threads, '%s' -> '%s'%s\n",
-		operation_name(o), o->block_size, o->batch_size, o->threads, r->local_name,
+		bench_operation(o), o->block_size, o->batch_size, o->threads, r->local_name,
 		r->segment, o->hot ? ", hot" : "");
 	for (size_t i = 0; i < r->nr_rails; i++) {
 		if (r->rails[i].read + r->rails[i].written)
@@ -275,7 +288,6 @@ static void json_results(FILE *f, const struct bench_report *r)
 	const struct bench_result *res = r->result;
 	const struct bench_hist *h = &res->latency;
 
-	fputs("  \"results\": {\n", f);
 	json_double(f, "duration_s", (double)res->duration_ns / 1e9);
 	json_u64(f, "batches", res->batches);
 	json_u64(f, "transfers", res->requests);
@@ -299,7 +311,7 @@ static void json_results(FILE *f, const struct bench_report *r)
 	json_u64(f, "checked_batches", res->checked_batches);
 	json_u64(f, "target_checked_bytes", r->remote_checked);
 	json_text(f, "error", res->status < 0 ? res->err.text : "", ",");
-	fprintf(f, "    \"status\": %d\n  }\n", res->status);
+	fprintf(f, "    \"status\": %d\n", res->status);
 }
 
 void bench_report_error(const struct bench_options *opts, const char *sentence)
@@ -314,7 +326,7 @@ void bench_report_error(const struct bench_options *opts, const char *sentence)
 	fflush(stdout);
 }
 
-void bench_report_json(FILE *f, const struct bench_report *r)
+static void json_head(FILE *f, const struct bench_report *r)
 {
 	fprintf(f, "{\n  \"schema\": %d,\n  \"program\": \"transfer_engine_bench\",\n", SCHEMA);
 	json_machine(f);
@@ -324,6 +336,73 @@ void bench_report_json(FILE *f, const struct bench_report *r)
 	json_text(f, "segment", r->segment, ",");
 	json_text(f, "matrix", r->matrix ? r->matrix : "", "");
 	fputs("  },\n", f);
+}
+
+void bench_report_json(FILE *f, const struct bench_report *r)
+{
+	json_head(f, r);
+	fputs("  \"results\": {\n", f);
 	json_results(f, r);
-	fputs("}\n", f);
+	fputs("  }\n}\n", f);
+}
+
+/* ---- a sweep ----------------------------------------------------------------------------------
+ */
+
+void bench_report_sweep_head(FILE *f, const struct bench_report *r, size_t nr_points)
+{
+	const struct bench_options *o = r->opts;
+	char unit[16];
+
+	snprintf(unit, sizeof unit, "%s/s", o->report_unit);
+	fprintf(f,
+		"sweep       %zu points of %g s after %g s of warm-up, %" PRIu64 " %s, '%s' -> '%s'%s\n"
+		"latency     of a batch, in us; CPU in s/GB, here and at the target\n\n"
+		"%-5s %10s %6s %9s %10s %10s %10s %7s %7s\n",
+		nr_points, o->duration, o->warm_up, o->threads, o->threads == 1 ? "thread" : "threads",
+		r->local_name, r->segment, o->hot ? ", hot" : "", "", "block", "batch", unit, "p50",
+		"p99", "p99.9", "CPU", "target");
+	fflush(f);
+}
+
+void bench_report_sweep_line(FILE *f, const struct bench_report *r)
+{
+	const struct bench_options *o = r->opts;
+	const struct bench_hist *h = &r->result->latency;
+	char size[32], there[32] = "-";
+
+	bench_size_text(o->block_size, size, sizeof size);
+	if (r->remote_cpu_known)
+		snprintf(there, sizeof there, "%.3f", cpu_per_gb(r->result, r->remote_cpu_ns));
+	fprintf(f, "%-5s %10s %6" PRIu64 " %9.*f %10.1f %10.1f %10.1f %7.3f %7s\n", bench_operation(o),
+		size, o->batch_size, (int)o->report_precision,
+		bench_throughput(r->result) / bench_unit(o->report_unit),
+		(double)bench_hist_percentile(h, 0.5) / 1e3, (double)bench_hist_percentile(h, 0.99) / 1e3,
+		(double)bench_hist_percentile(h, 0.999) / 1e3, cpu_per_gb(r->result, r->result->cpu_ns),
+		there);
+	fflush(f);
+}
+
+void bench_report_sweep_json_begin(FILE *f, const struct bench_report *r)
+{
+	json_head(f, r);
+	fputs("  \"sweep\": [", f);
+}
+
+void bench_report_sweep_json_point(FILE *f, const struct bench_report *r, bool first)
+{
+	fprintf(f, "%s\n  {\n", first ? "" : ",");
+	json_text(f, "operation", bench_operation(r->opts), ",");
+	json_u64(f, "block_size", r->opts->block_size);
+	json_u64(f, "batch_size", r->opts->batch_size);
+	json_results(f, r);
+	fputs("  }", f);
+}
+
+void bench_report_sweep_json_end(FILE *f, const char *error)
+{
+	fputs("\n  ],\n  \"error\": ", f);
+	json_string(f, error);
+	fputs("\n}\n", f);
+	fflush(f);
 }

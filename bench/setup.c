@@ -149,7 +149,7 @@ void bench_help(FILE *f)
 	      "  --threads=N (12)                --duration=SECONDS (10)   --buffer_size=N (1G)\n"
 	      "  --stride=BYTES   gaps between blocks    --hot       one block, again and again\n"
 	      "  --check          verify at both ends: takes up to half of the duration\n"
-	      "  --prepared       submit a prepared list\n"
+	      "  --prepared       submit a prepared list --sweep[=4K:16M]  a table of sizes\n"
 	      "Result:\n"
 	      "  --json           one object on stdout   --report_unit=GiB --report_precision=3\n"
 	      "  --ready_file=F   the target tells a script that it is up (or --ready_fd=N)\n"

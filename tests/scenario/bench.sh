@@ -119,6 +119,34 @@ case_json() {
 	fi
 }
 
+# Every point of the range once, in a table that a pipe gets without progress, and as one object.
+case_sweep() {
+	target t --nic_priority_matrix="$tcp_matrix"
+	sweep() {
+		name=$1
+		shift
+		"$BENCH" --metadata_server="$metadata" --local_server_name=$name --port=0 --segment_id=t \
+			--nic_priority_matrix="$tcp_matrix" --duration=0.05 --warm_up=0.01 --log_level=warn "$@" \
+			>"$dir/$name.out" 2>"$dir/$name.err" </dev/null
+	}
+	sweep i --sweep=4K:64K --check || die "ended with $?"
+	[ ! -s "$dir/i.err" ] || die "a pipe gets more than the table"
+	[ "$(grep -c '^write ' "$dir/i.out")" -eq 5 ] && [ "$(grep -c '^read ' "$dir/i.out")" -eq 5 ] ||
+		die "not five sizes each way"
+	grep -Eq '^read +64 KiB +128 +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+$' "$dir/i.out" ||
+		die "not the columns that were promised"
+	tail -n 1 "$dir/i.out" | grep -q '^Sweep completed: 10 of 10 points' || die "no last line"
+	sweep j --sweep=4K:8K --operation=write --json || die "ended with $?"
+	python3 -c 'import json, sys
+o = json.load(open(sys.argv[1]))
+assert [(p["operation"], p["block_size"]) for p in o["sweep"]] == [("write", 4096), ("write", 8192)]
+assert all(p["bytes"] > 0 and p["rails"] for p in o["sweep"]) and o["error"] == ""' "$dir/j.out" ||
+		die "the object is not as it should be"
+	sweep k --sweep=4K:1G && got=0 || got=$?
+	[ $got -eq 1 ] || die "a target that is too small: ended with $got"
+	grep -q 'buffer_size=1073741824, or lower the end of --sweep' "$dir/k.err" || die "it does not say what to do"
+}
+
 case_duration_zero() {
 	target t --nic_priority_matrix="$tcp_matrix"
 	initiate i --segment_id=t --nic_priority_matrix="$tcp_matrix" --duration=0 || die "ended with $?"

@@ -277,6 +277,59 @@ static void test_protocol(void **state)
 	assert_non_null(strstr(err.text, "leave one out"));
 }
 
+static void test_sweep(void **state)
+{
+	struct bench_point p[BENCH_MAX_POINTS];
+	struct bench_options o;
+
+	assert_int_equal(parse(""), 0);
+	assert_int_equal(opts.sweep.min, 0);
+	assert_int_equal(parse("--sweep"), 0);
+	assert_int_equal(opts.threads, 1);
+	assert_true(opts.duration == 1 && opts.warm_up == 0.2);
+	assert_int_equal(bench_sweep_points(&opts, p), 26);
+	assert_int_equal(p[0].operation, MC_OP_WRITE);
+	assert_int_equal(p[0].block_size, 4096);
+	assert_int_equal(p[0].batch_size, 128);
+	assert_int_equal(p[12].block_size, 16 << 20);
+	assert_int_equal(p[12].batch_size, 4); /* 64 MiB */
+	assert_int_equal(p[13].operation, MC_OP_READ);
+	assert_int_equal(p[13].block_size, 4096);
+	o = bench_point_options(&opts, &p[25]);
+	assert_int_equal(o.operation, MC_OP_READ);
+	assert_int_equal(o.stride, 16 << 20);
+	assert_int_equal(bench_footprint(&o), 64 << 20);
+
+	assert_int_equal(parse("--sweep=3000-10000 --operation=read --batch_size=500 --threads=2 "
+			       "--duration=3 --warm_up=0 --stride=1M"),
+			 0);
+	assert_int_equal(opts.threads, 2);
+	assert_true(opts.duration == 3 && opts.warm_up == 0);
+	assert_int_equal(bench_sweep_points(&opts, p), 3);
+	assert_int_equal(p[0].block_size, 3000);
+	assert_int_equal(p[1].block_size, 6000);
+	assert_int_equal(p[2].block_size, 10000);
+	assert_int_equal(p[2].batch_size, 500);
+	o = bench_point_options(&opts, &p[0]);
+	assert_int_equal(o.stride, 1 << 20);
+	assert_int_equal(parse("--sweep=64K --operation=write"), 0);
+	assert_int_equal(bench_sweep_points(&opts, p), 1);
+	assert_int_equal(parse("--sweep=1:16G"), 0);
+	assert_int_equal(bench_sweep_points(&opts, p), 70);
+	assert_int_equal(p[34].batch_size, 1);
+
+	assert_refused("--sweep=x", "not a range of sizes");
+	assert_refused("--sweep=8K:4K", "not a range of sizes");
+	assert_refused("--sweep=0:4K", "from 1 to");
+	assert_refused("--sweep=4K:", "not a range of sizes");
+	assert_refused("--sweep=4K:8K:16K", "not a range of sizes");
+	assert_refused("--sweep=1:1048576G", "not a range of sizes");
+	assert_refused("--sweep=", "not a range of sizes");
+	assert_refused("--sweep --block_size=4K", "leave one out");
+	assert_refused("--sweep --mode=target", "initiator");
+	assert_refused("--sweep=4K:8K --stride=4K", "below the block size");
+}
+
 /* One screen of 80 columns and 24 lines, with an example. */
 static void test_help_fits(void **state)
 {
@@ -312,6 +365,7 @@ int main(void)
 		cmocka_unit_test(test_entries),
 		cmocka_unit_test(test_matrix),
 		cmocka_unit_test(test_protocol),
+		cmocka_unit_test(test_sweep),
 		cmocka_unit_test(test_help_fits),
 	};
 

@@ -188,6 +188,63 @@ static void test_json(void **state)
 	free(text);
 }
 
+static void print_sweep(FILE *f, const struct bench_report *r)
+{
+	bench_report_sweep_json_begin(f, r);
+	bench_report_sweep_json_point(f, r, true);
+	bench_report_sweep_json_point(f, r, false);
+	bench_report_sweep_json_end(f, "the \"third\" failed");
+}
+
+static void print_table(FILE *f, const struct bench_report *r)
+{
+	bench_report_sweep_head(f, r, 26);
+	bench_report_sweep_line(f, r);
+}
+
+static void test_sweep(void **state)
+{
+	char *text, error[256];
+	yajl_val tree, v;
+
+	make_report();
+	text = written(print_sweep);
+	tree = yajl_tree_parse(text, error, sizeof error);
+	assert_non_null(tree);
+	assert_null(member(tree, "results", NULL, yajl_t_any));
+	v = member(tree, "error", NULL, yajl_t_string);
+	assert_string_equal(YAJL_GET_STRING(v), "the \"third\" failed");
+	v = member(tree, "sweep", NULL, yajl_t_array);
+	assert_int_equal(YAJL_GET_ARRAY(v)->len, 2);
+	v = YAJL_GET_ARRAY(v)->values[1];
+	assert_string_equal(YAJL_GET_STRING(member(v, "operation", NULL, yajl_t_string)), "read");
+	assert_int_equal(YAJL_GET_INTEGER(member(v, "block_size", NULL, yajl_t_number)), 65536);
+	assert_true(YAJL_GET_DOUBLE(member(v, "throughput_bytes_per_s", NULL, yajl_t_number)) == 1.5e9);
+	yajl_tree_free(tree);
+	free(text);
+	text = written(print_table);
+	assert_non_null(strstr(text, "26 points of 10 s"));
+	assert_non_null(strstr(text, "read      64 KiB    128      1.50        2.0        2.0        2.0   0.500       -\n"));
+	free(text);
+}
+
+static void test_sizes(void **state)
+{
+	static const struct {
+		uint64_t bytes;
+		const char *text;
+	} sizes[] = {{0, "0 B"},	      {1000, "1000 B"},		  {4096, "4 KiB"},
+		     {10000, "9.766 KiB"},    {3 << 19, "1.5 MiB"},	  {UINT64_C(16) << 30, "16 GiB"},
+		     {UINT64_MAX, "1.718e+10 GiB"}};
+
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		char buf[32];
+
+		bench_size_text(sizes[i].bytes, buf, sizeof buf);
+		assert_string_equal(buf, sizes[i].text);
+	}
+}
+
 static void test_rails(void **state)
 {
 	struct bench_rail before[1], after[4];
@@ -210,6 +267,8 @@ int main(void)
 		cmocka_unit_test(test_line),
 		cmocka_unit_test(test_text),
 		cmocka_unit_test(test_json),
+		cmocka_unit_test(test_sweep),
+		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_rails),
 	};
 
