@@ -33,6 +33,8 @@ struct mc_settings {
 	int64_t max_peers;               /* sessions; 4096 */
 	int64_t notify_queue;            /* messages; 1024 */
 	bool metadata_proxy;             /* let metadata traffic use http_proxy; false */
+	const char *cluster_key_file;    /* path; "": whoever comes is admitted */
+	const char *access;              /* JSON text or path; "": every peer may everything */
 };
 
 /* Borrowed; valid until the config changes. */

@@ -36,7 +36,8 @@ static char *member_text(const struct mc_slot *s, const struct mc_json *v)
 	bool words = s->option->type == MC_OPT_STRING || s->option->type == MC_OPT_ENUM;
 	struct mc_json_out *o;
 
-	if (v->type == MC_JSON_OBJECT && strcmp(s->key, "nic_priority_matrix") == 0) {
+	if (v->type == MC_JSON_OBJECT &&
+	    (strcmp(s->key, "nic_priority_matrix") == 0 || strcmp(s->key, "access") == 0)) {
 		o = mc_json_out_new(false);
 		mc_json_out_json(o, v);
 		return mc_json_out_take(o);

@@ -134,9 +134,13 @@ const struct mc_key mc_config_schema[] = {
 	    .doc = "Notify messages that wait to be taken; senders wait when it is full.")},
 	KEY(metadata_proxy, MC_OPT_BOOL, .def = "false",
 	    .doc = "Let metadata traffic use http_proxy and https_proxy.")},
+	KEY(cluster_key_file, MC_OPT_STRING, .def = "", .env = "MC_CLUSTER_KEY_FILE",
+	    .doc = "File of the key that peers must prove to know, 16 to 4096 bytes; empty: none is asked for.")},
+	KEY(access, MC_OPT_STRING, .def = "", .env = "MC_ACCESS",
+	    .doc = "Which peers may read and write our memory: JSON, name patterns to none, read, write or all, or the path of a file; empty: all.")},
 };
 const size_t mc_config_schema_nr = MC_ARRAY_SIZE(mc_config_schema);
 
-/* A new setting needs a key: strings 7, int64_t 12, bool 2 (padded to one word). */
-_Static_assert(sizeof(struct mc_settings) == 7 * sizeof(char *) + 12 * 8 + 2 * 8,
+/* A new setting needs a key: strings 9, int64_t 12, bool 2 (padded to one word). */
+_Static_assert(sizeof(struct mc_settings) == 9 * sizeof(char *) + 12 * 8 + 2 * 8,
 	       "struct mc_settings and the schema differ");

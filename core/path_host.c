@@ -72,6 +72,8 @@ int mc_host_range_get(const struct mc_host *h, void *peer, uint64_t generation, 
 
 	if (generation != engine->generation)
 		return -ESTALE;
+	if (path->session->denied & access)
+		return -EACCES;
 	buf = mc_local_find_range(engine, offset, len, access);
 	if (!buf)
 		return -EACCES;

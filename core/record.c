@@ -203,7 +203,7 @@ int mc_record_list(struct mc_engine *engine, uint64_t deadline_ns,
 
 /* ---- names -------------------------------------------------------------------------------------- */
 
-enum holder { HOLDER_DEAD, HOLDER_ALIVE, HOLDER_SILENT };
+enum holder { HOLDER_DEAD, HOLDER_ALIVE, HOLDER_SILENT, HOLDER_REFUSES };
 
 struct probe {
 	pthread_mutex_t lock;
@@ -249,6 +249,8 @@ static enum holder probe(struct mc_engine *engine, const struct mc_record *recor
 		close(r);
 	if (r >= 0 || r == -EBUSY)
 		return HOLDER_ALIVE;
+	if (r == -EACCES)
+		return HOLDER_REFUSES;
 	return r == -ECONNREFUSED || r == -ESTALE ? HOLDER_DEAD : HOLDER_SILENT;
 }
 
@@ -344,6 +346,11 @@ static int name_taken(struct mc_meta *m, bool chosen, struct mc_record *record, 
 			       "another local_server_name or stop that engine",
 			       engine->name, record->addresses[0],
 			       (unsigned long long)record->generation);
+	if (holder == HOLDER_REFUSES)
+		return mc_fail(err, -EEXIST,
+			       "name '%s' is held by an engine at %s that refuses us: its cluster_key_file or "
+			       "access differs; give both the same key, or choose another local_server_name",
+			       engine->name, record->addresses[0]);
 	if (!*said)
 		mc_warn("name '%s': its holder at %s does not answer; waiting for its lease to end",
 			engine->name, record->addresses[0]);

@@ -138,8 +138,8 @@ static void attempt_run(struct mc_post *post)
 		lookup(a);
 		return;
 	} else if (a->fd < 0) {
-		/* -ENOENT: it admits nobody, for it offers no service at all. */
-		failed(conn, a->fd == -ENOENT ? -ENOENT : -EHOSTDOWN);
+		/* -ENOENT: it admits nobody, for it offers no service at all.  -EACCES: not us. */
+		failed(conn, a->fd == -ENOENT || a->fd == -EACCES ? a->fd : -EHOSTDOWN);
 	} else {
 		int r = mc_rpc_conn_start(conn, a->fd);
 

@@ -76,6 +76,7 @@ struct mc_session {
 	uint64_t id;
 	const struct mc_peer_info *peer; /* set before `up` */
 	uint32_t state;             /* enum mc_session_state; written on [control], read anywhere (atomic) */
+	uint32_t denied;            /* passive: MC_ACCESS_REMOTE_* that this peer does not have here; set before `up` */
 	int gone_status;            /* -EHOSTDOWN, -ESTALE, -ECANCELED; valid in GONE */
 	uint64_t heard_ns;          /* CLOCK_BOOTTIME of the last sign of life; atomic, any thread */
 	struct mc_snapshot *snapshot; /* active: latest; swapped on [control], read through get_snapshot */

@@ -29,6 +29,8 @@ struct mc_conn {
 	uint64_t id, generation; /* of the preamble */
 	uint64_t deadline_ns;    /* for the hello; 0: it came */
 	uint32_t no;
+	uint32_t denied;                    /* passive: MC_ACCESS_REMOTE_* that the peer does not have */
+	char from[MC_SEGMENT_NAME_MAX + 1]; /* passive: the name that the port judged it by */
 	bool writing; /* POLLOUT is watched */
 
 	uint8_t *in, *out;
@@ -294,7 +296,7 @@ static int passive_hello(struct mc_conn *c, const struct mc_hello_head *head)
 	if (head->session_id != c->id)
 		return -EBADMSG;
 	i = mc_session_find(ss, c->id, false);
-	if (i && i->info.generation != c->generation)
+	if (i && (i->info.generation != c->generation || strcmp(i->info.name, c->from) != 0))
 		return -EBADMSG;
 	if (i && head->link <= i->conn_no)
 		return -EALREADY; /* an older connection of it, overtaken */
@@ -310,7 +312,7 @@ static int passive_hello(struct mc_conn *c, const struct mc_hello_head *head)
 			mc_conn_bye(c, r, err.text);
 			return r;
 		}
-		if (info.generation != c->generation) {
+		if (info.generation != c->generation || strcmp(info.name, c->from) != 0) {
 			mc_peer_info_fini(&info);
 			return -EBADMSG;
 		}
@@ -330,6 +332,7 @@ static int passive_hello(struct mc_conn *c, const struct mc_hello_head *head)
 			return -ENOMEM;
 		}
 		i->info = info;
+		i->s.denied = c->denied;
 	}
 	c->session = i;
 	mc_session_ref(&i->s);
@@ -574,11 +577,18 @@ int mc_conn_new(struct mc_sessions *ss, int fd, struct mc_session_impl *active, 
 int mc_session_accept(struct mc_engine *engine, int fd, const struct mc_stream_hello *hello)
 {
 	struct mc_sessions *ss = engine->sessions;
+	struct mc_conn *c;
+	int r;
 
 	if (!ss || ss->closing)
 		return -ECONNREFUSED;
 	/* Twice the peers: a session may be on the way to its next connection. */
 	if (ss->nr_conns >= 2 * (size_t)engine->set->max_peers + 64)
 		return -EBUSY;
-	return mc_conn_new(ss, fd, NULL, hello->session_id, hello->from_generation, NULL);
+	r = mc_conn_new(ss, fd, NULL, hello->session_id, hello->from_generation, &c);
+	if (r == 0) {
+		c->denied = hello->denied;
+		memcpy(c->from, hello->from, sizeof c->from);
+	}
+	return r;
 }

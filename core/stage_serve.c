@@ -74,8 +74,12 @@ static void grant_free(struct mc_grant *g)
 
 static struct mc_local_buf *check_range(const struct mc_grant *g, uint64_t len)
 {
-	return mc_local_find_range(g->path->session->engine, g->offset, len,
-				   g->opcode == MC_OP_READ ? MC_ACCESS_REMOTE_READ : MC_ACCESS_REMOTE_WRITE);
+	const struct mc_session *session = g->path->session;
+	uint32_t access = g->opcode == MC_OP_READ ? MC_ACCESS_REMOTE_READ : MC_ACCESS_REMOTE_WRITE;
+
+	if (session->denied & access)
+		return NULL;
+	return mc_local_find_range(session->engine, g->offset, len, access);
 }
 
 static void say_granted(struct mc_grant *g)

@@ -30,6 +30,8 @@ void mc_port_unref(struct mc_port *port)
 	if (__atomic_sub_fetch(&port->refs, 1, __ATOMIC_ACQ_REL) > 0)
 		return;
 	mc_addr_list_free(port->addresses);
+	mc_admit_key_free(port->key);
+	mc_access_free(port->access);
 	free(port);
 }
 
@@ -311,6 +313,18 @@ static bool port_wanted(const struct mc_engine *engine, uint16_t *ret_port)
 	return true;
 }
 
+/* Who may connect, and to what. */
+static int port_guards(struct mc_port *port, const struct mc_settings *set, struct mc_error *err)
+{
+	int r = 0;
+
+	if (set->access)
+		r = mc_access_parse(set->access, &port->access, err);
+	if (r == 0 && set->cluster_key_file && *set->cluster_key_file)
+		r = mc_admit_key_open(set->cluster_key_file, &port->key, err);
+	return r;
+}
+
 int mc_stream_listen(struct mc_engine *engine, struct mc_error *err)
 {
 	struct mc_port *port = port_get(engine);
@@ -320,6 +334,9 @@ int mc_stream_listen(struct mc_engine *engine, struct mc_error *err)
 
 	if (!port)
 		return mc_fail(err, -ENOMEM, "port: out of memory");
+	r = port_guards(port, engine->set, err);
+	if (r < 0)
+		return r;
 	if (engine->set->local_server_name) {
 		r = mc_name_port_check(engine->set->local_server_name, err);
 		if (r < 0)

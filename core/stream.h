@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The port: accepts and dials every connection, reads and writes the preamble,
- * and hands admitted streams to their owners: control connections to session.c,
+ * has the cluster key proven, and hands admitted streams to their owners: control connections to session.c,
  * data streams to path.c, rpc streams to rpc.c.
  */
 #ifndef MC_CORE_STREAM_H
@@ -22,6 +22,8 @@ struct mc_stream_hello {
 	uint64_t to_generation; /* 0: whoever listens (a control connection to a peer seen first) */
 	uint32_t rail_id, lane, epoch; /* DATA */
 	uint64_t token;                /* DATA */
+	uint32_t admission;            /* schemes that the dialler offers, MC_ADMIT_*; set by mc_stream_dial */
+	uint32_t denied;               /* not on the wire: MC_ACCESS_REMOTE_* that `from` does not have here */
 	char from[MC_SEGMENT_NAME_MAX + 1]; /* segment name of the dialler */
 };
 
@@ -39,7 +41,8 @@ void mc_stream_free(struct mc_engine *engine);
 /* Dial the first of addresses that answers (NULL-terminated, tried one after another with 300 ms
  * head start each), from local_address if not empty, say hello and wait to be admitted.  done runs
  * once on [control], never inside this call: fd >= 0 (non-blocking, TCP_NODELAY, the callee's) or
- * -errno and a sentence.  -ECONNREFUSED: no address has a listener; -ESTALE: another generation
+ * -errno and a sentence.  With a cluster key the other end has proven that it knows it, and so have
+ * we; -EACCES: one of the two could not, or we may not do this there.  -ECONNREFUSED: no address has a listener; -ESTALE: another generation
  * answers; another errno: some address may yet answer.  Returns -errno without calling done.
  * [any], never blocks */
 int mc_stream_dial(struct mc_engine *engine, const char *const *addresses, const char *local_address,

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Admission to the port: accept, find out who speaks, read the preamble, hand the
- * stream to its owner.  A connection has 3 s to speak and takes one of 256 slots
- * until it is admitted; a new one drops the oldest.  Nothing is read beyond the
- * preamble: the rest of the stream is the owner's.
+ * Admission to the port: accept, find out who speaks, read the preamble, have the
+ * cluster key proven where there is one, look up what the peer may, hand the
+ * stream to its owner.  A connection has 3 s for all of it and takes one of 256
+ * slots until it is admitted; a new one drops the oldest.  Nothing is read beyond
+ * the preamble and the proof: the rest of the stream is the owner's.
  */
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -12,18 +13,21 @@
 #include <utlist.h>
 
 #include "addr.h"
+#include "admit_wire.h"
 #include "clock.h"
+#include "host.h"
 #include "log.h"
 #include "session.h"
 #include "session_impl.h"
 #include "stream_port.h"
 #include "core/util/check.h"
+#include "core/util/cleanup.h"
 
 #define SPEAK_NS (3 * MC_SEC)
 #define MAX_UNADMITTED 256
 #define PAUSE_NS (100 * MC_MSEC)
 
-enum admit_state { ADMIT_SNIFF, ADMIT_HEAD, ADMIT_REST };
+enum admit_state { ADMIT_SNIFF, ADMIT_HEAD, ADMIT_REST, ADMIT_PROOF };
 
 /* An accepted connection that has not said yet what it is. */
 struct mc_admit {
@@ -36,6 +40,9 @@ struct mc_admit {
 	size_t have, need;
 	char from[MC_ADDR_TEXT_MAX];
 	uint8_t buf[MC_PREAMBLE_MAX];
+	/* While the proof is awaited. */
+	struct mc_stream_hello hello;
+	struct mc_admit_talk *talk;
 };
 
 static void port_timer(struct mc_port *port);
@@ -54,6 +61,8 @@ static void admit_end(struct mc_admit *a)
 	DL_DELETE(a->port->admits, a);
 	a->port->nr_admits--;
 	uv_close((uv_handle_t *)&a->poll, admit_closed);
+	mc_admit_talk_free(a->talk);
+	a->talk = NULL;
 	if (a->fd >= 0)
 		close(a->fd);
 	a->fd = -1;
@@ -70,20 +79,21 @@ static void admit_drop(struct mc_admit *a, const char *why)
 	admit_end(a);
 }
 
-static void answer(struct mc_port *port, int fd, int status, const char *why)
+/* talk: of a dialler that has proven the key; NULL: none was asked for, or none was given. */
+static void answer(struct mc_port *port, int fd, struct mc_admit_talk *talk, int status, const char *why)
 {
 	struct mc_answer ans = {.version = status == -EPROTONOSUPPORT ? 0 : MC_STREAM_VERSION_MAX,
 				.step = MC_STEP_VERDICT,
 				.status = status,
 				.generation = port->engine->generation};
 	uint8_t out[MC_ANSWER_MAX];
-	size_t len;
+	int len;
 
 	if (why)
 		snprintf(ans.why, sizeof ans.why, "%s", why);
-	len = mc_answer_encode(&ans, out);
+	len = talk ? mc_admit_verdict(talk, &ans, out) : (int)mc_answer_encode(&ans, out);
 	/* A fresh socket's buffer takes it; if not, the dialler times out. */
-	if (send(fd, out, len, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)len)
+	if (len < 0 || send(fd, out, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL) != len)
 		mc_debug("port %u: an answer could not be sent: %s", port->engine->port,
 			 strerror(errno));
 }
@@ -94,12 +104,32 @@ void mc_stream_admit(struct mc_engine *engine)
 
 	if (port && port->current_fd >= 0 && !port->current_told) {
 		port->current_told = true;
-		answer(port, port->current_fd, 0, NULL);
+		answer(port, port->current_fd, port->current_talk, 0, NULL);
 	}
 }
 
+/* What the peer of this name may here: in hello->denied; nothing at all: refused. */
+static int look_up_rights(struct mc_port *port, struct mc_stream_hello *hello, const char *at, char *why,
+			  size_t why_size)
+{
+	static struct mc_ratelimit rl;
+	char rule[128] = "";
+	uint32_t dropped;
+
+	hello->denied = mc_access_denied(port->access, hello->from, rule, sizeof rule);
+	if (hello->denied != MC_ACCESS_ALL)
+		return 0;
+	/* Both names at full length would not fit. */
+	snprintf(why, why_size, "engine '%.60s' gives '%.60s' no access, %s", port->engine->name, hello->from,
+		 rule);
+	if (mc_ratelimit_ok(&rl, 1, &dropped))
+		mc_warn("port %u: '%s' at %s refused: it has no access here, %s%s", port->engine->port,
+			hello->from, at, rule, dropped ? " (others like it were left out)" : "");
+	return -EACCES;
+}
+
 /* Which owner takes it; the sentence of a refusal goes to why. */
-static int dispatch(struct mc_port *port, int fd, const struct mc_stream_hello *hello, char *why,
+static int dispatch(struct mc_port *port, int fd, struct mc_stream_hello *hello, const char *at, char *why,
 		    size_t why_size)
 {
 	struct mc_engine *engine = port->engine;
@@ -111,6 +141,9 @@ static int dispatch(struct mc_port *port, int fd, const struct mc_stream_hello *
 			 engine->name);
 		return -ESTALE;
 	}
+	r = look_up_rights(port, hello, at, why, why_size);
+	if (r < 0)
+		return r;
 	why[0] = '\0';
 	switch (hello->kind) {
 	case MC_STREAM_CONTROL:
@@ -119,6 +152,10 @@ static int dispatch(struct mc_port *port, int fd, const struct mc_stream_hello *
 		return port->owners.rpc ? port->owners.rpc(engine, fd, hello) : -ENOTSUP;
 	case MC_STREAM_DATA:
 		session = mc_session_lookup(engine, hello->session_id, hello->from_generation);
+		if (session && strcmp(session->peer->name, hello->from) != 0) {
+			mc_session_unref(session);
+			session = NULL;
+		}
 		if (!session) {
 			snprintf(why, why_size, "no session %016llx of '%.120s' is up here",
 				 (unsigned long long)hello->session_id, hello->from);
@@ -136,25 +173,23 @@ static int dispatch(struct mc_port *port, int fd, const struct mc_stream_hello *
 	}
 }
 
-static void admit_hand_over(struct mc_admit *a, const struct mc_stream_hello *hello)
+static void admit_hand_over(struct mc_admit *a, struct mc_stream_hello *hello)
 {
 	struct mc_port *port = a->port;
+	char from[MC_ADDR_TEXT_MAX];
 	char why[MC_ANSWER_WHY_MAX + 1] = "";
 	int fd = a->fd, one = 1, r;
 
 	a->fd = -1;
 	mc_port_ref(port);
+	port->current_talk = mc_steal(a->talk);
+	memcpy(from, a->from, sizeof from);
 	admit_end(a);
 	setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof one);
 	/* A duplicate, for the owner may have closed its own when the answer is sent. */
 	port->current_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	port->current_told = false;
-	if (port->current_fd < 0) {
-		close(fd);
-		mc_port_unref(port);
-		return;
-	}
-	r = dispatch(port, fd, hello, why, sizeof why);
+	r = port->current_fd < 0 ? -EMFILE : dispatch(port, fd, hello, from, why, sizeof why);
 	if (r == 0) {
 		mc_stream_admit(port->engine);
 	} else {
@@ -162,13 +197,92 @@ static void admit_hand_over(struct mc_admit *a, const struct mc_stream_hello *he
 			snprintf(why, sizeof why, "engine '%.120s' refused the stream: %s",
 				 port->engine->name, strerror(-r));
 		if (!port->current_told)
-			answer(port, fd, r, why);
+			answer(port, fd, port->current_talk, r, why);
 		mc_debug("stream of '%s' refused: %s", hello->from, why);
 		close(fd);
 	}
-	close(port->current_fd);
+	if (port->current_fd >= 0)
+		close(port->current_fd);
 	port->current_fd = -1;
+	mc_admit_talk_free(port->current_talk);
+	port->current_talk = NULL;
 	mc_port_unref(port);
+}
+
+/* The key is not proven: tell the dialler what to do, without a proof of ours. */
+static void admit_refuse(struct mc_admit *a, const char *what, const char *remedy)
+{
+	static struct mc_ratelimit rl;
+	struct mc_port *port = a->port;
+	char why[MC_ANSWER_WHY_MAX + 1];
+	uint32_t dropped;
+
+	snprintf(why, sizeof why, "engine '%.100s' refuses the connection: %s", port->engine->name, remedy);
+	answer(port, a->fd, NULL, -EACCES, why);
+	if (mc_ratelimit_ok(&rl, 1, &dropped))
+		mc_warn("port %u: '%s' at %s refused: %s: cluster_key_file differs or is missing at one "
+			"of the two%s",
+			port->engine->port, a->hello.from, a->from, what,
+			dropped ? " (others like it were left out)" : "");
+	admit_end(a);
+}
+
+static void admit_challenge(struct mc_admit *a)
+{
+	const struct mc_answer ans = {.version = MC_STREAM_VERSION_MAX,
+				      .step = MC_STEP_CHALLENGE,
+				      .generation = a->port->engine->generation};
+	uint8_t nonce[MC_ADMIT_NONCE], out[MC_ANSWER_MAX];
+	int r = mc_admit_talk_new(a->port->key, a->buf, a->need, &a->talk);
+
+	mc_random(nonce, sizeof nonce);
+	if (r == 0)
+		r = mc_admit_challenge(a->talk, &ans, nonce, out);
+	if (r < 0 || send(a->fd, out, (size_t)r, MSG_DONTWAIT | MSG_NOSIGNAL) != r) {
+		admit_end(a);
+		return;
+	}
+	a->state = ADMIT_PROOF;
+	a->have = 0;
+	a->need = MC_REPLY_SIZE;
+}
+
+static void admit_reply(struct mc_admit *a)
+{
+	int r = mc_admit_check_reply(a->talk, a->buf, a->need);
+
+	if (r == 0)
+		admit_hand_over(a, &a->hello);
+	else if (r == -EACCES)
+		admit_refuse(a, "its proof of the cluster key is wrong",
+			     "the proof of the cluster key is wrong: cluster_key_file must hold the same key "
+			     "here and there");
+	else
+		admit_drop(a, "its reply to the challenge is malformed");
+}
+
+static void admit_preamble(struct mc_admit *a)
+{
+	int r = mc_preamble_decode(a->buf, a->need, &a->hello);
+
+	if (r == -EPROTONOSUPPORT) {
+		answer(a->port, a->fd, NULL, r, "this engine speaks version 1 of the preamble only");
+		admit_drop(a, "it speaks another version");
+	} else if (r < 0) {
+		admit_drop(a, "its preamble is malformed");
+	} else if (!a->port->key && a->hello.admission) {
+		/* It will not believe an answer without a proof. */
+		admit_refuse(a, "it asks for a proof of the cluster key, and this engine has none",
+			     "it has no cluster key: set cluster_key_file there to the same key as here");
+	} else if (!a->port->key) {
+		admit_hand_over(a, &a->hello);
+	} else if (!(a->hello.admission & MC_ADMIT_HMAC)) {
+		admit_refuse(a, "it offers no proof of the cluster key",
+			     "it wants a proof of the cluster key: set cluster_key_file here to the same key "
+			     "as there");
+	} else {
+		admit_challenge(a);
+	}
 }
 
 /* 1: a->need bytes are here; 0: not yet; -errno: the connection is over. */
@@ -211,7 +325,6 @@ static int admit_sniff(struct mc_admit *a)
 static void admit_ready(uv_poll_t *poll, int status, int events)
 {
 	struct mc_admit *a = poll->data;
-	struct mc_stream_hello hello;
 	int r;
 
 	if (a->state == ADMIT_SNIFF && admit_sniff(a) <= 0)
@@ -231,17 +344,10 @@ static void admit_ready(uv_poll_t *poll, int status, int events)
 		admit_drop(a, "its preamble is malformed");
 	else if (r < 0)
 		admit_end(a);
-	if (r < 0)
-		return;
-	r = mc_preamble_decode(a->buf, a->need, &hello);
-	if (r == -EPROTONOSUPPORT) {
-		answer(a->port, a->fd, r, "this engine speaks version 1 of the preamble only");
-		admit_drop(a, "it speaks another version");
-	} else if (r < 0) {
-		admit_drop(a, "its preamble is malformed");
-	} else {
-		admit_hand_over(a, &hello);
-	}
+	else if (a->state == ADMIT_PROOF)
+		admit_reply(a);
+	else
+		admit_preamble(a);
 }
 
 static int admit_new(struct mc_port *port, int fd, const struct sockaddr *sa)
@@ -311,6 +417,8 @@ static void port_timeout(uv_timer_t *timer)
 	while (port->admits && port->admits->deadline_ns <= now) {
 		if (port->admits->state == ADMIT_SNIFF)
 			admit_end(port->admits);
+		else if (port->admits->state == ADMIT_PROOF)
+			admit_drop(port->admits, "its proof of the cluster key did not come within 3 s");
 		else
 			admit_drop(port->admits, "its preamble did not come within 3 s");
 	}

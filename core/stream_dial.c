@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The dialling side: try the addresses with a head start of 300 ms each, say
- * hello on each connection that comes up, take the first that is admitted.
+ * hello on each connection that comes up, take the first that is admitted.  With
+ * a cluster key only answers that come with a proof of it are believed.
  * Names are resolved on a helper; numeric addresses need none.
  */
 #include <errno.h>
@@ -13,7 +14,10 @@
 #include <utlist.h>
 
 #include "addr.h"
+#include "admit_wire.h"
 #include "clock.h"
+#include "host.h"
+#include "log.h"
 #include "stream_port.h"
 #include "core/util/check.h"
 
@@ -41,6 +45,7 @@ struct attempt {
 	uv_poll_t poll;
 	int fd;
 	bool said_hello;
+	struct mc_admit_talk *talk; /* with a key: what was said so far */
 	size_t have, need;
 	char to[MC_ADDR_TEXT_MAX];
 	uint8_t buf[MC_ANSWER_MAX];
@@ -93,6 +98,8 @@ static void attempt_end(struct attempt *a)
 {
 	DL_DELETE(a->dial->attempts, a);
 	uv_close((uv_handle_t *)&a->poll, attempt_closed);
+	mc_admit_talk_free(a->talk);
+	a->talk = NULL;
 	if (a->fd >= 0)
 		close(a->fd);
 	a->fd = -1;
@@ -169,11 +176,20 @@ static void attempt_fail(struct attempt *a, int status, const char *why)
 	dial_next(d);
 }
 
+static int attempt_send(struct attempt *a, const uint8_t *bytes, size_t len)
+{
+	ssize_t n = send(a->fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+	/* A fresh socket's buffer takes it. */
+	return n == (ssize_t)len ? 0 : n < 0 && errno != EAGAIN ? -errno : -EIO;
+}
+
 static void attempt_say_hello(struct attempt *a)
 {
+	const struct mc_admit_key *key = a->dial->port->key;
 	uint8_t out[MC_PREAMBLE_MAX];
 	socklen_t len = sizeof(int);
-	int error = 0, one = 1;
+	int error = 0, one = 1, r;
 	size_t n;
 
 	if (getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
@@ -184,12 +200,58 @@ static void attempt_say_hello(struct attempt *a)
 	}
 	setsockopt(a->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	n = mc_preamble_encode(&a->dial->hello, out);
-	if (send(a->fd, out, n, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)n) {
-		attempt_fail(a, errno && errno != EAGAIN ? -errno : -EIO, NULL);
+	r = key ? mc_admit_talk_new(key, out, n, &a->talk) : 0;
+	if (r == 0)
+		r = attempt_send(a, out, n);
+	if (r < 0) {
+		attempt_fail(a, r, NULL);
 		return;
 	}
 	a->said_hello = true;
 	a->need = MC_ANSWER_FIXED;
+}
+
+/* A challenge: reply, and wait for the next answer. */
+static void attempt_prove(struct attempt *a)
+{
+	uint8_t nonce[MC_ADMIT_NONCE], out[MC_REPLY_SIZE];
+	int r;
+
+	if (!a->talk) {
+		attempt_fail(a, -EACCES,
+			     "it asks for a proof of the cluster key: set cluster_key_file to the same key as there");
+		return;
+	}
+	mc_random(nonce, sizeof nonce);
+	r = mc_admit_reply(a->talk, a->buf, a->need, nonce, out);
+	if (r > 0)
+		r = attempt_send(a, out, (size_t)r);
+	if (r < 0) {
+		attempt_fail(a, r == -EBADMSG ? -EPROTO : r,
+			     r == -EBADMSG ? "it asks for an admission that this version cannot give" : NULL);
+		return;
+	}
+	a->have = 0;
+	a->need = MC_ANSWER_FIXED;
+}
+
+/* A verdict without a good proof: nothing of it is believed, only a refusal's sentence is passed on. */
+static void attempt_unproven(struct attempt *a, const struct mc_answer *ans)
+{
+	static struct mc_ratelimit rl;
+	uint32_t dropped;
+
+	if ((ans->status == -EACCES || ans->status == -EPROTONOSUPPORT) && ans->why[0]) {
+		attempt_fail(a, -EACCES, ans->why);
+		return;
+	}
+	if (mc_ratelimit_ok(&rl, 1, &dropped))
+		mc_warn("connection to %s given up: it did not prove that it knows the cluster key: "
+			"cluster_key_file differs or is missing at one of the two%s",
+			a->to, dropped ? " (others like it were left out)" : "");
+	attempt_fail(a, -EACCES,
+		     "it did not prove that it knows the cluster key: cluster_key_file differs or is "
+		     "missing at one of the two");
 }
 
 static void attempt_verdict(struct attempt *a)
@@ -200,8 +262,12 @@ static void attempt_verdict(struct attempt *a)
 
 	if (mc_answer_decode(a->buf, a->need, &ans) < 0) {
 		attempt_fail(a, -EPROTO, "it answers what is no answer of an engine");
+	} else if (ans.step == MC_STEP_CHALLENGE) {
+		attempt_prove(a);
 	} else if (ans.step != MC_STEP_VERDICT) {
-		attempt_fail(a, -EACCES, "it asks for an admission that this version cannot give");
+		attempt_fail(a, -EPROTO, "it answers in a way that this version does not know");
+	} else if (a->talk && mc_admit_check_verdict(a->talk, a->buf, a->need) < 0) {
+		attempt_unproven(a, &ans);
 	} else if (ans.status == -ESTALE || ans.status == -ECONNREFUSED) {
 		attempt_fail(a, ans.status, ans.why);
 	} else if (ans.status < 0) {
@@ -525,6 +591,7 @@ int mc_stream_dial(struct mc_engine *engine, const char *const *addresses, const
 	d->port = mc_port_ref(port);
 	d->refs = 1;
 	d->hello = *hello;
+	d->hello.admission = port->key ? MC_ADMIT_HMAC : 0;
 	d->deadline_ns = deadline_ns;
 	d->done = done;
 	d->arg = arg;

@@ -3,6 +3,8 @@
 #ifndef MC_CORE_STREAM_PORT_H
 #define MC_CORE_STREAM_PORT_H
 
+#include "access.h"
+#include "admit.h"
 #include "engine.h"
 #include "stream_wire.h"
 
@@ -17,6 +19,8 @@ struct mc_port {
 	bool v6;
 	bool closed;   /* unlisten was called; atomic, written on [control] */
 	char **addresses;
+	struct mc_admit_key *key; /* immutable while open; NULL: whoever comes is admitted */
+	struct mc_access *access; /* likewise; NULL: to everything */
 
 	/* [control] */
 	bool has_handles;
@@ -29,6 +33,7 @@ struct mc_port {
 	/* The stream that is being handed to its owner, for mc_stream_admit. */
 	int current_fd;
 	bool current_told;
+	struct mc_admit_talk *current_talk; /* NULL: without a key */
 };
 
 struct mc_port *mc_port_ref(struct mc_port *port);

@@ -25,7 +25,7 @@
  * 48 u32 rail_id
  * 52 u32 lane
  * 56 u32 epoch
- * 60 u32 admission schemes offered, 0 in version 1
+ * 60 u32 admission schemes offered, 0: none
  * 64 name
  */
 static_assert(MC_PREAMBLE_FIXED + MC_SEGMENT_NAME_MAX <= MC_PREAMBLE_MAX, "preamble");
@@ -100,6 +100,7 @@ size_t mc_preamble_encode(const struct mc_stream_hello *hello, uint8_t out[MC_PR
 	mc_put32(out + 48, hello->rail_id);
 	mc_put32(out + 52, hello->lane);
 	mc_put32(out + 56, hello->epoch);
+	mc_put32(out + 60, hello->admission);
 	memcpy(out + MC_PREAMBLE_FIXED, hello->from, name_len);
 	return len;
 }
@@ -137,6 +138,7 @@ int mc_preamble_decode(const uint8_t *buf, size_t len, struct mc_stream_hello *r
 	h.rail_id = mc_get32(buf + 48);
 	h.lane = mc_get32(buf + 52);
 	h.epoch = mc_get32(buf + 56);
+	h.admission = mc_get32(buf + 60);
 	memcpy(h.from, buf + MC_PREAMBLE_FIXED, buf[15]);
 	if (strlen(h.from) != buf[15])
 		return -EBADMSG; /* a NUL inside the name */

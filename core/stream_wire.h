@@ -6,8 +6,7 @@
  *
  *   dialler  -> preamble
  *   listener -> answer: the verdict (step 0).  Step 1 is a challenge, to which the
- *               dialler replies and waits again; no admission scheme of version 1
- *               uses it, so a dialler of version 1 gives up when it sees one.
+ *               dialler replies and waits again: admit_wire.h.
  */
 #ifndef MC_CORE_STREAM_WIRE_H
 #define MC_CORE_STREAM_WIRE_H

@@ -15,6 +15,9 @@
 /* Bytes of an entry; 0: it is larger than MC_ENTRY_MAX. */
 size_t mc_entry_size(const struct mc_local_buf *buf, size_t nr_devices);
 void mc_entry_encode(const struct mc_local_buf *buf, size_t nr_devices, uint8_t *out);
+/* Make an entry what a peer without these rights is told: the others, and no device's keys if they would
+ * give it more.  Its new size. */
+size_t mc_entry_restrict(uint8_t *entry, uint32_t denied);
 /* Read one entry at the front of len bytes; its size, or -EBADMSG, -ENOMEM.  The result has one
  * reference, see mc_remote_buf_unref. */
 int mc_entry_decode(const uint8_t *p, size_t len, struct mc_remote_buf **ret_buf);

@@ -66,6 +66,18 @@ void mc_entry_encode(const struct mc_local_buf *buf, size_t nr_devices, uint8_t 
 	mc_put32(out, (uint32_t)(at - out));
 }
 
+size_t mc_entry_restrict(uint8_t *entry, uint32_t denied)
+{
+	uint32_t access = mc_get32(entry + 24);
+
+	if (access & denied) {
+		mc_put32(entry + 24, access & ~denied);
+		mc_put16(entry + 34, 0);
+		mc_put32(entry, MC_ENTRY_FIXED + entry[32] + entry[33]);
+	}
+	return mc_get32(entry);
+}
+
 /* Blobs of [p, p + len) into the entry's own memory behind it. */
 static int decode_blobs(const uint8_t *p, size_t len, struct remote_entry *e)
 {

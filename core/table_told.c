@@ -12,6 +12,7 @@
 #include "table.h"
 #include "core/util/bytes.h"
 #include "core/util/check.h"
+#include "core/util/cleanup.h"
 
 struct told {
 	uint32_t id, size;
@@ -47,15 +48,32 @@ static struct mc_published *published_get(struct mc_sessions *ss)
 	return ss->published;
 }
 
-/* A message to every passive session that has had the table. */
+/* A message to every passive session that has had the table; body: an entry, or NULL. */
 static void broadcast(struct mc_sessions *ss, uint16_t type, const void *head, size_t head_len,
 		      const void *body, size_t body_len)
 {
 	struct mc_session_impl *i, *next;
 
 	HASH_ITER(hh, ss->by_id, i, next) {
-		if (!i->s.active && i->table_sent &&
-		    mc_session_queue(i, type, head, head_len, body, body_len, false) < 0)
+		mc_cleanup(mc_freep) uint8_t *less = NULL;
+		const void *what = body;
+		size_t len = body_len;
+		int r = 0;
+
+		if (i->s.active || !i->table_sent)
+			continue;
+		if (body && i->s.denied) {
+			what = less = malloc(len);
+			if (less) {
+				memcpy(less, body, len);
+				len = mc_entry_restrict(less, i->s.denied);
+			} else {
+				r = -ENOMEM;
+			}
+		}
+		if (r == 0)
+			r = mc_session_queue(i, type, head, head_len, what, len, false);
+		if (r < 0)
 			mc_session_gone(i, -ENOMEM, "no memory for a change of the buffer table");
 	}
 }
@@ -201,7 +219,8 @@ void mc_table_send(struct mc_session_impl *i)
 
 		while (at < p->nr && len + p->told[at].size <= MC_FRAME_MAX) {
 			memcpy(buf + len, p->told[at].entry, p->told[at].size);
-			len += p->told[at++].size;
+			len += mc_entry_restrict(buf + len, i->s.denied);
+			at++;
 			nr++;
 		}
 		if (at == p->nr)

@@ -3,7 +3,7 @@
 # that one is there without asking dpkg (it may come from elsewhere), and how to install them.
 
 pkg_build="meson ninja-build gcc pkg-config libc6-dev libuv1-dev libyajl-dev uthash-dev
-	libhwloc-dev libxxhash-dev"
+	libhwloc-dev libxxhash-dev libssl-dev"
 pkg_tests="libcmocka-dev g++ clang libclang-rt-14-dev iperf3 ucx-utils"
 
 have() {
@@ -32,6 +32,7 @@ present() {
 	libc6-dev) have_header stdio.h ;;
 	libuv1-dev) pkg-config --exists libuv 2>/dev/null ;;
 	libyajl-dev) pkg-config --exists yajl 2>/dev/null ;;
+	libssl-dev) pkg-config --exists libcrypto 2>/dev/null ;;
 	libhwloc-dev) pkg-config --exists hwloc 2>/dev/null ;;
 	libcmocka-dev) pkg-config --exists cmocka 2>/dev/null ;;
 	uthash-dev) have_header uthash.h ;;

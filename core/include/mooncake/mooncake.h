@@ -172,7 +172,8 @@ struct mc_segment;
 /* Open the segment of another engine (or our own) by name: find its record, connect, get its
  * buffer table.  [any]
  *   returns   0; -ENOENT: no such segment (err names those that exist); -ECONNREFUSED,
- *             -EHOSTUNREACH, -ETIMEDOUT, -EPROTONOSUPPORT (no common wire)
+ *             -EHOSTUNREACH, -ETIMEDOUT, -EPROTONOSUPPORT (no common wire), -EACCES (cluster_key_file
+ *             differs or is missing at one of the two, or its `access` does not let us)
  *   since 0.1 */
 MC_EXPORT int mc_segment_open(struct mc_engine *engine, const char *name, uint64_t timeout_ns,
 			      struct mc_segment **ret_segment, struct mc_error *err);

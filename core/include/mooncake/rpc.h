@@ -68,7 +68,7 @@ MC_EXPORT void mc_rpc_client_close(struct mc_rpc_client *client);
 struct mc_rpc_call {
 	size_t size;
 	uint32_t method;
-	int32_t status; /* out: the service's, or -ETIMEDOUT, -EHOSTDOWN, -ENOENT (no such service), ... */
+	int32_t status; /* out: the service's, or -ETIMEDOUT, -EHOSTDOWN, -ENOENT (no such service), -EACCES (not admitted), ... */
 	const void *data; /* request; borrowed until mc_rpc_start returns */
 	size_t len;
 	void *reply; /* where the reply goes; the caller's */
