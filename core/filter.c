@@ -12,8 +12,10 @@
  *
  * The lower plugin gets a slice of its own, so it is always clear who may look at
  * which priv, whoever holds the slice when cancel comes.  It also gets a host of
- * its own, whose completions go through the filter.  Peers, regions and remote
- * buffers have no area of the filter's and pass as they are.
+ * its own, whose completions go through the filter.  A peer's area has the
+ * filter's behind the lower plugin's, so that everybody means the same address by
+ * `peer`.  Regions and remote buffers have no area of the filter's and pass as
+ * they are.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -88,6 +90,13 @@ static void next_complete(const struct mc_filter_next *next, struct mc_slice *sl
 	l->up->complete(l->up, slice, status, scope, done_len);
 }
 
+static void *next_peer_priv(const struct mc_filter_next *next, void *peer)
+{
+	struct layer *l = next->host;
+
+	return (char *)peer + l->stack->peer_at;
+}
+
 /* ---- the transport that the host sees -------------------------------------------------------------- */
 
 static int stack_open(const struct mc_filter_stack *stack, void *inst, const struct mc_host *host,
@@ -110,6 +119,7 @@ static int stack_open(const struct mc_filter_stack *stack, void *inst, const str
 		.size = sizeof l->next, .transport = stack->lower_name, .submit = next_submit,
 		.flush = next_flush, .progress = next_progress, .arm = next_arm,
 		.cancel = next_cancel, .fence = next_fence, .complete = next_complete, .host = l,
+		.peer_priv = next_peer_priv,
 	};
 	lower_args.lane0 = lane0 ? lane0->lower : NULL;
 	r = stack->lower->open(l->lower, &l->host, &lower_args, caps, err);
@@ -220,6 +230,53 @@ static void stack_peer_attach(void *inst, void *peer, const struct mc_stream *st
 	l->stack->lower->peer_attach(l->lower, peer, &copy);
 }
 
+/* The filter's peer begins before the lower one and ends after it.  A transport that cannot accept
+ * because it has nothing to serve (-ENOTSUP) has a peer all the same. */
+static int peer_begin(struct layer *l, void *peer, const struct mc_peer_args *args,
+		      int (*lower)(void *inst, void *peer, const struct mc_peer_args *args))
+{
+	const struct mc_filter_ops *f = l->stack->f;
+	int r = f->peer_open ? f->peer_open(l->filter, peer, args) : 0;
+
+	if (r < 0)
+		return r;
+	r = lower(l->lower, peer, args);
+	if (r < 0 && !(args->passive && r == -ENOTSUP) && f->peer_close)
+		f->peer_close(l->filter, peer);
+	return r;
+}
+
+static int stack_peer_open(void *inst, void *peer, const struct mc_peer_args *args)
+{
+	struct layer *l = inst;
+
+	return peer_begin(l, peer, args, l->stack->lower->peer_open);
+}
+
+static int stack_peer_accept(void *inst, void *peer, const struct mc_peer_args *args)
+{
+	struct layer *l = inst;
+
+	return peer_begin(l, peer, args, l->stack->lower->peer_accept);
+}
+
+static void stack_peer_close(void *inst, void *peer)
+{
+	struct layer *l = inst;
+
+	l->stack->lower->peer_close(l->lower, peer);
+	if (l->stack->f->peer_close)
+		l->stack->f->peer_close(l->filter, peer);
+}
+
+static void stack_peer_msg(void *inst, void *peer, const void *msg, size_t len)
+{
+	struct layer *l = inst;
+
+	if (!l->stack->f->peer_msg || !l->stack->f->peer_msg(l->filter, peer, msg, len))
+		l->stack->lower->peer_msg(l->lower, peer, msg, len);
+}
+
 /* The rest goes straight to the lower instance. */
 #define LOWER(inst) (((struct layer *)(inst))->lower)
 #define LOWER_OPS(inst) (((struct layer *)(inst))->stack->lower)
@@ -260,25 +317,6 @@ static void stack_mem_release(void *inst, void *remote)
 	LOWER_OPS(inst)->mem_release(LOWER(inst), remote);
 }
 
-static int stack_peer_open(void *inst, void *peer, const struct mc_peer_args *args)
-{
-	return LOWER_OPS(inst)->peer_open(LOWER(inst), peer, args);
-}
-
-static int stack_peer_accept(void *inst, void *peer, const struct mc_peer_args *args)
-{
-	return LOWER_OPS(inst)->peer_accept(LOWER(inst), peer, args);
-}
-
-static void stack_peer_msg(void *inst, void *peer, const void *msg, size_t len)
-{
-	LOWER_OPS(inst)->peer_msg(LOWER(inst), peer, msg, len);
-}
-
-static void stack_peer_close(void *inst, void *peer)
-{
-	LOWER_OPS(inst)->peer_close(LOWER(inst), peer);
-}
 
 static void stack_counters(void *inst, void (*emit)(void *ctx, const char *name, uint64_t value),
 			   void *ctx)
@@ -353,7 +391,8 @@ static void lay_out(struct mc_filter_stack *s)
 	s->below_at = mc_round_up(f->slice_size, MC_CACHE_LINE);
 	s->ops = stack_ops;
 	s->ops.instance_size = s->lower_at + lower->instance_size;
-	s->ops.peer_size = lower->peer_size;
+	s->peer_at = mc_round_up(lower->peer_size, MC_CACHE_LINE);
+	s->ops.peer_size = f->peer_size ? s->peer_at + f->peer_size : lower->peer_size;
 	s->ops.region_size = lower->region_size;
 	s->ops.remote_size = lower->remote_size;
 	s->ops.slice_size = lower->slice_size;
@@ -388,7 +427,7 @@ int mc_filter_stack_new(struct mc_plugin *filter, const struct mc_value *filter_
 	struct mc_filter_stack *s;
 
 	if (!f->open && (f->submit || f->flush || f->progress || f->arm || f->cancel || f->fence ||
-			 f->completed))
+			 f->completed || f->peer_open || f->peer_close || f->peer_msg))
 		return mc_fail(err, -ELIBBAD,
 			       "filter '%s' refused: %s has no 'open', so its other operations could not call down",
 			       filter->desc->name, filter->path);

@@ -14,6 +14,7 @@ struct mc_filter_stack {
 	struct mc_transport_ops ops;
 	size_t filter_at, lower_at; /* in an instance's area */
 	size_t below_at;            /* in a slice's area */
+	size_t peer_at;             /* in a peer's area */
 	bool slices;                /* the filter looks at slices */
 	unsigned idx;               /* in stacks[] */
 };

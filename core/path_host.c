@@ -9,6 +9,15 @@
 
 #include "path.h"
 
+/* A plugin that says "done" of less than all has not done it: the rest may lie anywhere on its way. */
+static int check_done(const struct mc_slice *s, int status, uint64_t done_len, int *scope)
+{
+	if (MC_LIKELY(status < 0 || done_len >= s->len))
+		return status;
+	*scope = MC_SCOPE_PEER;
+	return -EIO;
+}
+
 void mc_host_complete(const struct mc_host *h, struct mc_slice *s, int status, int scope,
 		      uint64_t done_len)
 {
@@ -17,6 +26,7 @@ void mc_host_complete(const struct mc_host *h, struct mc_slice *s, int status, i
 	/* A plugin that completes from inside submit breaks the contract: its slice would be freed
 	 * under the hands of the caller. */
 	MC_ASSERT(!hs->path->lane->inside);
+	status = check_done(s, status, done_len, &scope);
 	mc_slice_complete(hs, status, scope, done_len);
 }
 
@@ -26,7 +36,7 @@ void mc_host_complete_any(const struct mc_host *h, struct mc_slice *s, int statu
 	struct mc_hslice *hs = s->host;
 	struct mc_lane *lane = hs->path->lane;
 
-	hs->status = status;
+	hs->status = check_done(s, status, done_len, &scope);
 	hs->scope = scope;
 	hs->any_next = atomic_load(&lane->any_done);
 	while (!atomic_compare_exchange_weak(&lane->any_done, &hs->any_next, hs))

@@ -232,7 +232,8 @@ struct mc_transport_ops {
  * A filter sits over one transport instance.  The host stacks it: private areas lie behind one
  * another, and every operation that the filter leaves NULL goes straight to the transport.  A
  * filter calls down through `next`, whose functions take the filter's own objects.  Its options are
- * those of its opening: `reconfigure` is the transport's alone. */
+ * those of its opening: `reconfigure` is the transport's alone.  `peer` is the transport's area, the
+ * one that slices and host services name; the filter's own of that peer is next->peer_priv. */
 
 struct mc_filter_next {
 	size_t size;
@@ -247,6 +248,8 @@ struct mc_filter_next {
 	void (*complete)(const struct mc_filter_next *next, struct mc_slice *slice, int status,
 			 int scope, uint64_t done_len);
 	void *host; /* host's */
+	/* ABI 1.1: the filter's area of a peer, peer_size bytes; zeroed before peer_open. */
+	void *(*peer_priv)(const struct mc_filter_next *next, void *peer);
 };
 
 struct mc_filter_ops {
@@ -269,6 +272,17 @@ struct mc_filter_ops {
 	/* Before the transport's stop: slices that the filter holds complete with -ECANCELED
 	 * through progress.  [worker] */
 	void (*stop)(void *inst);
+
+	/* ABI 1.1. */
+	size_t peer_size; /* private area of a peer; 0: none */
+	/* A peer is about to be opened, or accepted (args->passive).  < 0: it is not.  [worker] */
+	int (*peer_open)(void *inst, void *peer, const struct mc_peer_args *args);
+	/* It has been closed, or the transport would not have it.  [worker] */
+	void (*peer_close)(void *inst, void *peer);
+	/* A message of host->peer_send at the other end: 1 = it was the filter's, 0 = the
+	 * transport gets it.  A filter's own messages begin with something that tells them from
+	 * the transport's.  [worker] */
+	int (*peer_msg)(void *inst, void *peer, const void *msg, size_t len);
 };
 
 #ifdef __cplusplus

@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A fault per case, by the filter `fault` over tcp at the initiator: what the
+ * engine promises holds all the same.  Every request ends once, within its bound;
+ * those that say "done" have moved their bytes; after the end of a batch nobody
+ * touches its memory any more.
+ *
+ *   faults CASE
+ */
+#include "engines.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#define LEN ((size_t)4 << 20)
+#define PIECE 65536u
+#define NR (LEN / PIECE)
+/* Neighbours would be carried as one slice. */
+#define PLACE(i) ((i) * 27 % NR * PIECE)
+#define BOUND MC_SEC /* peer_timeout of both engines */
+
+/* Bounds of time are for builds that are not instrumented. */
+#ifndef SLOW
+#define SLOW 1
+#endif
+
+#define NEED(cond, ...)                                                                            \
+	do {                                                                                       \
+		bool ok_ = (cond);                                                                 \
+                                                                                                   \
+		CHECK(ok_, "%s: ", #cond);                                                         \
+		if (!ok_) {                                                                        \
+			printf(__VA_ARGS__);                                                       \
+			printf("\n");                                                              \
+			exit(1);                                                                   \
+		}                                                                                  \
+	} while (0)
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * MC_SEC + (uint64_t)t.tv_nsec;
+}
+
+static void nap(uint64_t ns)
+{
+	struct timespec t = {.tv_sec = (time_t)(ns / MC_SEC), .tv_nsec = (long)(ns % MC_SEC)};
+
+	nanosleep(&t, NULL);
+}
+
+/* ---- what was logged ------------------------------------------------------------------------- */
+
+static char flips[64][256];
+static atomic_uint nr_flips;
+
+static void on_log(void *arg, enum mc_log_level level, const char *line)
+{
+	const char *at = strstr(line, "flipped bits ");
+	unsigned n;
+
+	if (at && (n = atomic_fetch_add(&nr_flips, 1)) < 64)
+		snprintf(flips[n], sizeof flips[n], "%s", at);
+	if (level <= MC_LOG_ERROR || getenv("FAULTS_VERBOSE"))
+		fprintf(stderr, "%s\n", line);
+}
+
+/* ---- two engines ------------------------------------------------------------------------------- */
+
+struct pair {
+	struct mc_engine *a, *b;
+	struct mc_segment *s;
+	unsigned char *local, *remote;
+	atomic_uint calls; /* of the last batch's callback */
+};
+
+static struct mc_engine *engine_with(const char *name, const char *const *settings)
+{
+	struct mc_config *c = config_new(name, "{\"*\": [[\"tcp:lo\"]]}");
+	struct mc_engine *e = NULL;
+	struct mc_error err = {0};
+	char key[128];
+	int r;
+
+	for (; *settings; settings++) {
+		const char *eq = strchr(*settings, '=');
+
+		snprintf(key, sizeof key, "%.*s", (int)(eq - *settings), *settings);
+		NEED(mc_config_set(c, key, eq + 1, &err) == 0, "%s: %s", *settings, err.text);
+	}
+	r = mc_engine_open(c, T, &e, &err);
+	mc_config_free(c);
+	NEED(r == 0, "%s: %d %s", name, r, err.text);
+	return e;
+}
+
+/* faults: "drop=0.1 drop_nth=3", options of the filter. */
+static struct pair *pair_new(const char *faults)
+{
+	static const char *const plain[] = {"peer_timeout=1", NULL};
+	const char *settings[16] = {"peer_timeout=1", "transports.tcp.filters=fault", "retry_count=1000"};
+	char words[12][64];
+	struct pair *p = calloc(1, sizeof *p);
+	struct mc_error err = {0};
+	size_t n = 3;
+
+	for (unsigned i = 0; *faults && i < 12; i++) {
+		size_t len = strcspn(faults, " ");
+
+		snprintf(words[i], sizeof words[i], "filters.fault.%.*s", (int)len, faults);
+		settings[n++] = words[i];
+		faults += len + strspn(faults + len, " ");
+	}
+	p->b = engine_with("target", plain);
+	p->a = engine_with("initiator", settings);
+	NEED(mc_memory_alloc(p->a, "cpu:0", LEN, MC_ACCESS_ALL, T, (void **)&p->local, &err) == 0, "%s", err.text);
+	NEED(mc_memory_alloc(p->b, "cpu:0", LEN, MC_ACCESS_ALL, T, (void **)&p->remote, &err) == 0, "%s", err.text);
+	NEED(mc_segment_open(p->a, "target", T, &p->s, &err) == 0, "%s", err.text);
+	return p;
+}
+
+static void pair_free(struct pair *p)
+{
+	mc_segment_close(p->s);
+	CHECK(mc_engine_close(p->a, T) == 0, "close");
+	CHECK(mc_engine_close(p->b, T) == 0, "close");
+	free(p);
+}
+
+static void fill(unsigned char *p, uint64_t seed)
+{
+	uint64_t x = seed * 0x9e3779b97f4a7c15u + 1;
+
+	for (size_t i = 0; i < LEN; i += 8) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		memcpy(p + i, &x, 8);
+	}
+}
+
+static int add_counter(void *ctx, const struct mc_counter *c)
+{
+	struct {
+		const char *name;
+		uint64_t value;
+	} *sum = ctx;
+
+	if (!strcmp(c->name, sum->name) && !strncmp(c->object, "device ", 7))
+		sum->value += c->value;
+	return 0;
+}
+
+static uint64_t counter(struct mc_engine *e, const char *name)
+{
+	struct {
+		const char *name;
+		uint64_t value;
+	} sum = {name, 0};
+
+	CHECK(mc_engine_counters(e, add_counter, &sum) == 0, "counters");
+	return sum.value;
+}
+
+static void called(void *arg, struct mc_batch *batch)
+{
+	atomic_fetch_add((atomic_uint *)arg, 1);
+}
+
+static int status_of(const struct mc_batch *b, size_t idx)
+{
+	struct mc_request_status st = {.size = sizeof st};
+
+	CHECK(mc_batch_status(b, idx, &st) == 0, "status");
+	return st.state == MC_REQUEST_DONE ? 0 : st.state == MC_REQUEST_FAILED ? st.status : -EINPROGRESS;
+}
+
+/* NR pieces, there or back; each has ended, and the callback came once.  How many failed. */
+static size_t move_all(struct pair *p, uint32_t opcode, uint64_t deadline_ns, struct mc_batch **ret)
+{
+	struct mc_request reqs[NR];
+	struct mc_batch *b = NULL;
+	size_t failed;
+
+	for (size_t i = 0; i < NR; i++)
+		reqs[i] = (struct mc_request){.opcode = opcode, .local = p->local + PLACE(i), .segment = p->s,
+					      .offset = (uintptr_t)p->remote + PLACE(i), .len = PIECE};
+	atomic_store(&p->calls, 0);
+	NEED(mc_batch_new(p->a, NR, &b) == 0, "batch");
+	mc_batch_set_deadline(b, deadline_ns);
+	mc_batch_set_callback(b, called, &p->calls);
+	NEED(mc_batch_submit(b, reqs, NR, NULL) == 0, "submit");
+	CHECK(mc_batch_wait(b, 6 * T) == 0, "the batch does not end");
+	CHECK(mc_batch_poll(b) == NR, "%zu of %zu have ended", mc_batch_poll(b), (size_t)NR);
+	CHECK(atomic_load(&p->calls) == 1, "called %u times", atomic_load(&p->calls));
+	failed = mc_batch_failed(b);
+	if (ret)
+		*ret = b;
+	else
+		mc_batch_free(b);
+	return failed;
+}
+
+/* Rounds of writes and reads that all succeed, with the right bytes, although the fault has come. */
+static void all_right(const char *faults, const char *counted, unsigned rounds)
+{
+	struct pair *p = pair_new(faults);
+	uint64_t seed = 1;
+
+	for (unsigned i = 0; i < rounds; i++) {
+		fill(p->local, seed);
+		CHECK(move_all(p, MC_OP_WRITE, 3 * T, NULL) == 0, "a write failed");
+		CHECK(!memcmp(p->local, p->remote, LEN), "round %u: wrong bytes were written", i);
+		fill(p->remote, ++seed);
+		CHECK(move_all(p, MC_OP_READ, 3 * T, NULL) == 0, "a read failed");
+		CHECK(!memcmp(p->local, p->remote, LEN), "round %u: wrong bytes were read", i);
+		seed++;
+	}
+	CHECK(counter(p->a, counted) > 0, "%s is 0: nothing was tested", counted);
+	pair_free(p);
+}
+
+/* One slice never ends: at the deadline the fence ends it, in time; what is done is right; nothing comes
+ * later; and then all is well. */
+static void never_ends(const char *faults, const char *counted, uint32_t opcode)
+{
+	struct pair *p = pair_new(faults);
+	unsigned char *from = opcode == MC_OP_WRITE ? p->local : p->remote;
+	unsigned char *to = opcode == MC_OP_WRITE ? p->remote : p->local;
+	struct mc_batch *b;
+	size_t failed, timed_out = 0;
+	uint64_t start = now_ns();
+
+	fill(from, 1);
+	memset(to, 0, LEN);
+	failed = move_all(p, opcode, 300 * MC_MSEC, &b);
+	start = now_ns() - start;
+	CHECK(start > 300 * MC_MSEC, "it has ended before its deadline");
+	CHECK(start < 300 * MC_MSEC + BOUND * 11 / 10 * SLOW, "it took %llu ms", (unsigned long long)(start / MC_MSEC));
+	for (size_t i = 0; i < NR; i++) {
+		int r = status_of(b, i);
+
+		timed_out += r == -ETIMEDOUT;
+		CHECK(r == 0 || r == -ETIMEDOUT, "%d", r);
+		CHECK(r != 0 || !memcmp(from + PLACE(i), to + PLACE(i), PIECE), "request %zu says done", i);
+	}
+	CHECK(failed && failed == timed_out, "%zu failed", failed);
+	mc_batch_free(b);
+	CHECK(counter(p->a, counted) == 1, "%s", counted);
+	memset(to, 0x5a, LEN);
+	nap(100 * MC_MSEC);
+	for (size_t i = 0; i < LEN; i++)
+		if (to[i] != 0x5a) {
+			CHECK(false, "a ghost wrote at %zu", i);
+			break;
+		}
+	fill(from, 2);
+	CHECK(move_all(p, opcode, T, NULL) == 0 && !memcmp(from, to, LEN), "afterwards");
+	pair_free(p);
+}
+
+static void drop(void)
+{
+	never_ends("drop_nth=5", "fault_drop", MC_OP_WRITE);
+	never_ends("drop_nth=5", "fault_drop", MC_OP_READ);
+}
+
+static void lose(void)
+{
+	never_ends("lose_nth=7", "fault_lose", MC_OP_WRITE);
+	never_ends("lose_nth=7", "fault_lose", MC_OP_READ);
+}
+
+/* Of scope peer a failure is tried again, of scope request it is the request's end. */
+static void fails(void)
+{
+	struct pair *p;
+	struct mc_batch *b;
+	size_t denied = 0;
+
+	all_right("fail_nth=3 fail=0.01", "fault_fail", 2);
+	p = pair_new("fail_nth=3 fail_scope=request fail_status=eacces");
+	fill(p->local, 1);
+	CHECK(move_all(p, MC_OP_WRITE, T, &b) == 1, "%zu failed", mc_batch_failed(b));
+	for (size_t i = 0; i < NR; i++) {
+		denied += status_of(b, i) == -EACCES;
+		CHECK(status_of(b, i) != 0 || !memcmp(p->local + PLACE(i), p->remote + PLACE(i), PIECE), "%zu", i);
+	}
+	CHECK(denied == 1, "%zu were denied", denied);
+	mc_batch_free(b);
+	pair_free(p);
+}
+
+static void shorten(void)
+{
+	all_right("shorten_nth=3 shorten=0.01", "fault_shorten", 2);
+}
+
+static void kill_stream(void)
+{
+	all_right("kill_nth=10 kill=0.01", "fault_kill", 3);
+}
+
+static void stall(void)
+{
+	struct pair *p = pair_new("stall_nth=20 stall_time=300ms");
+	uint64_t start;
+
+	fill(p->local, 1);
+	start = now_ns();
+	CHECK(move_all(p, MC_OP_WRITE, T, NULL) == 0 && !memcmp(p->local, p->remote, LEN), "writes");
+	start = now_ns() - start;
+	CHECK(start >= 300 * MC_MSEC, "it took %llu ms", (unsigned long long)(start / MC_MSEC));
+	CHECK(counter(p->a, "fault_stall") == 1, "no stall");
+	pair_free(p);
+	/* Longer than the deadline: the fence ends them, held or not. */
+	p = pair_new("stall_nth=20 stall_time=3");
+	start = now_ns();
+	CHECK(move_all(p, MC_OP_WRITE, 300 * MC_MSEC, NULL) > 0, "nothing failed");
+	start = now_ns() - start;
+	CHECK(start < 300 * MC_MSEC + BOUND * 11 / 10 * SLOW, "it took %llu ms", (unsigned long long)(start / MC_MSEC));
+	memset(p->remote, 0x5a, LEN);
+	nap(100 * MC_MSEC);
+	for (size_t i = 0; i < LEN; i++)
+		if (p->remote[i] != 0x5a) {
+			CHECK(false, "a ghost wrote at %zu", i);
+			break;
+		}
+	pair_free(p);
+}
+
+static void delay(void)
+{
+	struct pair *p = pair_new("delay=1 delay_time=100ms");
+	uint64_t start;
+
+	fill(p->local, 1);
+	start = now_ns();
+	CHECK(move_all(p, MC_OP_WRITE, T, NULL) == 0 && !memcmp(p->local, p->remote, LEN), "writes");
+	start = now_ns() - start;
+	CHECK(start >= 100 * MC_MSEC, "it took %llu ms", (unsigned long long)(start / MC_MSEC));
+	pair_free(p);
+	all_right("delay=0.3 delay_time=3ms", "fault_delay", 2);
+	all_right("hold=0.3 hold_time=3ms", "fault_hold", 2);
+	/* Cancelled and past its deadline while it is held. */
+	never_ends("hold_nth=5 hold_time=10min", "fault_hold", MC_OP_WRITE);
+}
+
+static void reorder(void)
+{
+	all_right("reorder=0.3", "fault_reorder", 5);
+}
+
+/* Exactly the bits that were said are wrong, and none of the source. */
+static void flip(void)
+{
+	struct pair *p = pair_new("flip_nth=3 flip=0.02");
+	unsigned char *want = malloc(LEN);
+	uint64_t seed = 1;
+
+	mc_log_set_level(MC_LOG_INFO);
+	for (unsigned round = 0; round < 6; round++) {
+		uint32_t opcode = round % 2 ? MC_OP_READ : MC_OP_WRITE;
+		unsigned char *from = opcode == MC_OP_WRITE ? p->local : p->remote;
+		unsigned char *to = opcode == MC_OP_WRITE ? p->remote : p->local;
+
+		fill(from, seed++);
+		memcpy(want, from, LEN);
+		atomic_store(&nr_flips, 0);
+		CHECK(move_all(p, opcode, T, NULL) == 0, "it failed");
+		CHECK(!memcmp(want, from, LEN), "the source was touched");
+		CHECK(round || atomic_load(&nr_flips), "no flip");
+		for (unsigned i = 0; i < atomic_load(&nr_flips) && i < 64; i++) {
+			unsigned mask;
+			unsigned long long at;
+
+			NEED(sscanf(flips[i], "flipped bits 0x%x of the byte at 0x%llx", &mask, &at) == 2, "%s",
+			     flips[i]);
+			want[at - (uintptr_t)p->remote] ^= (unsigned char)mask;
+		}
+		CHECK(!memcmp(want, to, LEN), "round %u: other bits than those that were said", round);
+	}
+	free(want);
+	pair_free(p);
+}
+
+/* Several at once, again and again. */
+static void storm(void)
+{
+	all_right("seed=3 fail=0.003 shorten=0.003 kill=0.003 delay=0.1 hold=0.1 reorder=0.2 stall=0.003 "
+		  "stall_time=20ms", "fault_delay", 3);
+}
+
+/* One request after the other: the same seed disturbs the same ones. */
+static void seed_run(const char *faults, int *ret_status)
+{
+	struct pair *p = pair_new(faults);
+
+	for (size_t i = 0; i < NR; i++) {
+		struct mc_request req = {.opcode = MC_OP_WRITE, .local = p->local, .segment = p->s,
+					 .offset = (uintptr_t)p->remote, .len = 100};
+		struct mc_batch *b = NULL;
+
+		NEED(mc_batch_new(p->a, 1, &b) == 0 && mc_batch_submit(b, &req, 1, NULL) == 0, "submit");
+		CHECK(mc_batch_wait(b, T) == 0, "wait");
+		ret_status[i] = status_of(b, 0);
+		mc_batch_free(b);
+	}
+	pair_free(p);
+}
+
+static void seed(void)
+{
+	int first[NR], again[NR], other[NR];
+
+	seed_run("seed=11 fail=0.3 fail_scope=request", first);
+	seed_run("seed=11 fail=0.3 fail_scope=request", again);
+	seed_run("seed=12 fail=0.3 fail_scope=request", other);
+	CHECK(!memcmp(first, again, sizeof first), "the same seed decided otherwise");
+	CHECK(memcmp(first, other, sizeof first), "another seed decided the same");
+}
+
+/* A plan that is not for this peer, or this device, does nothing. */
+static void spared(void)
+{
+	static const char *const plans[] = {"fail=1 fail_scope=request peer=oth*", "fail=1 fail_scope=request device=eth*",
+					    "fail=1 fail_scope=request ops=read", "fail=1 fail_scope=request after=100", ""};
+
+	for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
+		struct pair *p = pair_new(plans[i]);
+
+		fill(p->local, i);
+		CHECK(move_all(p, MC_OP_WRITE, T, NULL) == 0 && !memcmp(p->local, p->remote, LEN), "%s", plans[i]);
+		pair_free(p);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		void (*run)(void);
+	} cases[] = {
+		{"drop", drop}, {"lose", lose}, {"fail", fails}, {"shorten", shorten}, {"flip", flip},
+		{"kill", kill_stream}, {"stall", stall}, {"delay", delay}, {"reorder", reorder},
+		{"storm", storm}, {"seed", seed}, {"spared", spared},
+	};
+
+	for (size_t i = 0; argc == 2 && i < sizeof cases / sizeof *cases; i++) {
+		if (strcmp(argv[1], cases[i].name))
+			continue;
+		engines_begin();
+		mc_log_set_handler(on_log, NULL);
+		cases[i].run();
+		return engines_end();
+	}
+	fprintf(stderr, "usage: %s CASE\n", argv[0]);
+	return 2;
+}
