@@ -4,12 +4,14 @@
  * and runs every case that its capabilities allow, each in a process of its own.
  *
  *   conformance-transport PLUGIN.so [--device D] [--option k=v]... [--memory memory-KIND.so]...
+ *                         [--filter filter-NAME.so [--filter-option k=v]...]...
  *                         [--case NAME] [--no-data] [--strict]
  *
  * One line per case, then `N passed, N failed, N skipped`.  Exit status 0 when
  * nothing failed (with --strict: nor was skipped), 1 otherwise, 2 for usage.
  */
 #include "transport.h"
+#include "unit/filter-stack.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -283,13 +285,21 @@ static void run_list(struct ctx *c, const struct test_case *cases, const char *o
 static int usage(const char *why)
 {
 	fprintf(stderr, "%s\nusage: conformance-transport PLUGIN.so [--device D] [--option k=v]... "
-			"[--memory FILE.so]... [--case NAME] [--no-data] [--strict]\n", why);
+			"[--memory FILE.so]... [--filter FILE.so [--filter-option k=v]...]... [--case NAME] "
+			"[--no-data] [--strict]\n", why);
 	return 2;
 }
+
+struct filter {
+	const char *path, *words[16];
+	size_t nr_words;
+};
 
 struct args {
 	const char *plugin, *only;
 	bool strict;
+	struct filter filters[4]; /* the first is the innermost */
+	unsigned nr_filters;
 };
 
 static int parse_args(struct ctx *c, int argc, char **argv, struct args *a)
@@ -316,6 +326,13 @@ static int parse_args(struct ctx *c, int argc, char **argv, struct args *a)
 
 			if (fake_plugin_load(next, MC_KIND_MEMORY, &c->memories[c->nr_memories++], &err) < 0)
 				return usage(err.text);
+		} else if (!strcmp(argv[i], "--filter") && a->nr_filters < 4 && ++i)
+			a->filters[a->nr_filters++].path = next;
+		else if (!strcmp(argv[i], "--filter-option") && a->nr_filters &&
+			 a->filters[a->nr_filters - 1].nr_words < 16 && ++i) {
+			struct filter *f = &a->filters[a->nr_filters - 1];
+
+			f->words[f->nr_words++] = next;
 		} else
 			return usage("unknown option");
 	}
@@ -339,6 +356,12 @@ int main(int argc, char **argv)
 		fprintf(stderr, "%s\n", err.text);
 		printf("FAIL load: %s\n0 passed, 1 failed, 0 skipped\n", err.text);
 		return 1;
+	}
+	for (unsigned i = 0; i < a.nr_filters; i++) {
+		const struct filter *f = &a.filters[i];
+
+		if (filter_stack(&c.plugin, f->path, f->words, f->nr_words, &err) < 0)
+			return usage(err.text);
 	}
 	run_list(&c, life_cases, a.only);
 	run_list(&c, data_cases, a.only);
