@@ -244,6 +244,7 @@ int mc_meta_open(struct mc_engine *engine, uint64_t deadline_ns, struct mc_error
 		mc_meta_host_init(m);
 		args.device = m->url;
 		args.options = m->values;
+		args.flags = engine->set->metadata_proxy ? MC_OPEN_PROXY : 0;
 		r = op_call(&(struct op_call){.op = OP_OPEN, .m = m, .args = &args, .err = err});
 	}
 	if (r < 0) {

@@ -326,6 +326,9 @@ static inline void mc_counter_add(uint64_t *counter, uint64_t n)
 	}
 }
 
+/* Metadata: requests may go through the proxies that the environment names. */
+#define MC_OPEN_PROXY (1u << 0)
+
 /* What open is told about the instance, whatever the plugin's kind. */
 struct mc_open_args {
 	size_t size;
@@ -337,6 +340,9 @@ struct mc_open_args {
 	void *lane0;                    /* transport: private area of lane 0; NULL in lane 0 itself */
 	uint64_t peer_timeout_ns;       /* the bound after which a silent peer is gone (P6) */
 	uint64_t deadline_ns;           /* of open itself */
+	/* ABI 1.1. */
+	uint32_t flags;                 /* MC_OPEN_* */
+	uint32_t reserved;
 };
 
 #ifdef __cplusplus
