@@ -3,8 +3,8 @@
 # that one is there without asking dpkg (it may come from elsewhere), and how to install them.
 
 pkg_build="meson ninja-build gcc pkg-config libc6-dev libuv1-dev libyajl-dev uthash-dev
-	libhwloc-dev libxxhash-dev libssl-dev"
-pkg_tests="libcmocka-dev g++ clang libclang-rt-14-dev iperf3 ucx-utils"
+	libhwloc-dev libxxhash-dev libssl-dev libcurl4-openssl-dev"
+pkg_tests="libcmocka-dev g++ clang libclang-rt-14-dev iperf3 ucx-utils etcd-server openssl python3"
 
 have() {
 	command -v "$1" >/dev/null 2>&1
@@ -37,6 +37,10 @@ present() {
 	libcmocka-dev) pkg-config --exists cmocka 2>/dev/null ;;
 	uthash-dev) have_header uthash.h ;;
 	libxxhash-dev) have_header xxhash.h ;;
+	libcurl4-openssl-dev) pkg-config --exists libcurl 2>/dev/null ;;
+	etcd-server) have etcd ;;
+	openssl) have openssl ;;
+	python3) have python3 ;;
 	iperf3) have iperf3 ;;
 	ucx-utils) have ucx_perftest ;;
 	*) dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii' ;;

@@ -97,6 +97,20 @@ static const struct mc_option *option_at(const struct mc_plugin_desc *d, size_t 
 	return (const void *)((const char *)d->options + i * d->option_size);
 }
 
+/* MH_OPTIONS, which the set-up command has filled, as words. */
+static char setup_text[1024];
+static const char *setup_words[17];
+
+static void setup_split(void)
+{
+	char *rest = setup_text;
+	size_t nr = 0;
+
+	snprintf(setup_text, sizeof setup_text, "%s", getenv("MH_OPTIONS") ? getenv("MH_OPTIONS") : "");
+	while (nr < 16 && (setup_words[nr] = strsep(&rest, " ")))
+		nr++;
+}
+
 static const char *word_for(const char *name, const char *const *words)
 {
 	size_t n = strlen(name);
@@ -110,9 +124,13 @@ static const char *word_for(const char *name, const char *const *words)
 int mh_options(const struct mc_plugin_desc *d, const char *const *words,
 	       struct mc_value **ret_values, struct mc_error *err)
 {
+	static pthread_once_t split = PTHREAD_ONCE_INIT;
 	struct mc_value *v;
 	size_t nr = 0;
 
+	pthread_once(&split, setup_split);
+	if (!words)
+		words = setup_words;
 	while (d->options && option_at(d, nr)->name)
 		nr++;
 	v = calloc(nr + 1, sizeof *v);

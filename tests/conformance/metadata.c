@@ -6,8 +6,9 @@
  *   metadata [--ttl=SECONDS] [--only=CASE] [--setup=COMMAND] PLUGIN.so [URL]
  *
  * "@TMP@" in the URL becomes a fresh directory that is removed at the end.
- * COMMAND starts a server, prints its URL as one line and ends when its stdin
- * closes; when it exits with 77, everything is skipped.  Exit: 0, 1 failed,
+ * COMMAND starts a server, prints its URL as one line, with options of the plugin
+ * behind it (NAME=VALUE), and ends when its stdin closes; when it exits with 77,
+ * everything is skipped.  Exit: 0, 1 failed,
  * 2 usage, 77 all skipped.
  */
 #include "metadata.h"
@@ -202,11 +203,13 @@ static int rm_one(const char *path, const struct stat *st, int flag, struct FTW 
 	return remove(path);
 }
 
-/* Start the set-up command; its URL, or NULL.  *ret_fd closed ends it. */
+/* Start the set-up command; its URL, or NULL.  *ret_fd closed ends it.  Options of the plugin go
+ * where children find them, too. */
 static char *setup_start(const char *command, int *ret_fd, pid_t *ret_pid)
 {
 	int in[2], out[2];
-	static char url[512];
+	static char url[1024];
+	char *options;
 	size_t n = 0;
 
 	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0)
@@ -225,6 +228,11 @@ static char *setup_start(const char *command, int *ret_fd, pid_t *ret_pid)
 		n++;
 	url[n] = '\0';
 	close(out[0]);
+	options = strchr(url, ' ');
+	if (options) {
+		*options = '\0';
+		setenv("MH_OPTIONS", options + 1, 1);
+	}
 	return n ? url : NULL;
 }
 
@@ -232,7 +240,7 @@ static char *setup_start(const char *command, int *ret_fd, pid_t *ret_pid)
 static char *expand(const char *url, char tmp[])
 {
 	const char *at = strstr(url, "@TMP@");
-	static char out[512];
+	static char out[1024];
 
 	if (!at)
 		return strcpy(out, url);

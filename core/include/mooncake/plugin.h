@@ -25,7 +25,7 @@ extern "C" {
 #endif
 
 #define MC_ABI_MAJOR 1
-#define MC_ABI_MINOR 1
+#define MC_ABI_MINOR 2
 /* "MCPLUGIN" as a little-endian word. */
 #define MC_PLUGIN_MAGIC UINT64_C(0x4e4947554c50434d)
 
@@ -340,7 +340,7 @@ struct mc_open_args {
 	void *lane0;                    /* transport: private area of lane 0; NULL in lane 0 itself */
 	uint64_t peer_timeout_ns;       /* the bound after which a silent peer is gone (P6) */
 	uint64_t deadline_ns;           /* of open itself */
-	/* ABI 1.1. */
+	/* ABI 1.2. */
 	uint32_t flags;                 /* MC_OPEN_* */
 	uint32_t reserved;
 };
