@@ -147,6 +147,40 @@ assert all(p["bytes"] > 0 and p["rails"] for p in o["sweep"]) and o["error"] == 
 	grep -q 'buffer_size=1073741824, or lower the end of --sweep' "$dir/k.err" || die "it does not say what to do"
 }
 
+# A picture of what was measured: XML, a line per file and direction in each panel.
+case_picture() {
+	target t --nic_priority_matrix="$tcp_matrix"
+	for name in 'a <&b' c; do
+		"$BENCH" --metadata_server="$metadata" --local_server_name=i --port=0 --segment_id=t \
+			--nic_priority_matrix="$tcp_matrix" --duration=0.02 --warm_up=0 --sweep=4K:16K --json \
+			>"$dir/$name.json" 2>"$dir/i.err" </dev/null || die "sweep: $?"
+	done
+	"$PLOT" "$dir/a <&b.json" "$dir/c.json" >"$dir/out.svg" || die "ended with $?"
+	python3 - "$dir/out.svg" <<-'END' || die "the picture is not as it should be"
+		import sys, xml.etree.ElementTree as tree
+		svg = '{http://www.w3.org/2000/svg}'
+		root = tree.parse(sys.argv[1]).getroot()
+		panels = [g for g in root.iter(svg + 'g') if g.get('class') == 'panel']
+		assert root.tag == svg + 'svg' and len(panels) == 3
+		for panel in panels:
+		    lines = [g for g in panel if g.get('class', '').startswith('series')]
+		    assert sorted(g.find(svg + 'title').text for g in lines) == sorted(
+		        'tcp (%s) %s' % (f, op) for f in ('a <&b', 'c') for op in ('read', 'write'))
+		    assert all(len(g.findall('.//' + svg + 'title')) == 4 for g in lines) # its own, 3 points
+		assert not root.findall('.//' + svg + 'script')
+	END
+	"$PLOT" --title='mine <1>' --output="$dir/named.svg" "$dir/c.json" || die "--output ended with $?"
+	grep -q 'mine &lt;1&gt;' "$dir/named.svg" || die "no title"
+	echo '{"schema": 1, "sweep": [{"block_size": "x"}]}' >"$dir/bad.json"
+	"$PLOT" "$dir/bad.json" "$dir/absent.json" >"$dir/bad.svg" 2>"$dir/bad.err" && got=0 || got=$?
+	[ $got -eq 1 ] && [ ! -s "$dir/bad.svg" ] || die "bad files: ended with $got"
+	grep -q 'bad.json: $.sweep\[0\].block_size: a text' "$dir/bad.err" || die "it does not say where"
+	grep -q 'absent.json: No such file' "$dir/bad.err" || die "it does not name the absent file"
+	"$PLOT" 2>"$dir/usage.err" && got=0 || got=$?
+	[ $got -eq 2 ] || die "without files: ended with $got"
+	"$PLOT" --version | grep -q '^mooncake_plot [0-9]' || die "--version"
+}
+
 case_duration_zero() {
 	target t --nic_priority_matrix="$tcp_matrix"
 	initiate i --segment_id=t --nic_priority_matrix="$tcp_matrix" --duration=0 || die "ended with $?"
