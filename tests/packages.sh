@@ -4,7 +4,8 @@
 
 pkg_build="meson ninja-build gcc pkg-config libc6-dev libuv1-dev libyajl-dev uthash-dev
 	libhwloc-dev libxxhash-dev libssl-dev libcurl4-openssl-dev"
-pkg_tests="libcmocka-dev g++ clang libclang-rt-14-dev iperf3 ucx-utils etcd-server openssl python3"
+pkg_tests="libcmocka-dev g++ clang libclang-rt-14-dev iperf3 ucx-utils etcd-server openssl python3
+	iproute2 valgrind qemu-system-x86 busybox-static cpio kmod xz-utils"
 
 have() {
 	command -v "$1" >/dev/null 2>&1
@@ -43,6 +44,12 @@ present() {
 	python3) have python3 ;;
 	iperf3) have iperf3 ;;
 	ucx-utils) have ucx_perftest ;;
+	iproute2) have ip && have tc ;;
+	valgrind | cpio) have "$1" ;;
+	qemu-system-x86) have qemu-system-x86_64 ;;
+	busybox-static) have busybox ;;
+	kmod) have modprobe || [ -x /sbin/modprobe ] ;;
+	xz-utils) have xz ;;
 	*) dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii' ;;
 	esac
 }
