@@ -31,6 +31,7 @@ struct mc_settings {
 	int64_t staging_pool;            /* bytes; 64 MiB */
 	int64_t staging_chunk;           /* bytes; 1 MiB */
 	int64_t max_peers;               /* sessions; 4096 */
+	int64_t max_peer_buffers;        /* of one peer; 65536 */
 	int64_t notify_queue;            /* messages; 1024 */
 	bool metadata_proxy;             /* let metadata traffic use http_proxy; false */
 	const char *cluster_key_file;    /* path; "": whoever comes is admitted */

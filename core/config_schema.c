@@ -130,6 +130,8 @@ const struct mc_key mc_config_schema[] = {
 	    .doc = "Size of one such copy.")},
 	KEY(max_peers, MC_OPT_INT, .def = "4096", .min = 1, .max = 1 << 20,
 	    .doc = "Sessions with peers at a time.")},
+	KEY(max_peer_buffers, MC_OPT_INT, .def = "65536", .min = 1, .max = 4 << 20,
+	    .doc = "Buffers of one peer that are kept here, of 1 KiB each at the most on average; more end the session.")},
 	KEY(notify_queue, MC_OPT_INT, .def = "1024", .min = 1, .max = 1 << 20,
 	    .doc = "Notify messages that wait to be taken; senders wait when it is full.")},
 	KEY(metadata_proxy, MC_OPT_BOOL, .def = "false",
@@ -141,6 +143,6 @@ const struct mc_key mc_config_schema[] = {
 };
 const size_t mc_config_schema_nr = MC_ARRAY_SIZE(mc_config_schema);
 
-/* A new setting needs a key: strings 9, int64_t 12, bool 2 (padded to one word). */
-_Static_assert(sizeof(struct mc_settings) == 9 * sizeof(char *) + 12 * 8 + 2 * 8,
+/* A new setting needs a key: strings 9, int64_t 13, bool 2 (padded to one word). */
+_Static_assert(sizeof(struct mc_settings) == 9 * sizeof(char *) + 13 * 8 + 2 * 8,
 	       "struct mc_settings and the schema differ");

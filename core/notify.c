@@ -81,6 +81,7 @@ struct mc_notifies {
 
 	/* [control] */
 	struct arrival *arrivals; /* oldest first */
+	size_t nr_arrivals;       /* at most as many as the queue holds */
 	struct arrival *covered;  /* the last one that the flush under way is good for */
 	struct mc_job flush;
 	struct mc_control_post flush_done;
@@ -373,7 +374,10 @@ static void deliver(struct mc_session *s, uint64_t id, uint64_t oldest, const ui
 
 	if (!i->notify_refused || id <= i->notify_refused || oldest > i->notify_refused) {
 		r = queue_add(s->engine->notifies, s->peer, data, len);
-		i->notify_refused = r == -ENOBUFS ? id : 0;
+		if (r == -ENOBUFS)
+			i->notify_refused = id;
+		else if (id >= i->notify_refused || oldest > i->notify_refused)
+			i->notify_refused = 0; /* else it was here before the one that was refused */
 	}
 	answer(s, id, r);
 }
@@ -413,6 +417,7 @@ static void flush_done(struct mc_control_post *post)
 	do {
 		a = n->arrivals;
 		DL_DELETE(n->arrivals, a);
+		n->nr_arrivals--;
 		deliver(a->s, a->id, a->oldest, a->data, a->len);
 		mc_session_unref(a->s);
 		if (a != covered)
@@ -446,9 +451,11 @@ static void on_post(struct mc_session *s, const uint8_t *payload, size_t len)
 		deliver(s, id, oldest, payload, len);
 		return;
 	}
-	a = malloc(sizeof *a + len);
+	a = n->nr_arrivals < (size_t)s->engine->set->notify_queue ? malloc(sizeof *a + len) : NULL;
 	if (!a) {
-		answer(s, id, -ENOBUFS); /* it comes again, perhaps behind others */
+		if (!s->impl->notify_refused)
+			s->impl->notify_refused = id; /* those behind it wait for it */
+		answer(s, id, -ENOBUFS);
 		return;
 	}
 	a->s = mc_session_ref(s);
@@ -457,6 +464,7 @@ static void on_post(struct mc_session *s, const uint8_t *payload, size_t len)
 	a->len = len;
 	memcpy(a->data, payload, len);
 	DL_APPEND(n->arrivals, a);
+	n->nr_arrivals++;
 	flush_begin(n);
 }
 

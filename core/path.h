@@ -122,7 +122,8 @@ struct mc_path {
 	/* Passive, [control]: the streams that the plugin was given, as they were then. */
 	struct mc_admitted {
 		int fd;
-		uint64_t ino;
+		uint32_t epoch;
+		uint64_t ino, token;
 	} admitted[MC_STREAMS_PER_PATH];
 	uint32_t nr_admitted;
 };
@@ -154,6 +155,7 @@ struct mc_paths {
 	struct mc_path **list;      /* active: under lock.  Passive: [control] */
 	size_t nr, cap;
 	_Atomic uint32_t open;      /* paths whose plugin object exists or is being made */
+	_Atomic size_t note_bytes;  /* messages and events that the workers have not looked at yet */
 	bool gone;                  /* under lock */
 };
 

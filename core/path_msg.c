@@ -82,7 +82,7 @@ static void note_run(struct mc_post *post)
 	struct note *n = MC_CONTAINER_OF(post, struct note, post);
 	struct mc_path *path = n->path;
 	struct mc_session *session = path->session;
-	bool current = n->epoch == path->epoch;
+	bool current = n->epoch == path->epoch, counted = session->paths;
 
 	switch (n->type) {
 	case NOTE_ACCEPT:
@@ -125,6 +125,9 @@ static void note_run(struct mc_post *post)
 		atomic_fetch_sub(&session->engine->open_paths, 1);
 		break;
 	}
+	if (counted)
+		atomic_fetch_sub_explicit(&((struct mc_paths *)session->paths)->note_bytes, sizeof *n + n->len,
+					  memory_order_relaxed);
 	free(n);
 	mc_session_unref(session);
 }
@@ -152,6 +155,10 @@ static struct note *note_new(struct mc_path *path, enum note_type type, uint32_t
 /* The note keeps the session, and with it the path, until it has run. */
 static void note_post(struct note *n)
 {
+	struct mc_paths *paths = n->path->session->paths;
+
+	if (paths)
+		atomic_fetch_add_explicit(&paths->note_bytes, sizeof *n + n->len, memory_order_relaxed);
 	mc_session_ref(n->path->session);
 	mc_worker_post(n->path->lane->worker, &n->post);
 }
@@ -313,12 +320,16 @@ static uint32_t streams_alive(struct mc_path *path)
 	return path->nr_admitted;
 }
 
-static bool stream_fits(const struct mc_paths *paths, struct mc_path *path)
+/* One stream per token, and no more of them than a bound. */
+static bool stream_fits(const struct mc_paths *paths, struct mc_path *path, const struct mc_stream_hello *hello)
 {
 	size_t sum = 0;
 
 	if (streams_alive(path) >= MC_STREAMS_PER_PATH)
 		return false;
+	for (uint32_t i = 0; i < path->nr_admitted; i++)
+		if (path->admitted[i].token == hello->token && path->admitted[i].epoch == hello->epoch)
+			return false; /* who dials it again waits until the first one's end has come here */
 	for (size_t i = 0; i < paths->nr; i++)
 		sum += paths->list[i]->nr_admitted;
 	if (sum < MC_STREAMS_PER_SESSION)
@@ -340,7 +351,7 @@ int mc_path_stream(struct mc_engine *engine, struct mc_session *session, int fd,
 	path = find(session->paths, hello->rail_id, (uint16_t)hello->lane);
 	if (!path)
 		return -ENOENT;
-	if (!stream_fits(session->paths, path))
+	if (!stream_fits(session->paths, path, hello))
 		return -EBUSY;
 	if (fstat(fd, &st) < 0)
 		return -errno;
@@ -349,7 +360,8 @@ int mc_path_stream(struct mc_engine *engine, struct mc_session *session, int fd,
 		return -ENOMEM;
 	n->token = hello->token;
 	n->passive = true;
-	path->admitted[path->nr_admitted++] = (struct mc_admitted){.fd = fd, .ino = (uint64_t)st.st_ino};
+	path->admitted[path->nr_admitted++] = (struct mc_admitted){
+		.fd = fd, .epoch = hello->epoch, .ino = (uint64_t)st.st_ino, .token = hello->token};
 	note_post(n);
 	return 0;
 }
@@ -500,6 +512,11 @@ static void message(struct mc_session *s, uint16_t type, const void *payload, si
 		return;
 	if (len < MC_PATH_HEAD_SIZE || !s->paths) {
 		mc_debug("peer '%s': message 0x%x of %zu bytes is too short", s->peer->name, type, len);
+		return;
+	}
+	if (atomic_load_explicit(&((struct mc_paths *)s->paths)->note_bytes, memory_order_relaxed) >
+	    MC_NOTES_PER_SESSION) {
+		mc_session_fail(s, -ENOBUFS, "it sends more than the workers here can look at");
 		return;
 	}
 	epoch = mc_get32(head + MC_PATH_HEAD_EPOCH);

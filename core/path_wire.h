@@ -38,6 +38,7 @@
 /* What a peer may have in one session, whatever its devices allow; a hostile one is stopped there. */
 #define MC_PATHS_PER_SESSION 1024
 #define MC_STREAMS_PER_SESSION 1024
+#define MC_NOTES_PER_SESSION (16u << 20) /* bytes that wait for workers */
 /* Twice what a transport may ask for: one whose answer was lost is dialled again. */
 #define MC_STREAMS_PER_PATH 32
 

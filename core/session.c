@@ -179,11 +179,38 @@ int mc_session_send(struct mc_session *s, uint16_t type, const void *head, size_
 	return mc_session_queue(s->impl, type, head, head_len, body, body_len, true);
 }
 
+void mc_session_fail(struct mc_session *s, int status, const char *why)
+{
+	static struct mc_ratelimit rl;
+	uint32_t dropped;
+
+	if (s->state != MC_SESSION_GONE && mc_ratelimit_ok(&rl, 5, &dropped))
+		mc_warn("peer '%s': its session is ended: %s%s", s->impl->info.name[0] ? s->impl->info.name
+											 : s->impl->to_name,
+			why, dropped ? " (others like it were left out)" : "");
+	mc_session_gone(s->impl, status, why);
+}
+
+static void table_failed(struct mc_session_impl *i, int r)
+{
+	char why[128];
+
+	if (r == -E2BIG) {
+		snprintf(why, sizeof why, "it has more buffers than max_peer_buffers, which is %zu here",
+			 i->ss->max_buffers);
+		mc_session_fail(&i->s, r, why);
+	} else if (r == -ENOBUFS || r == -ENOMEM) {
+		mc_session_fail(&i->s, r, r == -ENOMEM ? "no memory for its buffer table"
+							  : "it asks, and does not take the answers");
+	} else if (r < 0) {
+		mc_session_fail(&i->s, -EPROTO, "it sent a buffer table that is malformed");
+	}
+}
+
 void mc_session_deliver(struct mc_session_impl *i, uint16_t type, const uint8_t *payload, size_t len)
 {
 	if (type < MC_MSG_PATH_FIRST) {
-		if (mc_table_message(i, type, payload, len) < 0)
-			mc_session_gone(i, -EPROTO, "it sent a buffer table that is malformed");
+		table_failed(i, mc_table_message(i, type, payload, len));
 	} else if (type >= MC_MSG_NOTIFY_FIRST && type <= MC_MSG_NOTIFY_LAST) {
 		mc_notify_message(&i->s, type, payload, len);
 	} else if (i->ss->events.message) {
@@ -439,6 +466,7 @@ int mc_sessions_open(struct mc_engine *engine, mc_table_each table)
 	ss->engine = engine;
 	ss->refs = 1;
 	ss->table = table;
+	ss->max_buffers = (size_t)engine->set->max_peer_buffers;
 	pthread_mutex_init(&ss->lock, NULL);
 	mc_cond_init(&ss->changed);
 	engine->sessions = ss;

@@ -50,6 +50,7 @@ struct mc_remote_buf {
 	uint32_t id; /* unique in the generation */
 	uint32_t access;
 	int32_t ordinal;
+	uint32_t size; /* bytes of memory that it takes */
 	char location[MC_LOCATION_MAX + 1];
 	char kind[MC_PLUGIN_NAME_MAX + 1];
 	size_t nr_blobs;
@@ -102,6 +103,9 @@ int mc_session_open(struct mc_engine *engine, const char *name, uint64_t deadlin
  * is gone; -ENOBUFS when more than 16 MiB wait.  [any], never blocks */
 int mc_session_send(struct mc_session *s, uint16_t type, const void *head, size_t head_len,
 		    const void *body, size_t body_len);
+
+/* The peer breaks the rules, or floods us: end the session, with one sentence in the log.  [control] */
+void mc_session_fail(struct mc_session *s, int status, const char *why);
 
 /* Message types of the session layer itself are below 0x100; others belong to whoever handles them. */
 #define MC_MSG_PATH_FIRST 0x100   /* path.c: rails, fences, handshakes of plugins */

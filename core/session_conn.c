@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <utlist.h>
 
+#include "addr.h"
 #include "clock.h"
 #include "log.h"
 #include "session_impl.h"
@@ -19,6 +20,7 @@
 #define HELLO_NS (3 * MC_SEC)
 #define OUT_AHEAD (128u << 10)
 #define IN_FIRST 4096u
+#define MAX_SILENT 256u /* accepted connections that have not said hello */
 
 struct mc_conn {
 	struct mc_conn *prev, *next; /* ss->conns */
@@ -32,6 +34,7 @@ struct mc_conn {
 	uint32_t denied;                    /* passive: MC_ACCESS_REMOTE_* that the peer does not have */
 	char from[MC_SEGMENT_NAME_MAX + 1]; /* passive: the name that the port judged it by */
 	bool writing; /* POLLOUT is watched */
+	bool silent;  /* counted in ss->nr_silent */
 
 	uint8_t *in, *out;
 	size_t in_have, in_cap, out_at, out_len, out_cap;
@@ -47,6 +50,31 @@ uint64_t mc_conn_deadline(const struct mc_conn *conn)
 struct mc_conn *mc_conn_next(struct mc_conn *conn)
 {
 	return conn->next;
+}
+
+/* One line about what a peer did to its connection; many of them are as good as a few. */
+static void complain(const struct mc_conn *c, const char *why)
+{
+	static struct mc_ratelimit rl;
+	struct sockaddr_storage ss = {0};
+	socklen_t len = sizeof ss;
+	char from[MC_ADDR_TEXT_MAX] = "an address that is not known any more";
+	const char *name = c->session ? c->session->info.name : "";
+	uint32_t dropped;
+
+	if (!mc_ratelimit_ok(&rl, 5, &dropped))
+		return;
+	if (getpeername(c->fd, (struct sockaddr *)&ss, &len) == 0)
+		mc_addr_of_sock((struct sockaddr *)&ss, from);
+	mc_warn("port %u: the control connection of '%s' from %s is closed: %s%s", c->ss->engine->port, name, from, why,
+		dropped ? " (others like it were left out)" : "");
+}
+
+static void heard_hello(struct mc_conn *c)
+{
+	c->deadline_ns = 0;
+	c->ss->nr_silent -= c->silent;
+	c->silent = false;
 }
 
 static void conn_closed(uv_handle_t *handle)
@@ -71,6 +99,7 @@ void mc_conn_close(struct mc_conn *c)
 		c->session->pending = NULL;
 	DL_DELETE(c->ss->conns, c);
 	c->ss->nr_conns--;
+	heard_hello(c);
 	uv_close((uv_handle_t *)&c->poll, conn_closed);
 	close(c->fd);
 	c->fd = -1;
@@ -264,7 +293,7 @@ static void conn_adopt(struct mc_conn *c, uint64_t peer_received)
 {
 	struct mc_session_impl *i = c->session;
 
-	c->deadline_ns = 0;
+	heard_hello(c);
 	if (i->pending == c)
 		i->pending = NULL;
 	mc_conn_close(i->pending);
@@ -308,7 +337,7 @@ static int passive_hello(struct mc_conn *c, const struct mc_hello_head *head)
 	if (new) {
 		r = mc_hello_parse(head->json, head->json_len, &info, &err);
 		if (r < 0) {
-			mc_warn("a peer's hello was refused: %s", err.text);
+			complain(c, err.text);
 			mc_conn_bye(c, r, err.text);
 			return r;
 		}
@@ -398,6 +427,9 @@ static int on_frame(struct mc_conn *c, const struct mc_frame *f, const uint8_t *
 	case MC_FRAME_PONG:
 		return 0;
 	case MC_FRAME_PING:
+		/* What waits to be sent is an answer, too; who only asks does not fill our memory. */
+		if (c->out_len - c->out_at >= OUT_AHEAD)
+			return 0;
 		return out_frame(c, MC_FRAME_PONG, 0, NULL, 0);
 	case MC_FRAME_BYE:
 		if (mc_bye_decode(payload, f->len, &status, why) < 0)
@@ -521,10 +553,12 @@ static void conn_ready(uv_poll_t *poll, int status, int events)
 		r = out_frame(c, MC_FRAME_ACK, 0, NULL, 0);
 	if (r == 0 && c->fd >= 0)
 		r = out_write(c);
-	if (r < 0)
-		mc_conn_lost(c, r, r == -EBADMSG || r == -EPROTO || r == -EMSGSIZE
-					 ? "it broke the control protocol"
-					 : strerror(-r));
+	if (c->fd >= 0 && (r == -EBADMSG || r == -EPROTO || r == -EMSGSIZE)) {
+		complain(c, "it broke the control protocol");
+		mc_conn_lost(c, r, "it broke the control protocol");
+	} else if (r < 0) {
+		mc_conn_lost(c, r, strerror(-r));
+	}
 	if (i)
 		mc_session_unref(&i->s);
 }
@@ -574,6 +608,16 @@ int mc_conn_new(struct mc_sessions *ss, int fd, struct mc_session_impl *active, 
 	return 0;
 }
 
+/* The oldest that has said nothing makes room. */
+static void drop_silent(struct mc_sessions *ss)
+{
+	struct mc_conn *c;
+
+	DL_SEARCH_SCALAR(ss->conns, c, silent, true);
+	complain(c, "too many connections wait to say hello");
+	mc_conn_close(c);
+}
+
 int mc_session_accept(struct mc_engine *engine, int fd, const struct mc_stream_hello *hello)
 {
 	struct mc_sessions *ss = engine->sessions;
@@ -583,12 +627,16 @@ int mc_session_accept(struct mc_engine *engine, int fd, const struct mc_stream_h
 	if (!ss || ss->closing)
 		return -ECONNREFUSED;
 	/* Twice the peers: a session may be on the way to its next connection. */
-	if (ss->nr_conns >= 2 * (size_t)engine->set->max_peers + 64)
+	if (ss->nr_conns >= 2 * (size_t)engine->set->max_peers + MAX_SILENT)
 		return -EBUSY;
+	if (ss->nr_silent >= MAX_SILENT)
+		drop_silent(ss);
 	r = mc_conn_new(ss, fd, NULL, hello->session_id, hello->from_generation, &c);
-	if (r == 0) {
-		c->denied = hello->denied;
-		memcpy(c->from, hello->from, sizeof c->from);
-	}
-	return r;
+	if (r < 0)
+		return r;
+	c->silent = true;
+	ss->nr_silent++;
+	c->denied = hello->denied;
+	memcpy(c->from, hello->from, sizeof c->from);
+	return 0;
 }

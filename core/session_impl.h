@@ -20,6 +20,7 @@ struct mc_conn;
 struct mc_stream_hello;
 
 #define MC_SESSION_QUEUE_MAX (16u << 20) /* bytes of messages not yet acknowledged */
+#define MC_BUFFERS_MAX (4u << 20)
 #define MC_SILENCE_NS (300 * MC_MSEC)    /* an answer is missing: redial */
 
 /* A message, kept until it is acknowledged. */
@@ -42,6 +43,8 @@ struct mc_refresh {
 struct mc_table_in {
 	struct mc_remote_buf **bufs, **staged; /* staged: a snapshot that is not complete */
 	size_t nr, cap, nr_staged, cap_staged;
+	size_t bytes, staged_bytes; /* of the entries */
+	struct mc_table_id *by_id;  /* of bufs */
 	uint64_t version;
 	bool staging, complete, dirty;
 };
@@ -104,7 +107,8 @@ struct mc_sessions {
 	/* [control] */
 	struct mc_session_impl *by_id;
 	struct mc_conn *conns;
-	size_t nr_conns;
+	size_t nr_conns, nr_silent; /* silent: accepted, and no hello came yet */
+	size_t max_buffers; /* of a peer's table; 0: MC_BUFFERS_MAX */
 	uv_timer_t timer;
 	bool timer_open, arming, closing;
 	uint64_t last_turn_ns, due_ns; /* boot clock */

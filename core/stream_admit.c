@@ -164,7 +164,7 @@ static int dispatch(struct mc_port *port, int fd, struct mc_stream_hello *hello,
 		r = port->owners.data ? port->owners.data(engine, session, fd, hello) : -ENOTSUP;
 		mc_session_unref(session);
 		if (r == -EBUSY)
-			snprintf(why, why_size, "session %016llx has all the data streams that it may have",
+			snprintf(why, why_size, "session %016llx has a stream of this token, or all that it may have",
 				 (unsigned long long)hello->session_id);
 		return r;
 	default:

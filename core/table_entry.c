@@ -121,6 +121,7 @@ int mc_entry_decode(const uint8_t *p, size_t len, struct mc_remote_buf **ret_buf
 	if (!e)
 		return -ENOMEM;
 	e->refs = 1;
+	e->buf.size = (uint32_t)(sizeof *e + nr * sizeof *e->buf.blobs + tail);
 	e->buf.id = mc_get32(p + 4);
 	e->buf.base = mc_get64(p + 8);
 	e->buf.len = mc_get64(p + 16);

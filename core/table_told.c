@@ -23,7 +23,7 @@ struct mc_published {
 	struct mc_engine *engine;
 	uint64_t version; /* of what was told; grows with each change */
 	struct told *told; /* by id */
-	size_t nr, cap;
+	size_t nr, cap, bytes;
 	/* During a comparison with the registrations. */
 	size_t at;
 	bool failed;
@@ -46,6 +46,17 @@ static struct mc_published *published_get(struct mc_sessions *ss)
 			ss->published->engine = ss->engine;
 	}
 	return ss->published;
+}
+
+/* A peer may be late by a whole table, and by as much as messages may wait otherwise. */
+static bool is_late(struct mc_session_impl *i, const struct mc_published *p)
+{
+	size_t waits;
+
+	pthread_mutex_lock(&i->lock);
+	waits = i->out_bytes;
+	pthread_mutex_unlock(&i->lock);
+	return waits > MC_SESSION_QUEUE_MAX + 2 * p->bytes;
 }
 
 /* A message to every passive session that has had the table; body: an entry, or NULL. */
@@ -75,6 +86,8 @@ static void broadcast(struct mc_sessions *ss, uint16_t type, const void *head, s
 			r = mc_session_queue(i, type, head, head_len, what, len, false);
 		if (r < 0)
 			mc_session_gone(i, -ENOMEM, "no memory for a change of the buffer table");
+		else if (is_late(i, ss->published))
+			mc_session_fail(&i->s, -ENOBUFS, "it does not take what it is told of our buffers");
 	}
 }
 
@@ -117,6 +130,7 @@ static int told_add(struct mc_sessions *ss, uint32_t id, uint8_t *entry, uint32_
 			free(entry);
 			return 0;
 		}
+		p->bytes -= p->told[at].size;
 		free(p->told[at].entry);
 	} else {
 		if (p->nr == p->cap) {
@@ -134,6 +148,7 @@ static int told_add(struct mc_sessions *ss, uint32_t id, uint8_t *entry, uint32_
 		p->nr++;
 	}
 	p->told[at] = (struct told){.id = id, .size = size, .entry = entry};
+	p->bytes += size;
 	table_head(head, ++p->version, MC_TABLE_LAST, 1);
 	broadcast(ss, MC_MSG_TABLE, head, sizeof head, entry, size);
 	return 0;
@@ -146,6 +161,7 @@ static void told_remove(struct mc_sessions *ss, size_t at)
 
 	table_head(msg, ++p->version, 0, 1);
 	mc_put32(msg + MC_TABLE_HEAD, p->told[at].id);
+	p->bytes -= p->told[at].size;
 	free(p->told[at].entry);
 	memmove(p->told + at, p->told + at + 1, (p->nr - at - 1) * sizeof *p->told);
 	p->nr--;

@@ -167,6 +167,10 @@ int mc_session_refresh(struct mc_session *s, void (*done)(void *arg, int status)
 	return w.refresh_answer;
 }
 
+void mc_session_fail(struct mc_session *s, int status, const char *why)
+{
+}
+
 int mc_session_end(struct mc_engine *engine, uint64_t generation, int status, const char *why)
 {
 	return -ENOENT;

@@ -699,9 +699,15 @@ static void passive_bounds(void **state)
 	newest(MC_MSG_PATH_OPENED, 1, -EBUSY);
 	peer_rail = 5;
 	for (nr = 0; nr < MC_STREAMS_PER_PATH; nr++) {
+		hello.token = nr;
 		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		assert_int_equal(mc_path_stream(&w.engine, &w.session, fd, &hello), 0);
+		/* One stream per token. */
+		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(mc_path_stream(&w.engine, &w.session, fd, &hello), -EBUSY);
+		close(fd);
 	}
+	hello.token = nr;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_int_equal(mc_path_stream(&w.engine, &w.session, fd, &hello), -EBUSY);
 	turns(1);
