@@ -213,10 +213,13 @@ records() {
 	records_names
 }
 
-few_first() { run_cost $few first "few-$where" | figures open_ns segment_ns; }
-many_first() { run_cost $many first "many-$where" | figures open_ns segment_ns; }
-few_list() { run_cost $few list | figures list_ns list_nr; }
-many_list() { run_cost $many list | figures list_ns list_nr; }
+# Milliseconds, which anything disturbs: each figure is the median of some runs.
+few_first() { median_of 5 one_first "$few" "few-$where"; }
+many_first() { median_of 5 one_first "$many" "many-$where"; }
+few_list() { median_of 5 one_list "$few"; }
+many_list() { median_of 3 one_list "$many"; }
+one_first() { run_cost $1 first "$2" | figures open_ns segment_ns; }
+one_list() { run_cost $1 list | figures list_ns list_nr; }
 
 per_record() {
 	awk '{ print $1 / $2 }' "$dir/records-list-$where.$1" | sort -n |

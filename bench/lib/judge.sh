@@ -101,7 +101,22 @@ finish_report() {
 # median FILE [COLUMN]
 median() {
 	awk -v c="${2:-1}" '{ print $c }' "$1" | sort -n |
-		awk '{ x[NR] = $1 } END { printf "%.6g\n", NR ? x[int((NR + 1) / 2)] : 0 }'
+		awk '{ x[NR] = $1 } END { printf "%.9g\n", NR ? x[int((NR + 1) / 2)] : 0 }'
+}
+
+# median_of N COMMAND...: run it N times; the median of each column of what it prints.
+median_of() {
+	times=$1
+	shift
+	rm -f "$dir/times"
+	while [ "$times" -gt 0 ]; do
+		"$@" >>"$dir/times" || exit 1
+		times=$((times - 1))
+	done
+	for column in $(seq "$(awk '{ n = NF } END { print n }' "$dir/times")"); do
+		printf '%s ' "$(median "$dir/times" "$column")"
+	done
+	echo
 }
 
 # pairs PEER OURS CASE=FORMULA...: run PEER and OURS (functions that print a line of figures) in
