@@ -33,6 +33,7 @@ struct mc_settings {
 	int64_t max_peers;               /* sessions; 4096 */
 	int64_t max_peer_buffers;        /* of one peer; 65536 */
 	int64_t notify_queue;            /* messages; 1024 */
+	const char *verify;              /* off|sampled|full: the filter checksum over every transport */
 	bool metadata_proxy;             /* let metadata traffic use http_proxy; false */
 	const char *cluster_key_file;    /* path; "": whoever comes is admitted */
 	const char *access;              /* JSON text or path; "": every peer may everything */

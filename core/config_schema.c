@@ -14,6 +14,8 @@
 
 static const char *const log_levels[] = {"error", "warn", "info", "debug", "trace", NULL};
 
+static const char *const verify_words[] = {"off", "sampled", "full", NULL};
+
 static int replace(char **text, char *with, const char *where, struct mc_error *err)
 {
 	if (!with)
@@ -134,6 +136,8 @@ const struct mc_key mc_config_schema[] = {
 	    .doc = "Buffers of one peer that are kept here, of 1 KiB each at the most on average; more end the session.")},
 	KEY(notify_queue, MC_OPT_INT, .def = "1024", .min = 1, .max = 1 << 20,
 	    .doc = "Notify messages that wait to be taken; senders wait when it is full.")},
+	KEY(verify, MC_OPT_ENUM, .def = "off", .choices = verify_words,
+	    .doc = "Compare what was moved at both ends by checksums: of no, some (filters.checksum.sample) or all slices.")},
 	KEY(metadata_proxy, MC_OPT_BOOL, .def = "false",
 	    .doc = "Let metadata traffic use http_proxy and https_proxy.")},
 	KEY(cluster_key_file, MC_OPT_STRING, .def = "", .env = "MC_CLUSTER_KEY_FILE",
@@ -143,6 +147,6 @@ const struct mc_key mc_config_schema[] = {
 };
 const size_t mc_config_schema_nr = MC_ARRAY_SIZE(mc_config_schema);
 
-/* A new setting needs a key: strings 9, int64_t 13, bool 2 (padded to one word). */
-_Static_assert(sizeof(struct mc_settings) == 9 * sizeof(char *) + 13 * 8 + 2 * 8,
+/* A new setting needs a key: strings 10, int64_t 13, bool 2 (padded to one word). */
+_Static_assert(sizeof(struct mc_settings) == 10 * sizeof(char *) + 13 * 8 + 2 * 8,
 	       "struct mc_settings and the schema differ");

@@ -292,7 +292,7 @@ static int filter_push(struct mc_device *d, const char *name, struct mc_error *e
 }
 
 /* "a,b": a is the outermost, so the last name is stacked first. */
-static int filters_open(struct mc_device *d, struct mc_error *err)
+static int filters_push(struct mc_device *d, struct mc_error *err)
 {
 	char *words = strdup(d->impl->settings.filters ? d->impl->settings.filters : "");
 	int r = words ? 0 : -ENOMEM;
@@ -308,6 +308,51 @@ static int filters_open(struct mc_device *d, struct mc_error *err)
 		*(comma ? comma : words) = '\0';
 	}
 	free(words);
+	return r;
+}
+
+static struct mc_plugin *filter_find(const struct mc_device *d, const char *name, size_t *ret_idx)
+{
+	for (size_t i = 0; i < d->impl->nr_filters; i++) {
+		*ret_idx = i;
+		if (!strcmp(d->impl->filters[i]->desc->name, name))
+			return d->impl->filters[i];
+	}
+	return NULL;
+}
+
+/* `verify`: checksum over whatever else is there, unless the user has placed it himself. */
+static int verify_open(struct mc_device *d, struct mc_error *err)
+{
+	const char *verify = d->engine->set->verify;
+	struct mc_plugin *p;
+	size_t idx = 0;
+	int r;
+
+	if (!strcmp(verify, "off"))
+		return 0;
+	if (!filter_find(d, "checksum", &idx)) {
+		r = filter_push(d, "checksum", err);
+		if (r < 0)
+			return r;
+	}
+	p = filter_find(d, "checksum", &idx);
+	for (size_t i = 0; !strcmp(verify, "full") && p->desc->options && p->desc->options[i].name; i++)
+		if (!strcmp(p->desc->options[i].name, "sample"))
+			d->impl->filter_values[idx][i].d = 1;
+	return 0;
+}
+
+static int filters_open(struct mc_device *d, struct mc_error *err)
+{
+	int r = filters_push(d, err);
+	size_t at = 0;
+
+	if (r == 0)
+		r = verify_open(d, err);
+	for (size_t i = 0; r == 0 && i < d->impl->nr_filters && at < sizeof d->filters; i++)
+		at += (size_t)snprintf(d->filters + at, sizeof d->filters - at, "%s%s", at ? " " : "",
+				       d->impl->filters[i]->desc->name);
 	return r;
 }
 

@@ -18,6 +18,7 @@ struct mc_device {
 	uint16_t wire_min, wire_max;
 	struct mc_plugin *plugin;
 	const struct mc_transport_ops *ops; /* the stack's, if there are filters */
+	char filters[128];                  /* names of the filters over it, with spaces between */
 	struct mc_transport_caps caps;      /* of lane 0 */
 	struct mc_device_info info;         /* from probe; empty if the plugin has none */
 	bool require;

@@ -139,6 +139,7 @@ static void fill_args(const struct mc_path *path, struct mc_peer_args *args)
 		.epoch = path->epoch,
 		.remote_lane = path->remote_lane,
 		.passive = !path->active,
+		.remote_filters = path->active ? info->devices[path->remote_device].filters : NULL,
 		.deadline_ns = mc_now_ns() + (uint64_t)path->session->engine->set->peer_timeout,
 	};
 }

@@ -26,6 +26,7 @@ struct mc_remote_device {
 	uint16_t nr_lanes;
 	char address[64]; /* "host:port" where data streams of it are dialled; empty: the engine's addresses */
 	char subnet[64];
+	char filters[128];     /* over it, space-separated */
 	char remote_kinds[64]; /* space-separated kinds that this device reaches in its own host; "*" */
 };
 

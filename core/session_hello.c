@@ -41,6 +41,10 @@ static void put_device(struct mc_json_out *o, const struct mc_device *d, bool wi
 	mc_json_out_int(o, d->wire_max);
 	mc_json_out_key(o, "lanes");
 	mc_json_out_int(o, d->nr_lanes);
+	if (d->filters[0]) {
+		mc_json_out_key(o, "filters");
+		mc_json_out_str(o, d->filters);
+	}
 	mc_json_out_key(o, "subnet");
 	mc_json_out_str(o, d->info.subnet);
 	for (const char *const *k = d->caps.remote_kinds; k && *k && at < sizeof text; k++)
@@ -120,6 +124,7 @@ static int parse_device(const struct mc_json *o, struct mc_remote_device *d)
 	    get_str(o, "wire", d->wire, sizeof d->wire) < 0 ||
 	    get_str(o, "address", d->address, sizeof d->address) < 0 ||
 	    get_str(o, "subnet", d->subnet, sizeof d->subnet) < 0 ||
+	    get_str(o, "filters", d->filters, sizeof d->filters) < 0 ||
 	    get_str(o, "remote_kinds", d->remote_kinds, sizeof d->remote_kinds) < 0 ||
 	    get_u16(o, "wire_min", &d->wire_min) < 0 || get_u16(o, "wire_max", &d->wire_max) < 0 ||
 	    get_u16(o, "lanes", &d->nr_lanes) < 0)

@@ -38,6 +38,7 @@ struct fake_plugin {
 		struct mc_filter_ops filter;
 	} ops;
 	const struct mc_transport_ops *raw; /* transports: the plugin's own table, NULLs included */
+	char filters[128]; /* transports: what was stacked over it, at both ends; see unit/filter-stack.h */
 };
 
 /* dlopen, check the descriptor, lay the table over the stubs. */

@@ -100,6 +100,7 @@ static void fill_peer_args(struct fake_peer *p, const struct msg *m, struct mc_p
 		.remote_lane = m->open.lane,
 		.passive = p->passive,
 		.deadline_ns = world_now(p->inst->world) + 5 * MC_SEC,
+		.remote_filters = p->passive ? NULL : p->inst->plugin->filters,
 	};
 }
 

@@ -54,8 +54,8 @@ static void nap(uint64_t ns)
 
 /* ---- what was logged ------------------------------------------------------------------------- */
 
-static char flips[64][256];
-static atomic_uint nr_flips;
+static char flips[64][256], named[256]; /* named: the first mismatch that verify named */
+static atomic_uint nr_flips, nr_named, nr_unable;
 
 static void on_log(void *arg, enum mc_log_level level, const char *line)
 {
@@ -64,6 +64,11 @@ static void on_log(void *arg, enum mc_log_level level, const char *line)
 
 	if (at && (n = atomic_fetch_add(&nr_flips, 1)) < 64)
 		snprintf(flips[n], sizeof flips[n], "%s", at);
+	at = strstr(line, "has arrived wrong: ");
+	if (at && atomic_fetch_add(&nr_named, 1) == 0)
+		snprintf(named, sizeof named, "%s", at);
+	if (strstr(line, "are not verified: its device"))
+		atomic_fetch_add(&nr_unable, 1);
 	if (level <= MC_LOG_ERROR || getenv("FAULTS_VERBOSE"))
 		fprintf(stderr, "%s\n", line);
 }
@@ -97,16 +102,20 @@ static struct mc_engine *engine_with(const char *name, const char *const *settin
 	return e;
 }
 
-/* faults: "drop=0.1 drop_nth=3", options of the filter. */
-static struct pair *pair_new(const char *faults)
+/* faults: "drop=0.1 drop_nth=3", options of the filter.  target: a setting of the target's, or NULL. */
+static struct pair *pair_with(const char *faults, const char *verify, const char *target)
 {
-	static const char *const plain[] = {"peer_timeout=1", NULL};
-	const char *settings[16] = {"peer_timeout=1", "transports.tcp.filters=fault", "retry_count=1000"};
-	char words[12][64];
+	const char *plain[] = {"peer_timeout=1", target, NULL};
+	char words[12][64], retries[32];
+	const char *settings[20] = {"peer_timeout=1", "transports.tcp.filters=fault", retries};
 	struct pair *p = calloc(1, sizeof *p);
 	struct mc_error err = {0};
 	size_t n = 3;
 
+	/* A rail that is always wrong is left soon. */
+	snprintf(retries, sizeof retries, "retry_count=%d", strstr(faults, "flip=1") ? 2 : 1000);
+	if (verify)
+		settings[n++] = verify;
 	for (unsigned i = 0; *faults && i < 12; i++) {
 		size_t len = strcspn(faults, " ");
 
@@ -120,6 +129,11 @@ static struct pair *pair_new(const char *faults)
 	NEED(mc_memory_alloc(p->b, "cpu:0", LEN, MC_ACCESS_ALL, T, (void **)&p->remote, &err) == 0, "%s", err.text);
 	NEED(mc_segment_open(p->a, "target", T, &p->s, &err) == 0, "%s", err.text);
 	return p;
+}
+
+static struct pair *pair_new(const char *faults)
+{
+	return pair_with(faults, NULL, NULL);
 }
 
 static void pair_free(struct pair *p)
@@ -205,9 +219,8 @@ static size_t move_all(struct pair *p, uint32_t opcode, uint64_t deadline_ns, st
 }
 
 /* Rounds of writes and reads that all succeed, with the right bytes, although the fault has come. */
-static void all_right(const char *faults, const char *counted, unsigned rounds)
+static void rounds_right(struct pair *p, const char *counted, unsigned rounds)
 {
-	struct pair *p = pair_new(faults);
 	uint64_t seed = 1;
 
 	for (unsigned i = 0; i < rounds; i++) {
@@ -220,6 +233,13 @@ static void all_right(const char *faults, const char *counted, unsigned rounds)
 		seed++;
 	}
 	CHECK(counter(p->a, counted) > 0, "%s is 0: nothing was tested", counted);
+}
+
+static void all_right(const char *faults, const char *counted, unsigned rounds)
+{
+	struct pair *p = pair_new(faults);
+
+	rounds_right(p, counted, rounds);
 	pair_free(p);
 }
 
@@ -387,6 +407,78 @@ static void flip(void)
 	pair_free(p);
 }
 
+/* The one bit that was flipped is named, by its address; it is repaired; nobody above notices. */
+static void verify_one(uint32_t opcode)
+{
+	struct pair *p = pair_with("flip_nth=7", "verify=full", "verify=full");
+	unsigned char *from = opcode == MC_OP_WRITE ? p->local : p->remote;
+	unsigned char *to = opcode == MC_OP_WRITE ? p->remote : p->local;
+	unsigned long long at, at_named = 0;
+	unsigned mask, mask_named = 0;
+	const char *bits;
+
+	atomic_store(&nr_flips, 0);
+	atomic_store(&nr_named, 0);
+	fill(from, 1);
+	CHECK(move_all(p, opcode, T, NULL) == 0 && !memcmp(from, to, LEN), "wrong bytes");
+	CHECK(atomic_load(&nr_flips) == 1 && atomic_load(&nr_named) == 1, "%u flips, %u named",
+	      atomic_load(&nr_flips), atomic_load(&nr_named));
+	NEED(sscanf(flips[0], "flipped bits 0x%x of the byte at 0x%llx", &mask, &at) == 2, "%s", flips[0]);
+	NEED(sscanf(named, "has arrived wrong: the byte at 0x%llx", &at_named) == 1, "%s", named);
+	bits = strstr(named, "(bits 0x");
+	NEED(bits && sscanf(bits, "(bits 0x%x)", &mask_named) == 1, "%s", named);
+	CHECK(at == at_named && mask == mask_named, "0x%02x at 0x%llx was flipped: %s", mask, at, named);
+	CHECK(counter(p->a, "checksum_mismatches") == 1 && counter(p->a, "checksum_repaired") == 1, "counters");
+	CHECK(counter(p->a, "checksum_verified") == NR, "%llu verified",
+	      (unsigned long long)counter(p->a, "checksum_verified"));
+	pair_free(p);
+}
+
+static void verify(void)
+{
+	struct pair *p;
+	struct mc_batch *b;
+
+	mc_log_set_level(MC_LOG_INFO);
+	verify_one(MC_OP_WRITE);
+	verify_one(MC_OP_READ);
+	/* Many, among other faults: all is repaired. */
+	p = pair_with("flip=0.05 kill=0.002 delay=0.1 reorder=0.1", "verify=full", "verify=full");
+	rounds_right(p, "checksum_repaired", 3);
+	pair_free(p);
+	/* All of them, always: tried again, boundedly, then the failure has a name. */
+	p = pair_with("flip=1", "verify=full", "verify=sampled");
+	mc_log_set_level(MC_LOG_ERROR);
+	NEED(mc_batch_new(p->a, 1, &b) == 0 && mc_batch_submit(b, &(struct mc_request){
+		.opcode = MC_OP_WRITE, .local = p->local, .segment = p->s, .offset = (uintptr_t)p->remote,
+		.len = PIECE}, 1, NULL) == 0, "submit");
+	CHECK(mc_batch_wait(b, 3 * T) == 0 && status_of(b, 0) == -EBADMSG, "%d", status_of(b, 0));
+	CHECK(counter(p->a, "checksum_failed") == 3, "failed on the rail %llu times",
+	      (unsigned long long)counter(p->a, "checksum_failed"));
+	mc_batch_free(b);
+	pair_free(p);
+}
+
+/* A share of them; and a peer without it is named, once. */
+static void verify_some(void)
+{
+	struct pair *p = pair_with("", "verify=sampled", "verify=full");
+	uint64_t n;
+
+	mc_log_set_level(MC_LOG_INFO);
+	for (int i = 0; i < 10; i++)
+		CHECK(move_all(p, MC_OP_WRITE, T, NULL) == 0, "a write failed");
+	n = counter(p->a, "checksum_verified");
+	CHECK(n > 0 && n < 10 * NR / 2, "%llu were verified", (unsigned long long)n);
+	pair_free(p);
+	atomic_store(&nr_unable, 0);
+	p = pair_with("kill_nth=9", "verify=full", NULL);
+	rounds_right(p, "checksum_unverified", 2);
+	CHECK(atomic_load(&nr_unable) == 1, "said %u times", atomic_load(&nr_unable));
+	CHECK(counter(p->a, "checksum_verified") == 0, "verified by whom?");
+	pair_free(p);
+}
+
 /* Several at once, again and again. */
 static void storm(void)
 {
@@ -446,7 +538,7 @@ int main(int argc, char **argv)
 	} cases[] = {
 		{"drop", drop}, {"lose", lose}, {"fail", fails}, {"shorten", shorten}, {"flip", flip},
 		{"kill", kill_stream}, {"stall", stall}, {"delay", delay}, {"reorder", reorder},
-		{"storm", storm}, {"seed", seed}, {"spared", spared},
+		{"verify", verify}, {"verify-some", verify_some}, {"storm", storm}, {"seed", seed}, {"spared", spared},
 	};
 
 	for (size_t i = 0; argc == 2 && i < sizeof cases / sizeof *cases; i++) {

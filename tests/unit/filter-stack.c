@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/filter.h"
 
@@ -18,6 +19,7 @@ int filter_stack(struct fake_plugin *plugin, const char *filter, const char *con
 	struct mc_filter_stack *stack;
 	struct mc_plugin *p = NULL;
 	struct mc_value *values;
+	size_t at;
 	int r;
 
 	if (!lower)
@@ -28,7 +30,10 @@ int filter_stack(struct fake_plugin *plugin, const char *filter, const char *con
 		r = fake_options_parse(p->desc, words, nr_words, &values, err);
 	if (r == 0)
 		r = mc_filter_stack_new(p, values, lower, plugin->desc->name, &stack, err);
-	if (r == 0)
-		plugin->ops.transport = *mc_filter_stack_ops(stack);
-	return r;
+	if (r < 0)
+		return r;
+	plugin->ops.transport = *mc_filter_stack_ops(stack);
+	at = strlen(plugin->filters);
+	snprintf(plugin->filters + at, sizeof plugin->filters - at, "%s%s", at ? " " : "", p->desc->name);
+	return 0;
 }

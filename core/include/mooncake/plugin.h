@@ -25,7 +25,7 @@ extern "C" {
 #endif
 
 #define MC_ABI_MAJOR 1
-#define MC_ABI_MINOR 2
+#define MC_ABI_MINOR 3
 /* "MCPLUGIN" as a little-endian word. */
 #define MC_PLUGIN_MAGIC UINT64_C(0x4e4947554c50434d)
 

@@ -118,6 +118,8 @@ struct mc_peer_args {
 	uint32_t remote_lane;      /* the lane of the device at the other end */
 	uint32_t passive;          /* 1 in peer_accept */
 	uint64_t deadline_ns;
+	/* ABI 1.3: filters over the remote device, with spaces between; NULL in peer_accept. */
+	const char *remote_filters;
 };
 
 /* A stream that the core has dialled or accepted, and admitted. */
