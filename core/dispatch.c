@@ -33,7 +33,7 @@ void mc_lend_end(struct mc_lending *lending)
 		struct mc_worker *w = lending->held[--lending->nr];
 
 		mc_worker_turn(w);
-		mc_worker_leave(w);
+		mc_worker_pause(w);
 	}
 }
 
@@ -46,7 +46,7 @@ static bool lent(struct mc_worker *w)
 	if (mc_worker_mine(w))
 		return true;
 	if (l->nr == MC_ARRAY_SIZE(l->held) || (l->has_copy && mc_worker_cpu_copy(w)) ||
-	    !mc_worker_enter(w))
+	    !mc_worker_resume(w, false))
 		return false;
 	l->held[l->nr++] = w;
 	l->has_copy |= mc_worker_cpu_copy(w);

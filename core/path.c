@@ -79,6 +79,7 @@ static void join(struct mc_path *path)
 	path->next = lane->paths;
 	lane->paths = path;
 	lane->client.linked = true;
+	lane->client.serves |= !path->active;
 	mc_session_ref(path->session);
 	atomic_fetch_add(&path->paths->open, 1);
 	atomic_fetch_add(&path->session->engine->open_paths, 1);
@@ -110,6 +111,9 @@ static void part(struct mc_path *path)
 		at = &(*at)->next;
 	*at = path->next;
 	lane->client.linked = lane->paths != NULL;
+	lane->client.serves = false;
+	for (const struct mc_path *p = lane->paths; p; p = p->next)
+		lane->client.serves |= !p->active;
 	mc_worker_timer(lane->worker, &path->timer, 0);
 	mc_path_unready(path);
 	unattend(path);

@@ -18,6 +18,13 @@
 /* How many turns without success of progress go by between two looks at the inner epoll. */
 #define TURNS_PER_POLL 8
 
+#define WARM_NS MC_MSEC              /* a warm baton is the thread's after this */
+#define RETURN_NS (MC_MSEC / 10)     /* a caller that is back within this was right to pause */
+#define RETURNS_MIN 8                /* so many in a row earn a warm baton */
+#define UNDRIVEN_MAX 4               /* submits without a wait: he does not come back to drive */
+#define COLD_NS (200 * MC_MSEC)      /* no warm baton after work was left lying */
+#define PAST_NS (20 * MC_MSEC)       /* a pause this long ago says nothing any more */
+
 static __thread unsigned held_count;
 static __thread char thread_token; /* its address names the thread */
 
@@ -68,7 +75,7 @@ static bool take(struct mc_worker *w)
 
 static void inner_set(struct mc_worker *w, bool on)
 {
-	struct epoll_event ev = {.events = on ? EPOLLIN | EPOLLONESHOT : 0, .data.fd = w->inner};
+	struct epoll_event ev = {.events = on ? EPOLLIN : 0, .data.fd = w->inner};
 
 	epoll_ctl(w->outer, EPOLL_CTL_MOD, w->inner, &ev);
 	w->armed = on;
@@ -100,15 +107,22 @@ static void ring_want(struct mc_worker *w)
 }
 
 /* next: when the loop must turn again.  Left before the baton is, so that the thread, which looks at
- * it after it has said how long it will sleep, or the leaver, who looks at that, sees the other's. */
-static void give(struct mc_worker *w, uint64_t next)
+ * it after it has said how long it will sleep, or the leaver, who looks at that, sees the other's.
+ * warm: the time if a caller is about to come back, else 0. */
+static void give(struct mc_worker *w, uint64_t next, uint64_t warm)
 {
-	if (w->nr_watches && !w->armed)
+	if (!warm && w->nr_watches && !w->armed)
 		inner_set(w, true);
+	atomic_store_explicit(&w->warm_ns, warm, memory_order_relaxed);
 	atomic_store(&w->next_wake, next);
 	atomic_store_explicit(&w->holder, NULL, memory_order_relaxed);
 	held_count--;
 	atomic_store(&w->baton, 0);
+}
+
+static bool has_mail(struct mc_worker *w)
+{
+	return atomic_load(&w->inbox) || atomic_load(&w->tick_now);
 }
 
 void mc_worker_leave(struct mc_worker *w)
@@ -116,10 +130,74 @@ void mc_worker_leave(struct mc_worker *w)
 	uint64_t next = mc_worker_next_deadline(w);
 	bool quiet = mc_worker_arm(w);
 
-	give(w, next);
-	if (!quiet || atomic_load(&w->inbox) || atomic_load(&w->tick_now) || next < atomic_load(&w->thread_until))
+	give(w, next, 0);
+	if (!quiet || has_mail(w) || next < atomic_load(&w->thread_until))
 		wake_thread(w);
 	ring_want(w);
+}
+
+/* ---- callers that come and go -------------------------------------------------------------- */
+
+/* Judge the last pause by when, and for what, a caller is back. */
+static void judge_return(struct mc_worker *w, bool drives)
+{
+	uint64_t paused = atomic_load_explicit(&w->paused_ns, memory_order_relaxed);
+	unsigned undriven = drives ? 0 : atomic_load_explicit(&w->undriven, memory_order_relaxed) + 1;
+	unsigned returns = atomic_load_explicit(&w->returns, memory_order_relaxed);
+
+	if (!paused)
+		return;
+	atomic_store_explicit(&w->paused_ns, 0, memory_order_relaxed);
+	atomic_store_explicit(&w->undriven, undriven, memory_order_relaxed);
+	if (undriven > UNDRIVEN_MAX || mc_now_ns() - paused > RETURN_NS)
+		returns = 0;
+	else if (returns < RETURNS_MIN)
+		returns++;
+	atomic_store_explicit(&w->returns, returns, memory_order_relaxed);
+}
+
+static bool trusted(const struct mc_worker *w)
+{
+	return atomic_load_explicit(&w->returns, memory_order_relaxed) >= RETURNS_MIN;
+}
+
+static bool may_keep_warm(const struct mc_worker *w, uint64_t now)
+{
+	if (!trusted(w) || now < atomic_load_explicit(&w->cold_until_ns, memory_order_relaxed))
+		return false;
+	for (const struct mc_client *c = w->clients; c; c = c->next)
+		if (c->serves)
+			return false;
+	return true;
+}
+
+bool mc_worker_resume(struct mc_worker *w, bool drives)
+{
+	judge_return(w, drives);
+	return mc_worker_enter(w);
+}
+
+/* This caller goes on without a warm baton: let the thread have it. */
+void mc_worker_cool(struct mc_worker *w)
+{
+	if (atomic_load(&w->warm_ns) && mc_worker_enter(w))
+		mc_worker_leave(w);
+}
+
+void mc_worker_pause(struct mc_worker *w)
+{
+	uint64_t now = mc_now_ns(), next;
+
+	atomic_store_explicit(&w->paused_ns, now, memory_order_relaxed);
+	if (!may_keep_warm(w, now)) {
+		mc_worker_leave(w);
+		return;
+	}
+	next = MC_MIN(mc_worker_next_deadline(w), now + WARM_NS);
+	give(w, next, now);
+	/* Who wants the baton is not told: whoever comes back drives his work too. */
+	if (has_mail(w) || next < atomic_load(&w->thread_until))
+		wake_thread(w);
 }
 
 /* ---- inbox ---------------------------------------------------------------------------------- */
@@ -300,10 +378,13 @@ static void thread_sleep(struct mc_worker *w, uint64_t until)
 	int n;
 
 	atomic_store(&w->thread_until, until);
-	until = MC_MIN(until, atomic_load(&w->next_wake));
-	if ((atomic_load(&w->inbox) || atomic_load(&w->tick_now)) && !atomic_load(&w->baton)) {
-		atomic_store(&w->thread_until, 0);
-		return;
+	/* Who holds the baton now will look at thread_until when he leaves it. */
+	if (!atomic_load(&w->baton)) {
+		if (has_mail(w)) {
+			atomic_store(&w->thread_until, 0);
+			return;
+		}
+		until = MC_MIN(until, atomic_load(&w->next_wake));
 	}
 	n = epoll_wait(w->outer, ev, 2, until_ms(until));
 	atomic_store(&w->thread_until, 0);
@@ -316,23 +397,60 @@ static void thread_sleep(struct mc_worker *w, uint64_t until)
 	}
 }
 
+/* A caller is about to come back: do what was posted and what is due, nothing more.  When the
+ * thread is to look again. */
+static uint64_t thread_visit(struct mc_worker *w)
+{
+	uint64_t warm = atomic_load(&w->warm_ns), next;
+
+	mc_worker_turn(w);
+	next = MC_MIN(mc_worker_next_deadline(w), warm + WARM_NS);
+	give(w, next, warm);
+	return next;
+}
+
+/* The worker is the thread's until a caller wants it or nothing more comes. */
+static uint64_t thread_drive(struct mc_worker *w, uint64_t now)
+{
+	uint64_t next;
+
+	if (atomic_load(&w->warm_ns) && mc_worker_turn(w))
+		atomic_store_explicit(&w->cold_until_ns, now + COLD_NS, memory_order_relaxed);
+	thread_run(w);
+	/* A caller that wanted the baton may be gone again: look soon. */
+	next = mc_worker_arm(w) ? mc_worker_next_deadline(w) : mc_now_ns() + MC_MSEC;
+	give(w, next, 0);
+	ring_want(w);
+	return next;
+}
+
+static bool is_warm(struct mc_worker *w, uint64_t now)
+{
+	uint64_t warm = atomic_load(&w->warm_ns);
+
+	return warm && now - warm < WARM_NS;
+}
+
+/* How long the thread sleeps while a caller holds the baton, and serves timers and ticks. */
+static uint64_t look_again(struct mc_worker *w, uint64_t now)
+{
+	uint64_t warm = atomic_load(&w->warm_ns);
+
+	/* He will pause within this, and need not wake us. */
+	return now + (warm && now - warm < PAST_NS ? WARM_NS : TICK_BUSY_NS);
+}
+
 static void *thread_main(void *arg)
 {
 	struct mc_worker *w = arg;
 
 	while (!atomic_load(&w->stopping)) {
-		/* While a caller holds the baton it serves timers and ticks; look again later. */
-		uint64_t until = mc_now_ns() + TICK_BUSY_NS;
+		uint64_t now = mc_now_ns(), until = look_again(w, now);
 
-		if (take(w)) {
-			if (w->armed)
-				inner_set(w, false);
-			thread_run(w);
-			/* A caller that wanted the baton may be gone again: look soon. */
-			until = mc_worker_arm(w) ? mc_worker_next_deadline(w) : mc_now_ns() + MC_MSEC;
-			give(w, until);
-			ring_want(w);
-		}
+		if (is_warm(w, now) && !has_mail(w) && now < atomic_load(&w->next_wake))
+			until = atomic_load(&w->next_wake);
+		else if (take(w))
+			until = is_warm(w, now) ? thread_visit(w) : thread_drive(w, now);
 		thread_sleep(w, until);
 	}
 	return NULL;

@@ -31,6 +31,7 @@ struct mc_client {
 	struct mc_client *next; /* the worker's */
 	bool busy;   /* something is in flight: tick every 10 ms.  [worker] */
 	bool linked; /* has peers: tick slowly, watch for freezing.  [worker] */
+	bool serves; /* peers use us: they cannot wait for a caller to come back.  [worker] */
 	bool polled; /* progress finds traffic that no descriptor announces at once: spin on it */
 };
 
@@ -74,6 +75,12 @@ bool mc_worker_enter(struct mc_worker *worker);
 int mc_worker_turn(struct mc_worker *worker);
 /* Give the baton back; what is pending goes on with the worker's own thread. */
 void mc_worker_leave(struct mc_worker *worker);
+/* The two as callers of batches use them, who submit and wait in turn and are back for the baton
+ * within microseconds.  When that has proved true, pause puts the baton down warm: nothing is armed
+ * and nobody woken, and the worker's thread takes it up only if no caller has come for a
+ * millisecond.  drives: this caller is going to turn until something is done. */
+bool mc_worker_resume(struct mc_worker *worker, bool drives);
+void mc_worker_pause(struct mc_worker *worker);
 /* True if this thread holds this worker's baton / any baton. */
 bool mc_worker_mine(const struct mc_worker *worker);
 bool mc_worker_any_mine(void);

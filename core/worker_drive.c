@@ -64,9 +64,13 @@ struct drive {
 static void drive_take(struct drive *d, struct mc_worker *const *workers, size_t nr)
 {
 	for (size_t i = 0; i < nr && d->nr < DRIVE_MAX; i++) {
-		if (mc_worker_mine(workers[i]) || (d->has_copy && atomic_load(&workers[i]->cpu_copy)))
+		if (mc_worker_mine(workers[i]))
 			continue;
-		if (!mc_worker_enter(workers[i]))
+		if (d->has_copy && atomic_load(&workers[i]->cpu_copy)) {
+			mc_worker_cool(workers[i]);
+			continue;
+		}
+		if (!mc_worker_resume(workers[i], true))
 			continue;
 		d->held[d->nr++] = workers[i];
 		d->has_copy |= atomic_load(&workers[i]->cpu_copy);
@@ -76,7 +80,7 @@ static void drive_take(struct drive *d, struct mc_worker *const *workers, size_t
 static void drive_leave(struct drive *d)
 {
 	while (d->nr)
-		mc_worker_leave(d->held[--d->nr]);
+		mc_worker_pause(d->held[--d->nr]);
 	d->has_copy = false;
 }
 

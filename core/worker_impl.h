@@ -5,9 +5,9 @@
  *
  * Three epolls' worth of waiting:
  *   inner   the data descriptors, level-triggered; polled by the holder of the baton
- *   outer   what the worker's own thread sleeps on: inner (EPOLLONESHOT) and thread_wake.
- *           Whoever takes the baton disarms inner in it, whoever gives it back rearms it, so
- *           the thread is not woken for what a caller handles.
+ *   outer   what the worker's own thread sleeps on: inner and thread_wake.  A caller that takes
+ *           the baton disarms inner in it and rearms it when he leaves, so the thread is not
+ *           woken for what a caller handles.
  *   poll    what a caller that holds the baton sleeps on: inner and holder_wake
  */
 #ifndef MC_CORE_WORKER_IMPL_H
@@ -42,6 +42,13 @@ struct mc_worker {
 	atomic_bool tick_now;         /* clients shall tick at the next turn */
 	atomic_bool stopping;
 
+	/* Callers that come and go, see mc_worker_pause.  Guesses: no order is needed between them. */
+	_Atomic uint64_t warm_ns;    /* when the baton was put down warm; 0: it was given back */
+	_Atomic uint64_t paused_ns;  /* when a caller last put it down, warm or not; 0: judged */
+	_Atomic uint64_t cold_until_ns; /* it was left lying: not before this again */
+	atomic_uint returns;         /* callers in a row that were back soon */
+	atomic_uint undriven;        /* submits in a row that nobody has waited after */
+
 	/* A caller that waits for the baton; its bell is rung when the thread gives it up.  The lock
 	 * guards the slot, so that a bell is not rung after its owner took it back. */
 	pthread_mutex_t want_lock;
@@ -50,7 +57,7 @@ struct mc_worker {
 
 	/* The holder's. */
 	_Alignas(MC_CACHE_LINE) struct mc_client *clients;
-	bool armed; /* inner is armed in outer */
+	bool armed; /* inner is armed in outer: the thread may sleep on it */
 	unsigned nr_watches;
 	unsigned turns_since_poll;
 	uint64_t last_turn_boot; /* CLOCK_BOOTTIME of the last turn */
@@ -70,6 +77,7 @@ uint64_t mc_worker_next_deadline(const struct mc_worker *w); /* UINT64_MAX: none
 
 /* worker.c */
 bool mc_worker_arm(struct mc_worker *w); /* false: a client has work */
+void mc_worker_cool(struct mc_worker *w); /* a warm baton becomes the thread's, if it is free */
 bool mc_worker_spin_on(const struct mc_worker *w); /* some client is polled */
 /* The spin after activity paid off, or it did not: adapt its bound. */
 static inline void mc_worker_spin_result(struct mc_worker *w, bool hit)

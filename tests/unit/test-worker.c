@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -16,7 +17,7 @@
 
 #include "clock.h"
 #include "core/util/check.h"
-#include "worker.h"
+#include "worker_impl.h"
 
 #define PATIENCE (20 * MC_SEC)
 
@@ -312,6 +313,107 @@ static void test_watch_and_timer(void **state)
 	close_worker(&p);
 }
 
+/* ---- a warm baton ------------------------------------------------------------------------------- */
+
+/* As a caller does that submits, and waits, at once. */
+static void come_and_go(struct mc_worker *w)
+{
+	for (int drives = 0; drives < 2; drives++) {
+		while (!mc_worker_resume(w, drives))
+			sched_yield();
+		mc_worker_turn(w);
+		mc_worker_pause(w);
+	}
+}
+
+static bool lies_warm(const struct mc_worker *w)
+{
+	return atomic_load(&((struct mc_worker *)(uintptr_t)w)->warm_ns) != 0;
+}
+
+/* Until the baton lies warm: on a busy machine callers are not always back in time. */
+static void make_warm(struct mc_worker *w)
+{
+	uint64_t end = mc_now_ns() + PATIENCE;
+
+	while (!lies_warm(w) && mc_now_ns() < end)
+		come_and_go(w);
+	assert_true(lies_warm(w));
+}
+
+static void touch(struct mc_post *post)
+{
+	mc_bell_ring((struct mc_bell *)(void *)(post + 1));
+}
+
+struct touched {
+	struct mc_post post;
+	struct mc_bell bell;
+};
+
+static bool was_touched(void *arg)
+{
+	return __atomic_load_n(&((struct touched *)arg)->bell.seq, __ATOMIC_SEQ_CST) != 0;
+}
+
+/* Callers who come and go leave the baton warm; what they do not come back for is the thread's. */
+static void test_warm(void **state)
+{
+	struct seen s = {.watch = {.size = sizeof s.watch, .events = POLLIN, .ready = seen_ready}};
+	struct touched t = {.post.run = touch};
+	uint64_t one = 1;
+	struct probe p;
+
+	open_worker(&p, 0, 5 * MC_SEC);
+	s.worker = p.worker;
+	s.watch.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	mc_worker_call(p.worker, seen_watch, &s);
+	make_warm(p.worker);
+	/* Nobody comes back: the thread takes it up, and what has come meanwhile. */
+	assert_int_equal(write(s.watch.fd, &one, sizeof one), sizeof one);
+	assert_int_equal(mc_worker_drive(NULL, 0, &s.bell, saw_read, &s, mc_now_ns() + PATIENCE), 0);
+	mc_worker_call(p.worker, seen_unwatch, &s);
+	close(s.watch.fd);
+	/* Nothing is put down warm for a while after work was left lying, then it is. */
+	make_warm(p.worker);
+	/* A post need not wait. */
+	mc_worker_post(p.worker, &t.post);
+	assert_int_equal(mc_worker_drive(NULL, 0, &t.bell, was_touched, &t, mc_now_ns() + PATIENCE), 0);
+	close_worker(&p);
+}
+
+/* Who submits and never waits, who comes seldom, and whom peers use: the thread is to be at work. */
+static void test_never_warm(void **state)
+{
+	struct timespec pause = {.tv_nsec = 1000000};
+	struct probe p;
+
+	open_worker(&p, 0, 5 * MC_SEC);
+	for (int i = 0; i < 100; i++) {
+		while (!mc_worker_resume(p.worker, false))
+			sched_yield();
+		mc_worker_pause(p.worker);
+		assert_false(i > 20 && lies_warm(p.worker));
+	}
+	for (int i = 0; i < 20; i++) {
+		nanosleep(&pause, NULL);
+		come_and_go(p.worker);
+		nanosleep(&pause, NULL);
+		assert_false(lies_warm(p.worker));
+	}
+	while (!mc_worker_enter(p.worker))
+		;
+	p.client.serves = true;
+	mc_worker_leave(p.worker);
+	for (int i = 0; i < 100; i++) {
+		come_and_go(p.worker);
+		assert_false(lies_warm(p.worker));
+	}
+	close_worker(&p);
+}
+
+/* ---- many timers ----------------------------------------------------------------------------------- */
+
 #define TIMERS 200
 
 struct many {
@@ -492,6 +594,8 @@ int main(void)
 		cmocka_unit_test(test_posts),
 		cmocka_unit_test(test_baton),
 		cmocka_unit_test(test_contended_baton),
+		cmocka_unit_test(test_warm),
+		cmocka_unit_test(test_never_warm),
 		cmocka_unit_test(test_watch_and_timer),
 		cmocka_unit_test(test_timers_in_order),
 		cmocka_unit_test(test_tick),
