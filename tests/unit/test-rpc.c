@@ -330,7 +330,7 @@ static void flow_done(struct mc_rpc_call *call)
 
 	if (call->status != 0 || call->reply_len != sizeof c->in || c->in != c->out)
 		f->failed++;
-	f->ended++;
+	__atomic_store_n(&f->ended, f->ended + 1, __ATOMIC_RELAXED);
 	if (f->to_start-- > 0) {
 		c->out += 64;
 		if (mc_rpc_start(f->p->client, call, NEVER) != 0)
