@@ -47,6 +47,17 @@ static void p3_over(const char *const *settings, size_t len)
 		CHECK(mc_batch_wait(batch, T) == 0 && !mc_batch_failed(batch), "wait");
 		CHECK(mc_batch_notify_status(batch) == 0, "%d", mc_batch_notify_status(batch));
 		NEED(mc_batch_reset(batch) == 0, "reset");
+		/* What was read is here when the batch is complete. */
+		memset(local, 0, LEN);
+		for (size_t i = 0; i < NR; i++)
+			reqs[i].opcode = MC_OP_READ;
+		NEED(mc_batch_submit(batch, reqs, NR, NULL) == 0, "submit");
+		CHECK(mc_batch_wait(batch, T) == 0 && !mc_batch_failed(batch), "wait");
+		for (size_t i = 0; i < NR; i++) {
+			CHECK(all_are(local + i * (LEN / NR), len, round), "round %u: complete before request %zu", round, i);
+			reqs[i].opcode = MC_OP_WRITE;
+		}
+		NEED(mc_batch_reset(batch) == 0, "reset");
 	}
 	/* None at all for a batch of which one request failed. */
 	reqs[NR / 2].offset = 1;
@@ -80,6 +91,12 @@ static void register_new(struct mc_engine *e, void *mem, size_t len, uint32_t ac
 
 	NEED(r == 0, "%d %s", r, err.text);
 }
+
+/* What the next requests on the wire are changed to. */
+static atomic_bool hostile;
+static _Atomic uint64_t hostile_offset, hostile_len; /* len 0: as it was */
+static atomic_uint nr_hostile;
+static atomic_uint nr_frames; /* of requests */
 
 /* Each bad request fails alone. */
 static void p4_ranges(struct mc_engine *a, struct mc_engine *b)
@@ -118,6 +135,14 @@ static void p4_ranges(struct mc_engine *a, struct mc_engine *b)
 	enum { NR = sizeof cases / sizeof *cases };
 	struct mc_request reqs[NR];
 
+	/* Nothing is sent for what the snapshot does not allow. */
+	CHECK(move_one(a, MC_OP_READ, local, s, read_only, 4096, T) == 0, "a good one first");
+	atomic_store(&nr_frames, 0);
+	for (size_t i = 0; i < NR; i++)
+		if (cases[i].status == -EACCES)
+			CHECK(move_one(a, cases[i].opcode, cases[i].local, s, cases[i].offset, cases[i].len, T) == -EACCES,
+			      "request %zu alone", i);
+	CHECK(atomic_load(&nr_frames) == 0, "%u frames for what is refused", atomic_load(&nr_frames));
 	memset(local, 9, 65536);
 	memset(target[1], 9, sizeof target[1]);
 	for (size_t i = 0; i < NR; i++)
@@ -138,11 +163,6 @@ static void p4_ranges(struct mc_engine *a, struct mc_engine *b)
 	      "%s", err.text);
 }
 
-/* What the next requests on the wire are changed to. */
-static atomic_bool hostile;
-static _Atomic uint64_t hostile_offset, hostile_len; /* len 0: as it was */
-static atomic_uint nr_hostile;
-
 static void put_le(unsigned char *p, uint64_t value, int bytes)
 {
 	for (int i = 0; i < bytes; i++)
@@ -159,6 +179,8 @@ ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 		call = (ssize_t (*)(int, const struct msghdr *, int))dlsym(RTLD_NEXT, "sendmsg");
 		__atomic_store_n(&real, call, __ATOMIC_RELAXED);
 	}
+	atomic_fetch_add(&nr_frames, p && msg->msg_iov[0].iov_len >= 32 && p[0] == 0x43 && p[1] == 0x54 &&
+				     (p[3] == 1 || p[3] == 2));
 	/* A frame of version 1, WRITE (1) or READ (2), with one entry. */
 	if (p && atomic_load(&hostile) && msg->msg_iov[0].iov_len >= 32 && p[0] == 0x43 && p[1] == 0x54 &&
 	    p[2] == 1 && (p[3] == 1 || p[3] == 2) && p[4] == 1 && p[5] == 0) {

@@ -80,11 +80,21 @@ static bool logged_soon(const char *one, const char *two)
 
 /* ---- P7 -------------------------------------------------------------------------------------- */
 
+static int count_written(void *ctx, const struct mc_counter *counter)
+{
+	uint64_t *written = ctx;
+
+	if (!strcmp(counter->name, "bytes_written") && !strncmp(counter->object, "rail tcp:lo", 11))
+		*written += counter->value;
+	return 0;
+}
+
 static void p7_once(void)
 {
 	static const char *const names[] = {"right", "far"};
 	struct mc_engine *a = engine_with("left", plain), *b[2];
 	unsigned char *local = memory_new(a, LEN);
+	uint64_t written = 0;
 
 	log_begin(MC_LOG_INFO);
 	for (int i = 0; i < 2; i++) {
@@ -102,6 +112,9 @@ static void p7_once(void)
 	CHECK(nr_lines("peer 'right'", "rail tcp:lo") == 1, "%s", logged);
 	CHECK(nr_lines("peer 'far'", "rail tcp:lo") == 1, "%s", logged);
 	log_end();
+	/* The same by the counters. */
+	CHECK(mc_engine_counters(a, count_written, &written) == 0 && written == 200 * LEN, "%llu bytes by rails",
+	      (unsigned long long)written);
 	CHECK(mc_engine_close(a, T) == 0, "close");
 	CHECK(mc_engine_close(b[0], T) == 0 && mc_engine_close(b[1], T) == 0, "close");
 }
@@ -151,7 +164,35 @@ static void p7(void)
 
 /* ---- P8 -------------------------------------------------------------------------------------- */
 
-static void p8(void)
+/* As many peers as the config says; one more is told so, and has room when another goes. */
+static void p8_bounded(void)
+{
+	static const char *const two[] = {"max_peers=2", "peer_timeout=1", NULL};
+	static const char *const names[] = {"one", "two", "three"};
+	struct mc_engine *b = engine_with("right", two), *a[3];
+	struct mc_segment *s[3] = {NULL};
+	struct mc_error err = {0};
+	int r;
+
+	memory_new(b, LEN);
+	for (int i = 0; i < 3; i++)
+		a[i] = engine_with(names[i], plain);
+	s[0] = segment_new(a[0], "right");
+	s[1] = segment_new(a[1], "right");
+	r = mc_segment_open(a[2], "right", 500 * MC_MSEC, &s[2], &err);
+	CHECK(r < 0 && strstr(err.text, "right"), "a third of two: %d %s", r, err.text);
+	CHECK(strstr(err.text, "max_peers"), "what is full is not said: %s", err.text);
+	mc_segment_close(s[0]);
+	CHECK(mc_engine_close(a[0], T) == 0, "close");
+	s[2] = segment_new(a[2], "right");
+	for (int i = 1; i < 3; i++) {
+		mc_segment_close(s[i]);
+		CHECK(mc_engine_close(a[i], T) == 0, "close");
+	}
+	CHECK(mc_engine_close(b, T) == 0, "close");
+}
+
+static void p8_rounds(void)
 {
 	enum { ROUNDS = SLOW > 1 ? 60 : 500, WARM = ROUNDS * 2 / 5 };
 	struct mc_engine *b = engine_with("right", plain);
@@ -183,6 +224,12 @@ static void p8(void)
 	CHECK(SLOW > 1 || after.uordblks + after.hblkhd < before.uordblks + before.hblkhd + 32768,
 	      "%zu bytes, then %zu", before.uordblks + before.hblkhd, after.uordblks + after.hblkhd);
 	CHECK(mc_engine_close(b, T) == 0, "close");
+}
+
+static void p8(void)
+{
+	p8_bounded();
+	p8_rounds();
 }
 
 /* ---- P9 -------------------------------------------------------------------------------------- */

@@ -208,8 +208,63 @@ static void p1_close(void)
 	peer_end(&target);
 }
 
+/* The peer is well: the fence of what is past its deadline is over with its answer.  What shares the streams
+ * that it ends is moved again, not failed. */
+static void p1_alive(void)
+{
+	enum { NR = 1024, SIZE = 256 << 10 };
+	struct mc_engine *e = engine_with("initiator", settings);
+	struct peer target = {0};
+	struct mc_segment *s;
+	struct mc_batch *late, *b;
+	unsigned char *local;
+	unsigned ended = 0;
+	uint64_t start;
+
+	peer_start(&target, "target", settings);
+	s = segment_new(e, "target");
+	local = memory_new(e, PEER_LEN);
+	memset(local, 6, PEER_LEN);
+	CHECK(move_one(e, MC_OP_WRITE, local, s, target.base, PEER_LEN, T) == 0, "write");
+	start = now_ns();
+	NEED(mc_batch_new(e, NR, &late) == 0 && mc_batch_new(e, NR, &b) == 0, "batch");
+	mc_batch_set_deadline(late, 30 * MC_MSEC);
+	/* By turns, so that both are on the wire when it breaks. */
+	for (size_t i = 0; i < 2 * NR; i++) {
+		struct mc_request req = {.opcode = i % 2 ? MC_OP_READ : MC_OP_WRITE, .segment = s, .len = SIZE,
+					 .local = local + i / 2 * SIZE % PEER_LEN,
+					 .offset = target.base + i / 2 * SIZE % PEER_LEN};
+
+		NEED(mc_batch_submit(i % 2 ? b : late, &req, 1, NULL) == 0, "submit");
+	}
+	CHECK(mc_batch_wait(late, T) == 0 && mc_batch_failed(late), "all of it in 30 ms");
+	CHECK(now_ns() - start < BOUND * SLOW / 2, "%llu ms", (unsigned long long)((now_ns() - start) / MC_MSEC));
+	for (size_t i = 0; i < NR; i++)
+		ended += status_of(late, i) == 0 || status_of(late, i) == -ETIMEDOUT;
+	CHECK(ended == NR, "%u of %d ended well or with their deadline", ended, NR);
+	CHECK(mc_batch_wait(b, T) == 0 && !mc_batch_failed(b), "%zu of the others failed", mc_batch_failed(b));
+	CHECK(all_are(local, PEER_LEN, 6), "bytes");
+	mc_batch_free(late);
+	mc_batch_free(b);
+	mc_segment_close(s);
+	CHECK(mc_engine_close(e, T) == 0, "close");
+	peer_end(&target);
+}
+
+/* What is promised to those who set nothing. */
+static void default_is(const char *key, const char *want)
+{
+	struct mc_config *c = NULL;
+
+	NEED(mc_config_new(&c, NULL) == 0, "config");
+	CHECK(!strcmp(mc_config_get(c, key, NULL), want), "%s is %s", key, mc_config_get(c, key, NULL));
+	mc_config_free(c);
+}
+
 static void p1(void)
 {
+	default_is("deadline", "30s");
+	p1_alive();
 	p1_frozen();
 	p1_calls();
 	p1_close();
@@ -468,6 +523,7 @@ static void p6(void)
 	struct peer target = {0};
 	struct other other;
 
+	default_is("peer_timeout", "5s");
 	peer_start(&target, "target", settings);
 	other_start(&other, e);
 	p6_goes(e, &other, &target, false);
