@@ -175,14 +175,20 @@ int initiator_prepare(struct initiator *in, struct mc_error *err)
 	return in->opts->check ? ask_all(in, BENCH_MSG_FILL, &filled, err) : 0;
 }
 
-/* CPU time of the target so far; false if it does not say. */
+/* CPU time of the target so far; false if it does not say, and why the first time. */
 static bool ask_cpu(struct initiator *in, uint64_t *ret_ns)
 {
 	struct bench_msg msg = {.type = BENCH_MSG_CPU};
+	struct mc_error err = {0};
 
-	if (bench_stopping() ||
-	    bench_ask(in->engine, in->segment, &msg, BENCH_CONNECT_NS, NULL) < 0)
+	if (bench_stopping())
 		return false;
+	if (bench_ask(in->engine, in->segment, &msg, BENCH_CONNECT_NS, &err) < 0) {
+		if (!in->cpu_said && !bench_stopping())
+			fprintf(stderr, "the target's CPU time is unknown: %s\n", err.text);
+		in->cpu_said = true;
+		return false;
+	}
 	*ret_ns = msg.value;
 	return true;
 }

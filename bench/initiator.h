@@ -14,6 +14,7 @@ struct initiator {
 	size_t nr_remote;
 	const char *label; /* of the progress line; NULL: the operation */
 	double more_s; /* that the measurements after this one take */
+	bool cpu_said; /* that the target does not tell its CPU time */
 	struct bench_load *load;
 	struct bench_rail before[BENCH_MAX_RAILS];
 	struct bench_result result;
