@@ -74,7 +74,7 @@ etcd_start() {
 # etcd_wait ENDPOINT PID: until it answers; 1: the process has ended, or it took a minute.
 etcd_wait() {
 	${ETCD_IN:-} python3 - "${ETCD_SCHEME:-http}://$1" "$2" "${ETCD_TLS:-}" <<-'END'
-		import os, ssl, sys, time, urllib.request
+		import os, ssl, sys, time, urllib.error, urllib.request
 		url, pid, cert = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 		ctx = ssl.create_default_context()
 		ctx.check_hostname = False
@@ -88,6 +88,9 @@ etcd_wait() {
 		    try:
 		        opener.open(urllib.request.Request(url + '/v3/kv/range', b'{"key":"YQ=="}'), timeout=5)
 		        sys.exit(0)
+		    except urllib.error.HTTPError as e:
+		        if e.code < 500:  # it wants a user, perhaps
+		            sys.exit(0)
 		    except OSError:
 		        pass
 		    try:

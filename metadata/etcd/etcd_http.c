@@ -258,6 +258,10 @@ void etcd_easy_result(struct etcd_inst *e, struct etcd_easy *h, CURLcode code, s
 	case CURLE_SSL_CACERT_BADFILE:
 		failed(t, -EINVAL, "TLS: %.150s; look at metadata.etcd.ca, .cert, .key", text);
 		return;
+	case CURLE_GOT_NOTHING:
+		failed(t, -ECONNRESET, "it closed the connection without an answer%s",
+		       is_tls(h->easy) ? "" : "; if it speaks TLS, write etcds:// or https://");
+		return;
 	case CURLE_UNSUPPORTED_PROTOCOL:
 	case CURLE_WEIRD_SERVER_REPLY:
 		failed(t, -EPROTO, "what answers there does not speak HTTP (%.100s); is it etcd's client port?",

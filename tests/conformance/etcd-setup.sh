@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# For the conformance program: starts etcd, prints its URL and options of the plugin as one line, and
-# ends it when stdin closes.  usage: etcd-setup.sh plain|tls|users|cluster
+# For tests of the plugin: starts etcd, prints its URL and options of the plugin as one line, and ends
+# it when stdin closes.  Until then it takes commands there, and answers each with a line: kill, start,
+# stop, cont, compact REVISION, kill_member N.  usage: etcd-setup.sh plain|tls|users|cluster
 set -u
 . "$(dirname "$0")/../etcd.sh"
 
@@ -33,6 +34,7 @@ skip() {
 etcd_needs
 case $1 in
 plain)
+	flags=
 	etcd_start one
 	echo "etcd://$endpoint"
 	;;
@@ -45,7 +47,8 @@ tls)
 	echo "etcds://$endpoint ca=$dir/ca.pem cert=$dir/client.pem key=$dir/client.key"
 	;;
 users)
-	etcd_start one --bcrypt-cost 4
+	flags='--bcrypt-cost 4'
+	etcd_start one $flags
 	etcd_users "$endpoint"
 	echo "etcd://$endpoint user=engine password_file=$dir/password"
 	;;
@@ -57,4 +60,15 @@ cluster)
 	die "usage: etcd-setup.sh plain|tls|users|cluster"
 	;;
 esac
-cat >/dev/null
+while read -r command argument; do
+	case $command in
+	kill) kill -KILL "$etcd" && wait "$etcd" 2>/dev/null ;;
+	start) etcd_start one $flags ;;
+	stop) kill -STOP "$etcd" ;;
+	cont) kill -CONT "$etcd" ;;
+	compact) etcd_api "$endpoint" kv/compaction "{\"revision\":\"$argument\",\"physical\":true}" >/dev/null ;;
+	kill_member) eval "kill -KILL \$member_$argument" ;;
+	*) die "command '$command' is not known" ;;
+	esac
+	echo done
+done
