@@ -183,6 +183,7 @@ struct etcd_call {
 	struct etcd_text body;
 	uint64_t deadline_ns;
 	const int *stop; /* may be NULL */
+	bool leaving;    /* of an engine that closes: no waiting for an etcd that is down */
 	struct etcd_sink sink;
 	/* out */
 	struct etcd_reply reply;

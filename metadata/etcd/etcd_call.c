@@ -299,7 +299,7 @@ static int call(struct etcd_inst *e, struct etcd_call *c, bool tokens, struct mc
 		}
 		now = etcd_now(e);
 		/* What speaks no HTTP, or has the wrong certificate, will not learn it. */
-		if (!was_up || now + pause >= begin + e->set.retry_ns || now + pause >= c->deadline_ns ||
+		if (!was_up || (c->leaving && !c->maybe) || now + pause >= begin + e->set.retry_ns || now + pause >= c->deadline_ns ||
 		    all.status == -EPROTO || all.status == -EACCES || all.status == -EINVAL ||
 		    (c->stop && __atomic_load_n(c->stop, __ATOMIC_RELAXED)))
 			break;

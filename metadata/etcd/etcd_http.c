@@ -215,6 +215,21 @@ static int failed(struct etcd_try *t, int status, const char *fmt, ...)
 	return status;
 }
 
+/* For a connection that the config let go another way. */
+static const char *by_proxy(const struct etcd_inst *e)
+{
+	static const char *const names[] = {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy",
+					    "ALL_PROXY"};
+
+	for (size_t i = 0; e->set.proxy && i < MC_ARRAY_SIZE(names); i++) {
+		const char *value = getenv(names[i]);
+
+		if (value && *value)
+			return "; metadata_proxy is true: look at http_proxy and https_proxy, too";
+	}
+	return "";
+}
+
 static bool is_tls(CURL *easy)
 {
 	char *url = NULL;
@@ -235,17 +250,21 @@ void etcd_easy_result(struct etcd_inst *e, struct etcd_easy *h, CURLcode code, s
 	switch (code) {
 	case CURLE_OK:
 		return;
+	case CURLE_COULDNT_RESOLVE_PROXY:
+		failed(t, -EHOSTUNREACH, "the name of the proxy cannot be resolved%s", by_proxy(e));
+		return;
 	case CURLE_COULDNT_RESOLVE_HOST:
 		failed(t, -EHOSTUNREACH, "the name of the host cannot be resolved");
 		return;
 	case CURLE_COULDNT_CONNECT:
 		if (os)
-			failed(t, -(int)os, "%s (%s)", strerrordesc_np((int)os), strerrorname_np((int)os));
+			failed(t, -(int)os, "%s (%s)%s", strerrordesc_np((int)os),
+			       strerrorname_np((int)os), by_proxy(e));
 		else
-			failed(t, -ECONNREFUSED, "%s", text);
+			failed(t, -ECONNREFUSED, "%.200s%s", text, by_proxy(e));
 		return;
 	case CURLE_OPERATION_TIMEDOUT:
-		failed(t, -ETIMEDOUT, "no connection within %ld ms", to_ms(e->set.connect_ns));
+		failed(t, -ETIMEDOUT, "no connection within %ld ms%s", to_ms(e->set.connect_ns), by_proxy(e));
 		return;
 	case CURLE_SSL_CONNECT_ERROR:
 		failed(t, -EPROTO, "TLS: %.150s; if it does not speak TLS, write etcd:// or http://", text);

@@ -232,6 +232,7 @@ int etcd_del(void *inst, const char *key, uint64_t expect_rev, uint64_t deadline
 	struct found f = {0};
 	struct etcd_call c = {.path = expect_rev ? "kv/txn" : "kv/deleterange",
 			      .deadline_ns = deadline_ns,
+			      .leaving = true,
 			      .sink = {.kv = found_kv, .ctx = &f}};
 	char what[160];
 	bool done;
@@ -359,7 +360,7 @@ int etcd_lease_keepalive(void *inst, uint64_t lease, uint64_t deadline_ns, struc
 
 int etcd_lease_revoke(void *inst, uint64_t lease, uint64_t deadline_ns, struct mc_error *err)
 {
-	struct etcd_call c = {.path = "lease/revoke", .deadline_ns = deadline_ns};
+	struct etcd_call c = {.path = "lease/revoke", .deadline_ns = deadline_ns, .leaving = true};
 	char what[40];
 	int r;
 
