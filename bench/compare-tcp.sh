@@ -66,12 +66,23 @@ for arg in "$@"; do
 	esac
 done
 : "${cases:=$all_cases}"
-case $cases in *-1m* | *-4m* | *-64k* | *-4k*)
-	command -v iperf3 >/dev/null || { echo "there is no iperf3 (package iperf3)"; exit 77; } ;;
-esac
-case $cases in *ucx*)
-	command -v ucx_perftest >/dev/null || { echo "there is no ucx_perftest (package ucx-utils)"; exit 77; } ;;
-esac
+
+# needs PROGRAM PACKAGE CASE...: it must be there if one of the cases is to be run.
+needs() {
+	program=$1 package=$2
+	shift 2
+	command -v "$program" >/dev/null && return 0
+	for one in "$@"; do
+		case " $cases " in *" $one "*)
+			echo "there is no $program (package $package)"
+			exit 77
+			;;
+		esac
+	done
+}
+
+needs iperf3 iperf3 $throughput_cases
+needs ucx_perftest ucx-utils ucx-4k
 use_build "$build" || exit 1
 make_dir
 

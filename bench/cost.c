@@ -85,7 +85,9 @@ static int write_first(struct mc_engine *engine, struct mc_segment *segment, voi
 {
 	struct mc_buffer_info info = {.size = sizeof info};
 	struct mc_request_status status = {.size = sizeof status};
-	struct mc_request req = {.opcode = MC_OP_WRITE, .local = local, .segment = segment,
+	struct mc_request req = {.opcode = MC_OP_WRITE,
+				 .local = local,
+				 .segment = segment,
 				 .len = FIRST_BYTES};
 	struct mc_batch *batch = NULL;
 	int r = mc_segment_buffer(segment, 0, &info);
@@ -182,15 +184,16 @@ static int idle(struct mc_engine *engine, const char *name, double seconds, stru
 	cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 	rest(seconds);
 	cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;
-	printf("idle_cpu_ns %" PRIu64 "\nidle_rss_bytes %" PRIu64 "\nidle_threads %" PRIu64 "\n", cpu,
-	       resident_bytes(), count_threads());
+	printf("idle_cpu_ns %" PRIu64 "\nidle_rss_bytes %" PRIu64 "\nidle_threads %" PRIu64 "\n",
+	       cpu, resident_bytes(), count_threads());
 	return 0;
 }
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: engine_cost open|list|first SEGMENT|unknown SEGMENT|idle SEGMENT SECONDS "
-			"[--KEY=VALUE...]\n");
+	fprintf(stderr,
+		"usage: engine_cost open|list|first SEGMENT|unknown SEGMENT|idle SEGMENT SECONDS "
+		"[--KEY=VALUE...]\n");
 	return 2;
 }
 

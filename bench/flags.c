@@ -175,7 +175,8 @@ static int parse_integer(const struct flag *flag, const char *text, int64_t *ret
 static int parse_range(const struct flag *flag, const char *text, struct bench_range *ret,
 		       struct mc_error *err)
 {
-	const struct flag size = {.name = flag->name, .type = FLAG_SIZE, .min = flag->min, .max = flag->max};
+	const struct flag size = {
+		.name = flag->name, .type = FLAG_SIZE, .min = flag->min, .max = flag->max};
 	size_t len = strcspn(text, ":-");
 	const char *end = text[len] ? text + len + 1 : text;
 	int64_t min = 0, max = 0;
@@ -527,7 +528,9 @@ static void flag_text(const struct bench_options *opts, const struct flag *flag,
 		snprintf(buf, cap, "%s", flag->words[*(const int *)field]);
 		break;
 	case FLAG_RANGE:
-		snprintf(buf, cap, range->min ? "%" PRIu64 ":%" PRIu64 : "", range->min, range->max);
+		buf[0] = '\0';
+		if (range->min)
+			snprintf(buf, cap, "%" PRIu64 ":%" PRIu64, range->min, range->max);
 		break;
 	}
 }

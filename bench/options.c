@@ -51,11 +51,13 @@ static int check_sweep(struct bench_options *opts, struct mc_error *err)
 	if (!opts->sweep.min)
 		return 0;
 	if (opts->mode == BENCH_TARGET)
-		return mc_fail(err, -EINVAL,
-			       "flag --sweep: a target serves every block size; give it to the initiator");
+		return mc_fail(
+			err, -EINVAL,
+			"flag --sweep: a target serves every block size; give it to the initiator");
 	if (bench_option_given(opts, "block_size"))
-		return mc_fail(err, -EINVAL,
-			       "flags --sweep and --block_size: leave one out, or write --sweep=MIN:MAX");
+		return mc_fail(
+			err, -EINVAL,
+			"flags --sweep and --block_size: leave one out, or write --sweep=MIN:MAX");
 	opts->block_size = opts->sweep.max;
 	if (!bench_option_given(opts, "threads"))
 		opts->threads = 1;
@@ -115,7 +117,8 @@ static uint64_t point_batch(const struct bench_options *opts, uint64_t block)
 	return MC_MAX(UINT64_C(1), MC_MIN(opts->batch_size, SWEEP_BATCH_BYTES / block));
 }
 
-size_t bench_sweep_points(const struct bench_options *opts, struct bench_point points[BENCH_MAX_POINTS])
+size_t bench_sweep_points(const struct bench_options *opts,
+			  struct bench_point points[BENCH_MAX_POINTS])
 {
 	bool one = bench_option_given(opts, "operation");
 	size_t nr = 0;

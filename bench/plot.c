@@ -14,8 +14,10 @@ static void usage(FILE *f)
 {
 	fprintf(f,
 		"usage: mooncake_plot [--title=TEXT] [--output=FILE] FILE... [> out.svg]\n"
-		"  FILE: what 'transfer_engine_bench --sweep --json' wrote, or single runs; at most %d.\n"
-		"  Draws throughput, p99 latency and CPU time over the block size, a line per file and\n"
+		"  FILE: what 'transfer_engine_bench --sweep --json' wrote, or single runs; at "
+		"most %d.\n"
+		"  Draws throughput, p99 latency and CPU time over the block size, a line per file "
+		"and\n"
 		"  direction.  The SVG needs nothing but itself.  --help, --version.\n"
 		"Exit: 0 drawn, 1 a file cannot be used or written, 2 usage.\n",
 		PLOT_MAX_FILES);
@@ -100,7 +102,8 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	if (!output && isatty(STDOUT_FILENO)) {
-		fprintf(stderr, "the picture would go to the terminal; redirect it, or write --output=FILE\n");
+		fprintf(stderr, "the picture would go to the terminal; redirect it, or write "
+				"--output=FILE\n");
 		return 2;
 	}
 	return run(paths, nr, title, output) < 0 ? 1 : 0;

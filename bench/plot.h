@@ -32,7 +32,8 @@ struct plot_file {
 	char host[PLOT_TEXT_MAX], cpu[PLOT_TEXT_MAX], kernel[PLOT_TEXT_MAX], time[PLOT_TEXT_MAX];
 	char version[PLOT_TEXT_MAX];
 	char protocol[PLOT_TEXT_MAX]; /* option; may be empty */
-	char rails[PLOT_TEXT_MAX];    /* transports that moved bytes: "tcp", "rdma+tcp"; may be empty */
+	char rails[PLOT_TEXT_MAX]; /* transports that moved bytes: "tcp", "rdma+tcp"; may be empty
+				    */
 	uint64_t cpus, threads;
 	struct plot_point *points;
 	size_t nr, cap;

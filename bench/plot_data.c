@@ -71,8 +71,9 @@ static void name_series(const struct plot_file *files, size_t nr, size_t i, stru
 
 	named = named && strcmp(t, f->name) != 0;
 	snprintf(s->label, sizeof s->label, "%.60s%s%.30s%s%.60s%s%.60s%s %s", t,
-		 versions ? " " : "", versions ? f->version : "", hosts ? " @" : "", hosts ? f->host : "",
-		 named ? " (" : "", named ? f->name : "", named ? ")" : "", s->is_read ? "read" : "write");
+		 versions ? " " : "", versions ? f->version : "", hosts ? " @" : "",
+		 hosts ? f->host : "", named ? " (" : "", named ? f->name : "", named ? ")" : "",
+		 s->is_read ? "read" : "write");
 }
 
 static void make_title(const struct plot_file *files, size_t nr, char *buf, size_t cap)
@@ -84,10 +85,10 @@ static void make_title(const struct plot_file *files, size_t nr, char *buf, size
 	if (f->cpus)
 		snprintf(cpus, sizeof cpus, ", %llu CPUs", (unsigned long long)f->cpus);
 	if (one_machine)
-		snprintf(machine, sizeof machine, "%.120s%s%s%.80s%s%.10s", f->cpu, cpus, *f->kernel ? ", Linux " : "",
-			 f->kernel, *f->time ? ", " : "", f->time);
-	snprintf(buf, cap, "Mooncake %s: %s", all_equal(files, nr, version) ? f->version : "(several versions)",
-		 machine);
+		snprintf(machine, sizeof machine, "%.120s%s%s%.80s%s%.10s", f->cpu, cpus,
+			 *f->kernel ? ", Linux " : "", f->kernel, *f->time ? ", " : "", f->time);
+	snprintf(buf, cap, "Mooncake %s: %s",
+		 all_equal(files, nr, version) ? f->version : "(several versions)", machine);
 }
 
 void plot_make(struct plot_file *files, size_t nr, const char *title, struct plot *plot)

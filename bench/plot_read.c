@@ -62,9 +62,11 @@ static void place(const struct reader *r, bool any, char *buf, size_t cap)
 		if (f->array && any)
 			n += (size_t)snprintf(buf + n, cap - n, "[]");
 		else if (f->array)
-			n += (size_t)snprintf(buf + n, cap - n, "[%llu]", (unsigned long long)f->idx);
+			n += (size_t)snprintf(buf + n, cap - n, "[%llu]",
+					      (unsigned long long)f->idx);
 		else
-			n += (size_t)snprintf(buf + n, cap - n, "%s%s", any && i == 0 ? "" : ".", f->key);
+			n += (size_t)snprintf(buf + n, cap - n, "%s%s", any && i == 0 ? "" : ".",
+					      f->key);
 	}
 }
 
@@ -139,8 +141,8 @@ static void note_rail(struct reader *r)
 			return;
 		p += n + (p[n] == '+');
 	}
-	snprintf(r->file->rails + used, sizeof r->file->rails - used, "%s%.*s", used ? "+" : "", (int)len,
-		 r->rail);
+	snprintf(r->file->rails + used, sizeof r->file->rails - used, "%s%.*s", used ? "+" : "",
+		 (int)len, r->rail);
 }
 
 enum member {
@@ -169,7 +171,7 @@ enum member {
 	M_RAIL_BYTES,
 };
 
-/* TEXT and NUMBER: what the value must be; CPU_THERE may be null. */
+/* Where it stands, and whether a text or a number; of M_CPU_THERE alone a null will do. */
 static const struct wanted {
 	const char *place;
 	enum member member;
@@ -249,7 +251,8 @@ static int take_number_member(struct reader *r, enum member m, const char *text)
 	switch (m) {
 	case M_SCHEMA:
 		if (strtod(text, NULL) != SCHEMA)
-			return refuse(r, "%.40s is not a schema that is known here (%d)", text, SCHEMA);
+			return refuse(r, "%.40s is not a schema that is known here (%d)", text,
+				      SCHEMA);
 		r->schema_seen = true;
 		return 1;
 	case M_CPUS:
@@ -325,7 +328,8 @@ static int on_text(void *ctx, const unsigned char *s, size_t len)
 		return refuse(r, "a text stands where a number is expected");
 	if (memchr(s, 0, len))
 		return refuse(r, "the text holds a NUL");
-	snprintf(text, sizeof text, "%.*s", (int)(len < sizeof text ? len : sizeof text - 1), (const char *)s);
+	snprintf(text, sizeof text, "%.*s", (int)(len < sizeof text ? len : sizeof text - 1),
+		 (const char *)s);
 	return passed(r, take_string_member(r, w->member, text));
 }
 
@@ -358,7 +362,8 @@ static int on_bool(void *ctx, int value)
 {
 	struct reader *r = ctx;
 
-	return find_wanted(r) ? refuse(r, "true or false stands where a value is expected") : passed(r, 1);
+	return find_wanted(r) ? refuse(r, "true or false stands where a value is expected")
+			      : passed(r, 1);
 }
 
 static bool at_point(const struct reader *r)
@@ -374,7 +379,8 @@ static bool at_point(const struct reader *r)
 static int push(struct reader *r, bool array)
 {
 	if (find_wanted(r))
-		return refuse(r, "%s stands where a value is expected", array ? "a list" : "an object");
+		return refuse(r, "%s stands where a value is expected",
+			      array ? "a list" : "an object");
 	if (r->depth < MAX_DEPTH)
 		r->stack[r->depth] = (struct frame){.array = array};
 	r->depth++;
@@ -400,8 +406,8 @@ static int on_key(void *ctx, const unsigned char *key, size_t len)
 
 	/* A key that is cut short equals none of ours. */
 	if (r->depth <= MAX_DEPTH)
-		snprintf(r->stack[r->depth - 1].key, KEY_MAX, "%.*s", (int)(len < KEY_MAX ? len : KEY_MAX - 1),
-			 (const char *)key);
+		snprintf(r->stack[r->depth - 1].key, KEY_MAX, "%.*s",
+			 (int)(len < KEY_MAX ? len : KEY_MAX - 1), (const char *)key);
 	return 1;
 }
 
@@ -413,13 +419,14 @@ static int point_done(struct reader *r)
 	if (single) /* its options, which may come later, say the rest */
 		r->have |= HAVE_BLOCK | HAVE_OPERATION;
 	if (r->status < 0)
-		return refuse(r, "this run failed: %.150s", r->failure[0] ? r->failure : "no reason is given");
+		return refuse(r, "this run failed: %.150s",
+			      r->failure[0] ? r->failure : "no reason is given");
 	if ((r->have & NEEDED) != NEEDED || !(r->have & HAVE_OPERATION))
 		return refuse(r, "%s is missing",
-			      !(r->have & HAVE_BLOCK)	    ? "the block size"
+			      !(r->have & HAVE_BLOCK)       ? "the block size"
 			      : !(r->have & HAVE_OPERATION) ? "the operation"
-			      : !(r->have & HAVE_RATE)	    ? "the throughput"
-			      : !(r->have & HAVE_P99)	    ? "the latency"
+			      : !(r->have & HAVE_RATE)      ? "the throughput"
+			      : !(r->have & HAVE_P99)       ? "the latency"
 							    : "the CPU time");
 	if (f->nr == PLOT_MAX_POINTS)
 		return refuse(r, "more than %d points", PLOT_MAX_POINTS);
@@ -506,14 +513,18 @@ static int check_whole(struct reader *r)
 		incomplete = incomplete || !p->block_size;
 	}
 	if (!r->schema_seen)
-		snprintf(r->error, r->cap, "%s: $.schema: it is missing; is it the output of "
-			 "transfer_engine_bench --json?", r->path);
+		snprintf(r->error, r->cap,
+			 "%s: $.schema: it is missing; is it the output of "
+			 "transfer_engine_bench --json?",
+			 r->path);
 	else if (!r->file->nr && r->failure[0])
-		snprintf(r->error, r->cap, "%s: $.error: the run failed: %.150s", r->path, r->failure);
+		snprintf(r->error, r->cap, "%s: $.error: the run failed: %.150s", r->path,
+			 r->failure);
 	else if (incomplete)
 		snprintf(r->error, r->cap, "%s: $.options.block_size: it is missing", r->path);
 	else if (!r->file->nr)
-		snprintf(r->error, r->cap, "%s: there is neither $.results nor a point in $.sweep", r->path);
+		snprintf(r->error, r->cap, "%s: there is neither $.results nor a point in $.sweep",
+			 r->path);
 	else
 		return 0;
 	return -1;

@@ -21,12 +21,12 @@
 #define LEGEND_ROW 24.0
 #define LEGEND_SAMPLE 40.0
 #define FONT 13.0
-#define SMALL_FONT 12.0
 #define GLYPH 0.58 /* mean width of a letter, in em, of a sans-serif face */
 #define NR_COLOURS 6
 #define NR_MARKERS 6
 #define MAX_TICKS 32
-#define LOG_SPAN 100 /* largest to smallest, from which a linear scale shows the large ones only */
+/* Largest to smallest value from which a linear scale would show the large ones only. */
+#define LOG_SPAN 100
 
 struct axis {
 	double lo, hi; /* of the values; log: of their logarithms */
@@ -48,9 +48,11 @@ struct panel {
 /* Length of the UTF-8 sequence at s, 0: there is no valid one, or XML has no such character. */
 static size_t sequence(const unsigned char *s)
 {
-	size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3
-		   : s[0] >= 0xf0 && s[0] < 0xf5		   ? 4
-								   : 0;
+	size_t n = s[0] < 0x80                   ? 1
+		   : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
+		   : (s[0] & 0xf0) == 0xe0       ? 3
+		   : s[0] >= 0xf0 && s[0] < 0xf5 ? 4
+						 : 0;
 
 	if (n == 1)
 		return s[0] >= ' ' && s[0] != 0x7f;
@@ -176,7 +178,10 @@ static double round_up(double value)
 	double decade = pow(10, floor(log10(value)));
 	double lead = value / decade;
 
-	return decade * (lead <= 1.0000001 ? 1 : lead <= 2.0000001 ? 2 : lead <= 5.0000001 ? 5 : 10);
+	return decade * (lead <= 1.0000001   ? 1
+			 : lead <= 2.0000001 ? 2
+			 : lead <= 5.0000001 ? 5
+					     : 10);
 }
 
 static double round_down(double value)
@@ -184,7 +189,10 @@ static double round_down(double value)
 	double decade = pow(10, floor(log10(value)));
 	double lead = value / decade;
 
-	return decade * (lead >= 9.9999999 ? 10 : lead >= 4.9999999 ? 5 : lead >= 1.9999999 ? 2 : 1);
+	return decade * (lead >= 9.9999999   ? 10
+			 : lead >= 4.9999999 ? 5
+			 : lead >= 1.9999999 ? 2
+					     : 1);
 }
 
 static void linear_axis(struct axis *a, double max)
@@ -299,8 +307,8 @@ static void write_marker(FILE *f, size_t kind, bool hollow, double x, double y)
 	const char *class = hollow ? "hollow" : "solid";
 
 	if (shapes[kind])
-		fprintf(f, "<path class=\"%s\" transform=\"translate(%.2f %.2f)\" d=\"%s\">", class, x, y,
-			shapes[kind]);
+		fprintf(f, "<path class=\"%s\" transform=\"translate(%.2f %.2f)\" d=\"%s\">", class,
+			x, y, shapes[kind]);
 	else
 		fprintf(f, "<circle class=\"%s\" cx=\"%.2f\" cy=\"%.2f\" r=\"4\">", class, x, y);
 }
@@ -344,12 +352,15 @@ static void write_axes(FILE *f, const struct frame *fr)
 	for (size_t i = 0; i < fr->x.nr; i++) {
 		double x = fr->left + along(&fr->x, fr->x.ticks[i], true) * PLOT_INNER;
 
-		fprintf(f, "<path class=\"grid\" d=\"M%.2f %.2fV%.2f\"/>\n", x, fr->top, bottom + 4);
+		fprintf(f, "<path class=\"grid\" d=\"M%.2f %.2fV%.2f\"/>\n", x, fr->top,
+			bottom + 4);
 		size_label(fr->x.ticks[i], label, sizeof label);
 		write_text(f, x, bottom + 19, "tick mid", label, 12);
 	}
-	fprintf(f, "<path class=\"axis\" d=\"M%.2f %.2fV%.2fH%.2f\"/>\n", fr->left, fr->top, bottom, right);
-	write_text(f, fr->left + PLOT_INNER / 2, bottom + 40, "tick mid", "block size, bytes (K = 1024)", 60);
+	fprintf(f, "<path class=\"axis\" d=\"M%.2f %.2fV%.2fH%.2f\"/>\n", fr->left, fr->top, bottom,
+		right);
+	write_text(f, fr->left + PLOT_INNER / 2, bottom + 40, "tick mid",
+		   "block size, bytes (K = 1024)", 60);
 }
 
 /* Where the point is; false: the axis has no place for it (0 on a log scale). */
@@ -395,17 +406,20 @@ static void write_series(FILE *f, const struct frame *fr, const struct plot_seri
 	fputs("</g>\n", f);
 }
 
-static void write_panel(FILE *f, const struct plot *plot, const struct panel *panel, size_t idx, double top)
+static void write_panel(FILE *f, const struct plot *plot, const struct panel *panel, size_t idx,
+			double top)
 {
-	struct frame fr = {.left = (double)idx * PANEL_WIDTH + PLOT_LEFT, .top = top + 30, .panel = panel};
+	struct frame fr = {.left = (double)idx * PANEL_WIDTH + PLOT_LEFT,
+			   .top = top + 30,
+			   .panel = panel};
 	char title[160];
 
 	size_axis(plot, &fr.x);
 	value_axis(plot, panel, &fr.y);
 	snprintf(title, sizeof title, "%s%s%s", panel->title,
-		 panel->value != cpu_time    ? ""
-		 : plot->initiator_only ? ", target's if known"
-					: ", both ends",
+		 panel->value != cpu_time ? ""
+		 : plot->initiator_only   ? ", target's if known"
+					  : ", both ends",
 		 fr.y.log ? " (log scale)" : "");
 	fprintf(f, "<g class=\"panel\">\n");
 	write_text(f, fr.left, top + 12, "head", title, 60);
@@ -444,7 +458,9 @@ static size_t write_legend(FILE *f, const struct plot *plot, double top)
 		}
 		y = top + (double)row * LEGEND_ROW + LEGEND_ROW / 2;
 		if (f) {
-			fprintf(f, "<g class=\"key c%zu\"><path class=\"%s\" d=\"M%.2f %.2fH%.2f\"/>\n",
+			fprintf(f,
+				"<g class=\"key c%zu\"><path class=\"%s\" d=\"M%.2f "
+				"%.2fH%.2f\"/>\n",
 				s->group % NR_COLOURS, line_class(s), x, y, x + LEGEND_SAMPLE);
 			write_marker(f, marker_of(s), s->is_read, x + LEGEND_SAMPLE / 2, y);
 			end_marker(f, marker_of(s));
@@ -496,9 +512,10 @@ int plot_svg(FILE *f, const struct plot *plot)
 		"viewBox=\"0 0 %.0f %.0f\" role=\"img\">\n<title>",
 		WIDTH, height, WIDTH, height);
 	escaped(f, plot->title, 300);
-	fprintf(f, "</title>\n%s<rect class=\"back\" width=\"%.0f\" height=\"%.0f\"/>\n", style, WIDTH,
-		height);
-	write_text(f, MARGIN, 30, "title", plot->title, (size_t)((WIDTH - 2 * MARGIN) / (16 * 0.62)));
+	fprintf(f, "</title>\n%s<rect class=\"back\" width=\"%.0f\" height=\"%.0f\"/>\n", style,
+		WIDTH, height);
+	write_text(f, MARGIN, 30, "title", plot->title,
+		   (size_t)((WIDTH - 2 * MARGIN) / (16 * 0.62)));
 	write_legend(f, plot, TITLE_HEIGHT);
 	for (size_t i = 0; i < sizeof panels / sizeof *panels; i++)
 		write_panel(f, plot, &panels[i], i, top);

@@ -25,8 +25,8 @@
 #define LEASE_SIZE 144
 #define LEASE_TTL_NS (UINT64_C(3600) * 1000000000)
 
-static int write_file(int dir, const char *name, const void *head, size_t head_len, const void *body,
-		      size_t body_len)
+static int write_file(int dir, const char *name, const void *head, size_t head_len,
+		      const void *body, size_t body_len)
 {
 	int fd = openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	int r = 0;
@@ -64,8 +64,9 @@ static int write_lease(int dir, uint64_t id)
 
 static int write_key(int dir, const char *cluster, unsigned i, uint64_t lease)
 {
-	static const char value[] = "{\"format\":1,\"generation\":\"0000000000000001\",\"addresses\":"
-				    "[\"192.0.2.1:12001\"],\"devices\":[]}";
+	static const char value[] =
+		"{\"format\":1,\"generation\":\"0000000000000001\",\"addresses\":"
+		"[\"192.0.2.1:12001\"],\"devices\":[]}";
 	uint8_t head[KEY_HEAD], body[1024], sum[40 + 512];
 	char name[512], key[256];
 	size_t len, value_len = sizeof value - 1;

@@ -17,7 +17,7 @@ static const char tcp[] = "{\"*\": [[\"tcp:lo\"]]}";
 
 struct opened {
 	unsigned others; /* files of engines that nobody asked for */
-	unsigned walks;  /* the directory itself */
+	unsigned walks; /* the directory itself */
 	unsigned own;
 };
 

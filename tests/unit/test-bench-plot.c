@@ -30,22 +30,22 @@ static int parse(const char *text)
 }
 
 /* A point of a sweep, by block size and direction. */
-#define POINT(block, op)                                                                          \
-	"{\"operation\":\"" op "\",\"block_size\":" #block                                        \
-	",\"throughput_bytes_per_s\":2e9,\"batch_p99_ns\":30000,\"cpu_s_per_gb\":0.25,"           \
-	"\"target_cpu_s_per_gb\":0.5,\"rails\":[{\"name\":\"tcp:a -> t tcp:b\","                  \
+#define POINT(block, op)                                                                \
+	"{\"operation\":\"" op "\",\"block_size\":" #block                              \
+	",\"throughput_bytes_per_s\":2e9,\"batch_p99_ns\":30000,\"cpu_s_per_gb\":0.25," \
+	"\"target_cpu_s_per_gb\":0.5,\"rails\":[{\"name\":\"tcp:a -> t tcp:b\","        \
 	"\"bytes_read\":1,\"bytes_written\":0}],\"error\":\"\",\"status\":0}"
-#define HEAD(host, version)                                                                        \
-	"{\"schema\":1,\"machine\":{\"host\":\"" host "\",\"cpu\":\"A CPU\",\"cpus\":2,"          \
-	"\"kernel\":\"6.1\",\"time\":\"2026-01-02T03:04:05Z\"},\"versions\":{\"library\":\"" version \
-	"\"},"
+#define HEAD(host, version)                                                                \
+	"{\"schema\":1,\"machine\":{\"host\":\"" host "\",\"cpu\":\"A CPU\",\"cpus\":2,"   \
+	"\"kernel\":\"6.1\",\"time\":\"2026-01-02T03:04:05Z\"},\"versions\":{\"library\":" \
+	"\"" version "\"},"
 #define SWEEP(points) HEAD("h", "1.0") "\"sweep\":[" points "],\"error\":\"\"}"
 
-#define assert_refused(text, sentence)                                          \
-	do {                                                                    \
-		assert_int_equal(parse(text), -1);                              \
-		if (!strstr(error, sentence))                                   \
-			fail_msg("'%s' does not hold '%s'", error, sentence);   \
+#define assert_refused(text, sentence)                                        \
+	do {                                                                  \
+		assert_int_equal(parse(text), -1);                            \
+		if (!strstr(error, sentence))                                 \
+			fail_msg("'%s' does not hold '%s'", error, sentence); \
 	} while (0)
 
 static char *svg(void)
@@ -76,7 +76,9 @@ static void test_sweep(void **state)
 {
 	const struct plot_point *p;
 
-	assert_int_equal(parse(SWEEP(POINT(4096, "write") "," POINT(1024, "write") "," POINT(64, "read"))), 0);
+	assert_int_equal(
+		parse(SWEEP(POINT(4096, "write") "," POINT(1024, "write") "," POINT(64, "read"))),
+		0);
 	assert_int_equal(files[0].nr, 3);
 	p = &files[0].points[0];
 	assert_int_equal(p->block_size, 4096);
@@ -99,7 +101,8 @@ static void test_single(void **state)
 	static const char results[] =
 		"\"results\":{\"throughput_bytes_per_s\":1,\"batch_p99_ns\":2,\"cpu_s_per_gb\":3,"
 		"\"target_cpu_s_per_gb\":null,\"status\":0}";
-	static const char options[] = "\"options\":{\"operation\":\"read\",\"block_size\":512,\"protocol\":\"null\"}";
+	static const char options[] =
+		"\"options\":{\"operation\":\"read\",\"block_size\":512,\"protocol\":\"null\"}";
 	char text[1024];
 
 	for (int order = 0; order < 2; order++) {
@@ -128,7 +131,8 @@ static void test_refused(void **state)
 	assert_refused("{\"schema\":2}", "$.schema: 2 is not a schema");
 	assert_refused("{\"schema\":\"1\"}", "$.schema: a text stands where a number");
 	assert_refused("{\"schema\":1}", "neither $.results nor a point");
-	assert_refused("{\"schema\":1,\"error\":\"it broke\"}", "$.error: the run failed: it broke");
+	assert_refused("{\"schema\":1,\"error\":\"it broke\"}",
+		       "$.error: the run failed: it broke");
 	assert_refused("{\"schema\":1,\"sweep\":[{}]}", "$.sweep[0]: the block size is missing");
 	assert_refused(SWEEP(POINT(4096, "write") "," POINT(0, "write")),
 		       "$.sweep[1].block_size: 0 is not a whole number from 1");
@@ -137,9 +141,11 @@ static void test_refused(void **state)
 	assert_refused(SWEEP(POINT(99999999999999999999, "write")), "is not a whole number");
 	assert_refused(SWEEP(POINT([1], "write")), "$.sweep[0].block_size: a list stands");
 	assert_refused(SWEEP(POINT(1, "copy")), "$.sweep[0].operation: 'copy' is neither");
-	assert_refused("{\"schema\":1,\"sweep\":[{\"batch_p99_ns\":-1}]}", "$.sweep[0].batch_p99_ns: -1 is not");
+	assert_refused("{\"schema\":1,\"sweep\":[{\"batch_p99_ns\":-1}]}",
+		       "$.sweep[0].batch_p99_ns: -1 is not");
 	assert_refused("{\"schema\":1,\"sweep\":[{\"batch_p99_ns\":1e99}]}", "from 0 to 1e+19");
-	assert_refused("{\"schema\":1,\"sweep\":[{\"batch_p99_ns\":1e999}]}", "is not a number from 0");
+	assert_refused("{\"schema\":1,\"sweep\":[{\"batch_p99_ns\":1e999}]}",
+		       "is not a number from 0");
 	assert_refused("{\"schema\":1,\"sweep\":[{\"batch_p99_ns\":null}]}", "null stands");
 	assert_refused("{\"schema\":1,\"sweep\":[{\"operation\":true}]}", "true or false stands");
 	assert_refused("{\"schema\":1,\"results\":{\"error\":\"gone\",\"status\":-5}}",
@@ -159,9 +165,10 @@ static void test_passed_over(void **state)
 	strcpy(p, ",\"sweep\":[" POINT(1, "read") "]}");
 	assert_int_equal(parse(deep), 0);
 	assert_int_equal(files[0].nr, 1);
-	assert_int_equal(parse("{\"schema\":1,\"sweep\":[" POINT(1, "read") ",{\"a\":{\"block_size\":0},"
-			       "\"rails\":[[{\"name\":3}]]}]}"),
-			 -1); /* the second point lacks all, and nothing else is wrong with it */
+	assert_int_equal(
+		parse("{\"schema\":1,\"sweep\":[" POINT(1, "read") ",{\"a\":{\"block_size\":0},"
+								   "\"rails\":[[{\"name\":3}]]}]}"),
+		-1); /* the second point lacks all, and nothing else is wrong with it */
 	assert_non_null(strstr(error, "$.sweep[1]: the block size is missing"));
 }
 
@@ -174,11 +181,13 @@ static void test_labels(void **state)
 	plot_make(files, 2, NULL, &plot);
 	assert_string_equal(plot.series[0].label, "tcp read"); /* named as its transport */
 	assert_string_equal(plot.series[1].label, "tcp (after) read");
-	assert_int_equal(parse_as(1, "after", HEAD("h", "2.0") "\"sweep\":[" POINT(1, "read") "]}"), 0);
+	assert_int_equal(parse_as(1, "after", HEAD("h", "2.0") "\"sweep\":[" POINT(1, "read") "]}"),
+			 0);
 	plot_make(files, 2, NULL, &plot);
 	assert_string_equal(plot.series[1].label, "tcp 2.0 read");
 	assert_non_null(strstr(plot.title, "several versions"));
-	assert_int_equal(parse_as(2, "there", HEAD("g", "2.0") "\"sweep\":[" POINT(1, "read") "]}"), 0);
+	assert_int_equal(parse_as(2, "there", HEAD("g", "2.0") "\"sweep\":[" POINT(1, "read") "]}"),
+			 0);
 	plot_make(files, 3, NULL, &plot);
 	assert_string_equal(plot.series[2].label, "tcp 2.0 @g read");
 	assert_non_null(strstr(plot.title, "several machines"));
@@ -188,7 +197,9 @@ static void test_picture(void **state)
 {
 	char *text;
 
-	assert_int_equal(parse(SWEEP(POINT(4096, "write") "," POINT(65536, "write") "," POINT(64, "read"))), 0);
+	assert_int_equal(
+		parse(SWEEP(POINT(4096, "write") "," POINT(65536, "write") "," POINT(64, "read"))),
+		0);
 	plot_make(files, 1, "<&\"> \xff\x01 \xed\xa0\x80 \xef\xbf\xbe", &plot);
 	text = svg();
 	assert_int_equal(count(text, "<g class=\"series "), 3 * 2);
@@ -209,10 +220,15 @@ static void test_picture(void **state)
 /* Nothing, one point, zeros and the largest values: all have a place, and it is a number. */
 static void test_extremes(void **state)
 {
-	static struct plot_point points[] = {
-		{.block_size = 1}, {.block_size = PLOT_MAX_BLOCK, .bytes_per_s = 1e18, .p99_ns = 1e19,
-				    .cpu_s_per_gb = 2e12},
-		{.block_size = 3000, .bytes_per_s = 1e-300, .p99_ns = 1e-300, .cpu_s_per_gb = 1e-300}};
+	static struct plot_point points[] = {{.block_size = 1},
+					     {.block_size = PLOT_MAX_BLOCK,
+					      .bytes_per_s = 1e18,
+					      .p99_ns = 1e19,
+					      .cpu_s_per_gb = 2e12},
+					     {.block_size = 3000,
+					      .bytes_per_s = 1e-300,
+					      .p99_ns = 1e-300,
+					      .cpu_s_per_gb = 1e-300}};
 	char *text;
 
 	memset(&plot, 0, sizeof plot);
@@ -244,9 +260,9 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sweep),	    cmocka_unit_test(test_single),
-		cmocka_unit_test(test_refused),	    cmocka_unit_test(test_passed_over),
-		cmocka_unit_test(test_labels),	    cmocka_unit_test(test_picture),
+		cmocka_unit_test(test_sweep),    cmocka_unit_test(test_single),
+		cmocka_unit_test(test_refused),  cmocka_unit_test(test_passed_over),
+		cmocka_unit_test(test_labels),   cmocka_unit_test(test_picture),
 		cmocka_unit_test(test_extremes),
 	};
 
