@@ -297,6 +297,14 @@ static const yajl_callbacks callbacks = {
 	.yajl_end_array = on_array_end,
 };
 
+static bool is_blank(const char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (!memchr(" \t\r\n", text[i], 4))
+			return false;
+	return true;
+}
+
 /* The library's own words, without its "parse error: " and newline; plainer ones for the commonest. */
 static int refuse_syntax(struct parser *p)
 {
@@ -310,9 +318,9 @@ static int refuse_syntax(struct parser *p)
 	if (theirs)
 		yajl_free_error(p->yajl, theirs);
 	if (strcmp(text, "premature EOF") == 0)
-		snprintf(text, sizeof text, "%s", p->text[strspn(p->text, " \t\r\n")]
-							  ? "it ends too early: a quote or bracket is not closed"
-							  : "it is empty");
+		snprintf(text, sizeof text, "%s", is_blank(p->text, p->len)
+							  ? "it is empty"
+							  : "it ends too early: a quote or bracket is not closed");
 	find_token(p);
 	refuse(p, -EINVAL, text);
 	return p->result;
