@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Who may connect: the cluster key against those who lack it, have another one,
- * replay, reflect, strip or forge what is said on the wire; and access lists, also
- * against an initiator that does not keep to them.  Attackers know the layout of
- * docs/wire.md and no key.
+ * replay, reflect, strip or forge what is said on the wire; and the rights of
+ * buffers and of access lists, also against an initiator that does not keep to
+ * them.  Attackers know the layout of docs/wire.md and no key.
  *
- *   scenario-admission keys|rpc|replay|reflect|strip|proofless|dribble|access|files
+ *   scenario-admission keys|rpc|replay|reflect|strip|proofless|dribble|access|buffers|files
  */
 #include "peers.h"
 #include "relay.h"
@@ -426,18 +426,19 @@ static void dribble(void)
 	relay_end(&relay);
 }
 
-/* ---- access lists --------------------------------------------------------------------------------- */
+/* ---- rights --------------------------------------------------------------------------------------- */
 
-/* A hostile initiator reads in its peer's table what it would like to see there. */
+/* A hostile initiator reads in its peer's table what it would like to see there: all rights on the
+ * buffer at hostile_base, and that it were at hostile_at. */
 static atomic_bool hostile;
-static _Atomic uint64_t hostile_base;
+static _Atomic uint64_t hostile_base, hostile_at;
 static atomic_uint nr_hostile;
 
 ssize_t recv(int fd, void *buf, size_t len, int flags)
 {
 	static ssize_t (*real)(int, void *, size_t, int); /* the same for every thread */
 	ssize_t (*next)(int, void *, size_t, int) = __atomic_load_n(&real, __ATOMIC_RELAXED);
-	uint64_t base = atomic_load(&hostile_base);
+	uint64_t base = atomic_load(&hostile_base), at = atomic_load(&hostile_at);
 	ssize_t n;
 
 	if (!next) {
@@ -447,7 +448,8 @@ ssize_t recv(int fd, void *buf, size_t len, int flags)
 	n = next(fd, buf, len, flags);
 	/* An entry: base at 8, access at 24. */
 	for (unsigned char *p = buf; atomic_load(&hostile) && n >= 40 && p + 20 <= (unsigned char *)buf + n; p++) {
-		if (memcmp(p, &base, sizeof base) == 0 && p[16] < MC_ACCESS_ALL) {
+		if (memcmp(p, &base, sizeof base) == 0 && p[16] <= MC_ACCESS_ALL) {
+			wire_put(p, at, 8);
 			p[16] = MC_ACCESS_ALL;
 			atomic_fetch_add(&nr_hostile, 1);
 		}
@@ -455,30 +457,52 @@ ssize_t recv(int fd, void *buf, size_t len, int flags)
 	return n;
 }
 
+/* A segment whose table lies about the buffer at base. */
+static struct mc_segment *segment_lying(struct mc_engine *e, const char *name, uint64_t base, uint64_t at)
+{
+	struct mc_segment *s;
+
+	atomic_store(&nr_hostile, 0);
+	atomic_store(&hostile_base, base);
+	atomic_store(&hostile_at, at);
+	atomic_store(&hostile, true);
+	s = segment_new(e, name);
+	atomic_store(&hostile, false);
+	CHECK(atomic_load(&nr_hostile) == 1, "%u entries were changed", atomic_load(&nr_hostile));
+	return s;
+}
+
+/* Both requests on 64 KiB: how they end, and which bytes they have moved. */
+static void requests(struct mc_engine *e, struct mc_segment *s, unsigned char *there, int reads, int writes)
+{
+	unsigned char *local = memory_new(e, 65536);
+	struct mc_error err = {0};
+	int r;
+
+	memset(there, 1, 65536);
+	memset(local, 2, 65536);
+	r = move_one(e, MC_OP_READ, local, s, (uintptr_t)there, 65536, T);
+	CHECK(r == reads, "read: %d, not %d", r, reads);
+	CHECK(all_are(local, 65536, reads ? 2 : 1), "bytes that were read");
+	memset(local, 3, 65536);
+	r = move_one(e, MC_OP_WRITE, local, s, (uintptr_t)there, 65536, T);
+	CHECK(r == writes, "write: %d, not %d", r, writes);
+	CHECK(all_are(there, 65536, writes ? 1 : 3), "bytes that were written");
+	CHECK(mc_memory_free(e, local, T, &err) == 0, "%s", err.text);
+}
+
 static void rights(struct mc_engine *b, unsigned char *there, const char *name, int reads, int writes, bool lies)
 {
 	struct mc_engine *e = engine_with(name, with_key1);
-	unsigned char *local = memory_new(e, 65536), *late = NULL;
-	struct mc_segment *s;
+	uint64_t base = (uintptr_t)there;
+	struct mc_segment *s = lies ? segment_lying(e, "right", base, base) : segment_new(e, "right");
 	struct mc_error err = {0};
+	unsigned char *late;
 
-	atomic_store(&nr_hostile, 0);
-	atomic_store(&hostile_base, (uintptr_t)there);
-	atomic_store(&hostile, lies);
-	s = segment_new(e, "right");
-	atomic_store(&hostile, false);
-	CHECK(!lies || atomic_load(&nr_hostile) == 1, "%u entries were changed", atomic_load(&nr_hostile));
-	memset(there, 1, 65536);
-	memset(local, 2, 65536);
-	CHECK(move_one(e, MC_OP_READ, local, s, (uintptr_t)there, 65536, T) == reads, "'%s' reads", name);
-	CHECK(all_are(local, 65536, reads ? 2 : 1), "'%s': bytes that were read", name);
-	memset(local, 3, 65536);
-	CHECK(move_one(e, MC_OP_WRITE, local, s, (uintptr_t)there, 65536, T) == writes, "'%s' writes", name);
-	CHECK(all_are(there, 65536, writes ? 1 : 3), "'%s': bytes that were written", name);
+	requests(e, s, there, reads, writes);
 	/* A buffer that comes later is under the same rule. */
-	late = memory_new(b, 4096);
-	CHECK(move_one(e, MC_OP_READ, local, s, (uintptr_t)late, 4096, T) == reads, "'%s' reads", name);
-	CHECK(move_one(e, MC_OP_WRITE, local, s, (uintptr_t)late, 4096, T) == writes, "'%s' writes", name);
+	late = memory_new(b, 65536);
+	requests(e, s, late, reads, writes);
 	CHECK(mc_memory_free(b, late, T, &err) == 0, "%s", err.text);
 	mc_segment_close(s);
 	end(e);
@@ -502,6 +526,34 @@ static void access_lists(void)
 	}
 	rights(b, there, "both", 0, 0, false);
 	end(e);
+	end(b);
+}
+
+/* Each right of a buffer, asked for by an initiator that keeps to it and by one that does not. */
+static void buffers(void)
+{
+	static unsigned char all[65536], of[4][65536];
+	struct mc_engine *b = engine_with("right", plain);
+	struct mc_error err = {0};
+
+	CHECK(mc_memory_register(b, all, sizeof all, "cpu:0", MC_ACCESS_ALL, T, &err) == 0, "%s", err.text);
+	for (uint32_t access = 0; access <= MC_ACCESS_ALL; access++)
+		CHECK(mc_memory_register(b, of[access], sizeof of[access], "cpu:0", access, T, &err) == 0, "%s", err.text);
+	for (uint32_t access = 0; access <= MC_ACCESS_ALL; access++) {
+		int reads = access & MC_ACCESS_REMOTE_READ ? 0 : -EACCES;
+		int writes = access & MC_ACCESS_REMOTE_WRITE ? 0 : -EACCES;
+		struct mc_engine *honest = engine_with("honest", plain), *liar = engine_with("liar", plain);
+		/* What peers do not see at all stands where another buffer should. */
+		uint64_t base = (uintptr_t)(access ? of[access] : all), at = (uintptr_t)of[access];
+		struct mc_segment *s = segment_new(honest, "right"), *s2 = segment_lying(liar, "right", base, at);
+
+		requests(honest, s, of[access], reads, writes);
+		requests(liar, s2, of[access], reads, writes);
+		mc_segment_close(s);
+		mc_segment_close(s2);
+		end(honest);
+		end(liar);
+	}
 	end(b);
 }
 
@@ -545,7 +597,7 @@ int main(int argc, char **argv)
 		void (*run)(void);
 	} cases[] = {{"keys", run_keys}, {"rpc", rpc},         {"replay", replay},   {"reflect", reflect},
 		     {"strip", strip},   {"proofless", proofless}, {"dribble", dribble}, {"access", access_lists},
-		     {"files", files}};
+		     {"buffers", buffers}, {"files", files}};
 
 	self = argv[0];
 	signal(SIGPIPE, SIG_IGN);
