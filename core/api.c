@@ -189,7 +189,7 @@ int mc_segment_buffer(const struct mc_segment *segment, size_t idx, struct mc_bu
 	}
 	all.offset = snapshot->bufs[idx]->base;
 	all.len = snapshot->bufs[idx]->len;
-	all.access = snapshot->bufs[idx]->access;
+	all.access = snapshot->bufs[idx]->access & MC_ACCESS_ALL;
 	memcpy(all.location, snapshot->bufs[idx]->location, sizeof all.location);
 	mc_snapshot_unref(snapshot);
 	/* What the caller's header did not know of is not his. */

@@ -43,6 +43,7 @@ static bool imports_grow(struct mc_path *path)
 
 struct mc_import *mc_import_new(struct mc_path *path, uint32_t id, const struct mc_remote_buffer *desc)
 {
+	struct mc_remote_buffer shown = *desc;
 	struct mc_lane *lane = path->lane;
 	size_t size = mc_round_up(sizeof(struct mc_import) + lane->ops->remote_size, MC_CACHE_LINE);
 	struct mc_import *imp;
@@ -56,7 +57,11 @@ struct mc_import *mc_import_new(struct mc_path *path, uint32_t id, const struct 
 	memset(imp, 0, size);
 	imp->path = path;
 	imp->buf_id = id;
-	r = lane->ops->mem_import(lane->inst, imp->area, path->peer->area, desc);
+	shown.access &= MC_ACCESS_ALL;
+	if ((desc->access & MC_REMOTE_NO_KEYS) && lane->device->plugin->has_mem_export)
+		r = -EACCES;
+	else
+		r = lane->ops->mem_import(lane->inst, imp->area, path->peer->area, &shown);
 	imp->status = r == -ENOTSUP ? 0 : r;
 	imp->next = path->imports[imp->buf_id & (path->cap_imports - 1)];
 	path->imports[imp->buf_id & (path->cap_imports - 1)] = imp;

@@ -46,10 +46,12 @@ struct mc_remote_blob {
 	uint16_t len;
 	const uint8_t *data;
 };
+/* We have fewer rights than the buffer gives to others: its devices' keys are kept from us. */
+#define MC_REMOTE_NO_KEYS (1u << 31)
 struct mc_remote_buf {
 	uint64_t base, len;
 	uint32_t id; /* unique in the generation */
-	uint32_t access;
+	uint32_t access; /* MC_ACCESS_*, MC_REMOTE_NO_KEYS */
 	int32_t ordinal;
 	uint32_t size; /* bytes of memory that it takes */
 	char location[MC_LOCATION_MAX + 1];

@@ -238,6 +238,8 @@ static void attempt_prove(struct attempt *a)
 /* A verdict without a good proof: nothing of it is believed, only a refusal's sentence is passed on. */
 static void attempt_unproven(struct attempt *a, const struct mc_answer *ans)
 {
+	static const char why[] = "it did not prove that it knows the cluster key: cluster_key_file differs or is "
+				  "missing at one of the two";
 	static struct mc_ratelimit rl;
 	uint32_t dropped;
 
@@ -246,12 +248,9 @@ static void attempt_unproven(struct attempt *a, const struct mc_answer *ans)
 		return;
 	}
 	if (mc_ratelimit_ok(&rl, 1, &dropped))
-		mc_warn("connection to %s given up: it did not prove that it knows the cluster key: "
-			"cluster_key_file differs or is missing at one of the two%s",
-			a->to, dropped ? " (others like it were left out)" : "");
-	attempt_fail(a, -EACCES,
-		     "it did not prove that it knows the cluster key: cluster_key_file differs or is "
-		     "missing at one of the two");
+		mc_warn("connection to %s given up: %s%s", a->to, why,
+			dropped ? " (others like it were left out)" : "");
+	attempt_fail(a, -EACCES, why);
 }
 
 static void attempt_verdict(struct attempt *a)

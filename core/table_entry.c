@@ -71,7 +71,7 @@ size_t mc_entry_restrict(uint8_t *entry, uint32_t denied)
 	uint32_t access = mc_get32(entry + 24);
 
 	if (access & denied) {
-		mc_put32(entry + 24, access & ~denied);
+		mc_put32(entry + 24, (access & ~denied) | MC_REMOTE_NO_KEYS);
 		mc_put16(entry + 34, 0);
 		mc_put32(entry, MC_ENTRY_FIXED + entry[32] + entry[33]);
 	}

@@ -5,7 +5,7 @@
  * buffers and of access lists, also against an initiator that does not keep to
  * them.  Attackers know the layout of docs/wire.md and no key.
  *
- *   scenario-admission keys|rpc|replay|reflect|strip|proofless|dribble|access|buffers|files
+ *   scenario-admission keys|rpc|replay|reflect|strip|proofless|dribble|access|no-keys|buffers|files
  */
 #include "peers.h"
 #include "relay.h"
@@ -86,7 +86,7 @@ static void end(struct mc_engine *e)
 	CHECK(mc_engine_close(e, T) == 0, "close");
 }
 
-/* ---- keys --------------------------------------------------------------------------------------- */
+/* ---- pairs of keys ------------------------------------------------------------------------------ */
 
 /* Every pair of no key, this key and another, with targets that are processes of their own. */
 static void keys(void)
@@ -529,6 +529,26 @@ static void access_lists(void)
 	end(b);
 }
 
+/* On a wire whose keys give all rights: who has fewer gets none. */
+static void no_keys(void)
+{
+	static const char matrix[] = "nic_priority_matrix={\"*\": [[\"keys:keys0\"]]}";
+	static const char *const listed[] = {matrix, "access={\"reader\": \"read\", \"*\": \"all\"}", NULL};
+	static const char *const unlisted[] = {matrix, NULL};
+	struct mc_engine *b = engine_with("right", listed);
+	unsigned char *there = memory_new(b, 65536);
+
+	for (int i = 0; i < 2; i++) {
+		struct mc_engine *e = engine_with(i ? "reader" : "both", unlisted);
+		struct mc_segment *s = segment_new(e, "right");
+
+		requests(e, s, there, i ? -EACCES : 0, i ? -EACCES : 0);
+		mc_segment_close(s);
+		end(e);
+	}
+	end(b);
+}
+
 /* Each right of a buffer, asked for by an initiator that keeps to it and by one that does not. */
 static void buffers(void)
 {
@@ -597,7 +617,7 @@ int main(int argc, char **argv)
 		void (*run)(void);
 	} cases[] = {{"keys", run_keys}, {"rpc", rpc},         {"replay", replay},   {"reflect", reflect},
 		     {"strip", strip},   {"proofless", proofless}, {"dribble", dribble}, {"access", access_lists},
-		     {"buffers", buffers}, {"files", files}};
+		     {"no-keys", no_keys}, {"buffers", buffers}, {"files", files}};
 
 	self = argv[0];
 	signal(SIGPIPE, SIG_IGN);

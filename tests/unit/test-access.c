@@ -125,7 +125,7 @@ static void test_entry(void **state)
 	less = mc_entry_restrict(entry, MC_ACCESS_REMOTE_WRITE);
 	assert_int_equal(less, size - 7);
 	assert_int_equal(mc_entry_decode(entry, less, &seen), less);
-	assert_int_equal(seen->access, MC_ACCESS_REMOTE_READ);
+	assert_int_equal(seen->access, MC_ACCESS_REMOTE_READ | MC_REMOTE_NO_KEYS);
 	assert_int_equal(seen->nr_blobs, 0);
 	assert_string_equal(seen->location, "cpu:0");
 	mc_remote_buf_unref(seen);

@@ -16,7 +16,7 @@ static void test_preamble(void **state)
 {
 	struct mc_stream_hello h = {.kind = MC_STREAM_DATA, .session_id = 1, .from_generation = 2,
 				    .to_generation = 3, .rail_id = 4, .lane = 5, .epoch = 6,
-				    .token = 7, .from = "node1"}, got;
+				    .token = 7, .admission = 1, .from = "node1"}, got;
 	uint8_t buf[MC_PREAMBLE_MAX];
 	size_t len = mc_preamble_encode(&h, buf);
 
