@@ -5,7 +5,7 @@
  * buffers and of access lists, also against an initiator that does not keep to
  * them.  Attackers know the layout of docs/wire.md and no key.
  *
- *   scenario-admission keys|rpc|replay|reflect|strip|proofless|dribble|access|no-keys|buffers|files
+ *   scenario-admission keys|rpc|replay|reflect|strip|proofless|dribble|older|access|no-keys|buffers|files
  */
 #include "peers.h"
 #include "relay.h"
@@ -426,6 +426,33 @@ static void dribble(void)
 	relay_end(&relay);
 }
 
+/* Without a key both ends say what engines said that do not know admission. */
+static void older(void)
+{
+	static struct recorded rec;
+	struct relay relay;
+	struct mc_engine *a, *b;
+	unsigned char pre[128], buf[512];
+	int fd;
+
+	relay_start(&relay);
+	b = behind(&relay, plain);
+	a = engine_with("left", plain);
+	works(a, "right", (uintptr_t)memory_new(b, 65536), memory_new(a, 65536));
+	for (int i = 0; i < relay_count(&relay); i++) {
+		relay_recorded(&relay, i, &rec);
+		CHECK(preamble_length(rec.bytes) == 64 + 4 && all_are(rec.bytes + 60, 4, 0), "connection %d", i);
+	}
+	CHECK(relay_count(&relay) >= 2, "%d connections", relay_count(&relay));
+	fd = dial(mc_engine_port(b));
+	send_all(fd, pre, preamble_make(pre, 1, 5, 6, mc_engine_generation(b), 0, "older"));
+	CHECK(recv_answer(fd, buf) == 32 && answer_status(buf) == 0 && buf[12] == 0, "status %u", answer_status(buf));
+	close(fd);
+	end(a);
+	end(b);
+	relay_end(&relay);
+}
+
 /* ---- rights --------------------------------------------------------------------------------------- */
 
 /* A hostile initiator reads in its peer's table what it would like to see there: all rights on the
@@ -616,7 +643,7 @@ int main(int argc, char **argv)
 		const char *name;
 		void (*run)(void);
 	} cases[] = {{"keys", run_keys}, {"rpc", rpc},         {"replay", replay},   {"reflect", reflect},
-		     {"strip", strip},   {"proofless", proofless}, {"dribble", dribble}, {"access", access_lists},
+		     {"strip", strip},   {"proofless", proofless}, {"dribble", dribble}, {"older", older}, {"access", access_lists},
 		     {"no-keys", no_keys}, {"buffers", buffers}, {"files", files}};
 
 	self = argv[0];
