@@ -109,8 +109,10 @@ static int open_module(const struct mc_admit_ops **ret_ops, struct mc_error *err
 	if (r < 0)
 		return mc_fail(err, r, "cluster_key_file: %s", why.text);
 	ops = found;
-	/* Its first call starts the library, which takes milliseconds: not on the control loop. */
-	r = ops->hmac(key, sizeof key, key, sizeof key, mac);
+	r = ops->start();
+	/* The first takes milliseconds more, for what the library loads then: not on the control loop. */
+	if (r == 0)
+		r = ops->hmac(key, sizeof key, key, sizeof key, mac);
 	if (r < 0)
 		return mc_fail(err, r, "cluster_key_file: libcrypto gives no HMAC-SHA-256 on this host");
 	*ret_ops = ops;

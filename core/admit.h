@@ -25,7 +25,9 @@ struct mc_answer;
 
 /* What mod-admit.so does for us. */
 struct mc_admit_ops {
-	/* 0; -EIO: the library refused. */
+	/* Start the library, which takes milliseconds; before anything else, by any thread.  0; -EIO: it
+	 * refused, here as below. */
+	int (*start)(void);
 	int (*hmac)(const uint8_t *key, size_t key_len, const uint8_t *data, size_t len,
 		    uint8_t out[MC_ADMIT_MAC]);
 	/* In constant time. */
