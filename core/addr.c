@@ -245,8 +245,8 @@ int mc_addr_list(const char *text, uint16_t port, char ***ret_list, struct mc_er
 	return 0;
 }
 
-/* Length of the UTF-8 sequence at s, 0 if it is none (overlong and surrogates included). */
-static size_t utf8_len(const unsigned char *s)
+/* Overlong ones and surrogates are none. */
+size_t mc_utf8_len(const unsigned char *s)
 {
 	uint32_t c;
 	size_t n;
@@ -279,7 +279,7 @@ int mc_name_check(const char *name, struct mc_error *err)
 			       name, len, MC_SEGMENT_NAME_MAX);
 	for (const char *s = name; *s;) {
 		unsigned char c = (unsigned char)*s;
-		size_t n = utf8_len((const unsigned char *)s);
+		size_t n = mc_utf8_len((const unsigned char *)s);
 
 		if (n == 0)
 			return mc_fail(err, -EINVAL, "segment name: byte %zu is not UTF-8",

@@ -32,6 +32,8 @@ int mc_addr_list(const char *text, uint16_t port, char ***ret_list, struct mc_er
 void mc_addr_list_free(char **list);
 size_t mc_addr_list_nr(char *const *list);
 
+/* Length of the UTF-8 sequence at s, which ends with NUL; 0: it is none. */
+size_t mc_utf8_len(const unsigned char *s);
 /* Check a segment's name: UTF-8, 1 to 255 bytes, no control characters, '/' or '@'. */
 int mc_name_check(const char *name, struct mc_error *err);
 /* The port in "name:port" (a single last colon) or "[v6]:port"; 0: none. */

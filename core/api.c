@@ -222,7 +222,11 @@ int mc_peer_evict(struct mc_engine *engine, uint64_t generation, uint64_t timeou
 		return r;
 	rpc = mc_rpc_evict(engine, generation);
 	r = mc_paths_evict(engine, generation, mc_deadline(timeout_ns));
-	return r == -ENOENT ? rpc : r;
+	if (r == -ENOENT)
+		r = rpc;
+	if (r == 0)
+		atomic_fetch_add(&engine->evictions, 1);
+	return r;
 }
 
 /* ---- notifications -------------------------------------------------------------------------- */

@@ -157,6 +157,8 @@ void mc_req_fail(struct mc_batch *batch, struct mc_req *req, int status, int sco
 
 /* End every batch of the engine with status; all are complete when their sessions are gone. */
 void mc_batches_stop(struct mc_engine *engine, int status);
+/* How many batches there are, and how many of them are under way.  [any] */
+void mc_batches_count(struct mc_engine *engine, uint64_t *ret_nr, uint64_t *ret_open);
 /* Free those that the application left. */
 void mc_batches_free(struct mc_engine *engine);
 

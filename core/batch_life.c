@@ -94,6 +94,17 @@ void mc_batches_stop(struct mc_engine *engine, int status)
 	pthread_mutex_unlock(&list_lock);
 }
 
+void mc_batches_count(struct mc_engine *engine, uint64_t *ret_nr, uint64_t *ret_open)
+{
+	*ret_nr = *ret_open = 0;
+	pthread_mutex_lock(&list_lock);
+	for (struct mc_batch *b = engine->batches; b; b = b->next) {
+		++*ret_nr;
+		*ret_open += !mc_batch_is_complete(b);
+	}
+	pthread_mutex_unlock(&list_lock);
+}
+
 void mc_batches_free(struct mc_engine *engine)
 {
 	while (engine->batches)

@@ -12,6 +12,7 @@
 #include "config_schema.h"
 #include "util/check.h"
 
+static const char *const http_choices[] = {"on", "loopback", "off", NULL};
 static const char *const log_levels[] = {"error", "warn", "info", "debug", "trace", NULL};
 
 static const char *const verify_words[] = {"off", "sampled", "full", NULL};
@@ -106,6 +107,8 @@ const struct mc_key mc_config_schema[] = {
 	    .doc = "Address to listen on; empty: all, IPv4 and IPv6.")},
 	KEY(advertise_address, MC_OPT_STRING, .def = "",
 	    .doc = "Addresses that peers shall use, with commas between; empty: those of the interfaces that are up.")},
+	KEY(http, MC_OPT_ENUM, .def = "loopback", .choices = http_choices,
+	    .doc = "Who may ask for /metrics and /health on the port: everybody (on), this host (loopback), nobody (off).")},
 	KEY(deadline, MC_OPT_DURATION, .def = "30s", .min = MILLISECOND, .max = 86400 * SECOND,
 	    .flags = MC_OPT_RELOADABLE, .env = "MC_TRANSFER_TIMEOUT",
 	    .doc = "Time of a batch from its first submit until what is left of it is given up.")},
@@ -147,6 +150,6 @@ const struct mc_key mc_config_schema[] = {
 };
 const size_t mc_config_schema_nr = MC_ARRAY_SIZE(mc_config_schema);
 
-/* A new setting needs a key: strings 10, int64_t 13, bool 2 (padded to one word). */
-_Static_assert(sizeof(struct mc_settings) == 10 * sizeof(char *) + 13 * 8 + 2 * 8,
+/* A new setting needs a key: strings 11, int64_t 13, bool 2 (padded to one word). */
+_Static_assert(sizeof(struct mc_settings) == 11 * sizeof(char *) + 13 * 8 + 2 * 8,
 	       "struct mc_settings and the schema differ");

@@ -20,6 +20,7 @@
 #include "device.h"
 #include "discover.h"
 #include "host.h"
+#include "http.h"
 #include "kind.h"
 #include "log.h"
 #include "notify.h"
@@ -47,6 +48,7 @@ static void know_self(void)
 
 static const struct mc_stream_owners owners = {
 	.data = mc_path_stream,
+	.http = mc_http_accept,
 	.rpc = mc_rpc_accept,
 };
 
@@ -86,6 +88,7 @@ static struct mc_engine *engine_new(const struct mc_config *config, struct mc_er
 	engine->set = mc_config_settings(engine->config);
 	engine->registry = mc_registry_ref(mc_config_registry(engine->config));
 	engine->pid = mc_self_pid;
+	engine->opened_ns = mc_now_ns();
 	pthread_mutex_init(&engine->segments_lock, NULL);
 	while (!engine->generation)
 		mc_random(&engine->generation, sizeof engine->generation);
@@ -125,6 +128,8 @@ static int open_base(struct mc_engine *engine, struct mc_error *err)
 		r = mc_notifies_open(engine);
 	if (r == 0)
 		r = mc_sessions_open(engine, mc_local_each);
+	if (r == 0)
+		r = mc_http_new(engine);
 	if (r == 0)
 		r = mc_stream_set_owners(engine, &owners);
 	if (r < 0)
@@ -213,6 +218,7 @@ static void segments_free(struct mc_engine *engine)
 static void free_base(struct mc_engine *engine)
 {
 	mc_stream_free(engine);
+	mc_http_free(engine);
 	mc_sessions_free(engine);
 	mc_notifies_free(engine);
 	mc_local_free(engine);
@@ -275,6 +281,7 @@ static int engine_end(struct mc_engine *engine, uint64_t deadline_ns)
 	if (engine->meta)
 		r = mc_record_withdraw(engine, deadline_ns > now ? now + (deadline_ns - now) / 2 : now);
 	mc_stream_unlisten(engine);
+	mc_http_close(engine);
 	mc_batches_stop(engine, -ECANCELED);
 	if (engine->sessions)
 		mc_sessions_close(engine);

@@ -32,6 +32,7 @@ struct mc_engine {
 	char name[MC_SEGMENT_NAME_MAX + 1];
 	uint64_t generation;
 	uint16_t port;
+	uint64_t opened_ns; /* monotonic */
 
 	struct mc_helpers *helpers;
 	struct mc_control *control;
@@ -42,11 +43,13 @@ struct mc_engine {
 	struct mc_notifies *notifies;   /* notify.c */
 	struct mc_rpc *rpc;             /* rpc.c */
 	struct mc_kinds *kinds;         /* kind.c: memory kinds */
+	struct mc_http *http;           /* http.c */
 
 	struct mc_batch *batches;       /* batch.c: those that the application has */
 
 	atomic_bool closing;            /* paths that break now are no news */
 	_Atomic uint32_t open_paths;    /* path.c: paths that a lane drives */
+	_Atomic uint64_t evictions;     /* api.c: for the metrics */
 
 	size_t nr_devices;
 	struct mc_device **devices; /* device.c; fixed while open */

@@ -25,9 +25,12 @@ struct mc_meta {
 	pthread_cond_t idle;     /* the keepalive job has ended */
 	uint64_t lease;          /* 0: none */
 	uint64_t revision;       /* of our record */
-	bool published, stopping, job_running;
-	bool trouble;            /* the service is down, and that was said */
-	bool name_lost;          /* another engine holds our name, and that was said */
+	bool stopping, job_running;
+	/* Atomic: /health and /metrics look without the lock. */
+	atomic_bool published;
+	atomic_bool trouble;     /* the service is down, and that was said */
+	atomic_bool name_lost;   /* another engine holds our name, and that was said */
+	_Atomic uint64_t failures; /* of keeping the record alive */
 	uint64_t backoff_ns;
 	struct mc_timer timer;
 	struct mc_job job;

@@ -89,6 +89,7 @@ struct mc_notifies {
 	uv_timer_t timer;
 	struct post *posts;
 	uint64_t next_id;
+	struct mc_notify_counts counts;
 };
 
 static void timer_arm(struct mc_notifies *n);
@@ -138,6 +139,10 @@ static void notifies_closed(uv_handle_t *handle)
 static void post_end(struct post *p, int status)
 {
 	DL_DELETE(p->n->posts, p);
+	if (status)
+		p->n->counts.failed++;
+	else
+		p->n->counts.sent++;
 	if (p->held)
 		p->s->impl->notify_held--;
 	p->done(p->arg, status);
@@ -353,9 +358,13 @@ static int queue_add(struct mc_notifies *n, const struct mc_peer_info *from, con
 		pthread_cond_signal(&n->arrived);
 	}
 	pthread_mutex_unlock(&n->lock);
-	if (full)
+	if (full) {
+		n->counts.refused++;
 		free(w);
-	return full ? -ENOBUFS : 0;
+		return -ENOBUFS;
+	}
+	n->counts.received++;
+	return 0;
 }
 
 static void answer(struct mc_session *s, uint64_t id, int status)
@@ -497,6 +506,16 @@ void mc_notify_message(struct mc_session *s, uint16_t type, const uint8_t *paylo
 		on_post(s, payload, len);
 	else if (type == MSG_RESULT && s->active)
 		on_result(s, payload, len);
+}
+
+void mc_notify_count(struct mc_engine *engine, struct mc_notify_counts *ret_counts)
+{
+	struct mc_notifies *n = engine->notifies;
+
+	*ret_counts = n->counts;
+	pthread_mutex_lock(&n->lock);
+	ret_counts->waiting = n->nr;
+	pthread_mutex_unlock(&n->lock);
 }
 
 int mc_notify_event(struct mc_engine *engine)

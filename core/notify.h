@@ -20,6 +20,14 @@ void mc_notifies_free(struct mc_engine *engine);
 int mc_notify_post(struct mc_session *s, const void *data, size_t len, uint64_t deadline_ns,
 		   void (*done)(void *arg, int status), void *arg);
 
+/* For the metrics.  [control] */
+struct mc_notify_counts {
+	uint64_t sent, failed;       /* to peers: queued there, or given up */
+	uint64_t received, refused;  /* from peers: queued here, or no room */
+	uint64_t waiting;            /* to be taken, now */
+};
+void mc_notify_count(struct mc_engine *engine, struct mc_notify_counts *ret_counts);
+
 /* Behind mc_notify_recv and mc_notify_fd. */
 int mc_notify_take(struct mc_engine *engine, struct mc_notify *notify, uint64_t timeout_ns);
 int mc_notify_event(struct mc_engine *engine);

@@ -119,6 +119,7 @@ struct mc_path {
 	struct mc_import **imports;  /* hash by buffer id, power of two */
 	uint32_t nr_imports, cap_imports;
 	_Atomic uint64_t bytes_read, bytes_written, slices, breaks; /* counters */
+	_Atomic uint64_t requests, retries, errors[MC_SCOPE_COUNT]; /* counters */
 	/* Passive, [control]: the streams that the plugin was given, as they were then. */
 	struct mc_admitted {
 		int fd;

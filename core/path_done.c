@@ -89,6 +89,9 @@ static void count(struct mc_path *path, const struct mc_hslice *hs)
 	mc_bump(read ? &lane->bytes_read : &lane->bytes_written, hs->s.len);
 	mc_bump(&path->slices, 1);
 	mc_bump(&lane->slices, 1);
+	/* A cut request counts on the rail that carries its beginning. */
+	if (!hs->piece.off)
+		mc_bump(&path->requests, hs->piece.nr);
 	if (path->lane->now - path->last_heard > HEARD_NS) {
 		path->last_heard = path->lane->now;
 		mc_session_heard(path->session);
@@ -242,6 +245,8 @@ void mc_slice_complete(struct mc_hslice *hs, int status, int scope, uint64_t don
 		return;
 	}
 	if (MC_UNLIKELY(status < 0)) {
+		if (scope >= 0 && scope < MC_SCOPE_COUNT)
+			mc_bump(&path->errors[scope], 1);
 		slice_failed(path, hs, status, scope);
 	} else {
 		count(path, hs);
@@ -283,6 +288,7 @@ static void settle_orphan(struct mc_path *path, struct mc_hslice *hs)
 	} else if (piece.tries > (uint32_t)set->retry_count) {
 		mc_piece_end(&piece, status, scope);
 	} else {
+		mc_bump(&path->retries, 1);
 		/* The piece keeps its request open, so the run stays until somebody ends it. */
 		atomic_fetch_add(&hold.run->refs, 1);
 		mc_piece_retry(&piece, status, scope);

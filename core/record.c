@@ -470,6 +470,7 @@ static void keep_run(struct mc_job *job)
 			mc_warn("%s; transfers go on, new peers cannot find '%s' until it is back",
 				err.text, m->engine->name);
 		m->trouble = true;
+		m->failures++;
 	} else {
 		if (m->trouble)
 			mc_warn("metadata service %s is back: the record of '%s' is published again",

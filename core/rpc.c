@@ -305,6 +305,20 @@ int mc_rpc_accept(struct mc_engine *engine, int fd, const struct mc_stream_hello
 	return 0;
 }
 
+void mc_rpc_count(struct mc_engine *engine, struct mc_rpc_counts *ret_counts)
+{
+	struct mc_rpc *rpc = __atomic_load_n(&engine->rpc, __ATOMIC_ACQUIRE);
+
+	*ret_counts = (struct mc_rpc_counts){0};
+	if (!rpc || !mc_rpc_begin(rpc))
+		return;
+	ret_counts->calls = atomic_load_explicit(&rpc->calls, memory_order_relaxed);
+	ret_counts->failed = atomic_load_explicit(&rpc->failed, memory_order_relaxed);
+	ret_counts->requests = atomic_load_explicit(&rpc->requests, memory_order_relaxed);
+	ret_counts->connections = atomic_load(&rpc->nr_passives);
+	mc_rpc_end(rpc);
+}
+
 struct evict {
 	struct mc_rpc *rpc;
 	uint64_t generation;

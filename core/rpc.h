@@ -14,6 +14,14 @@
  * connections.  [control] */
 int mc_rpc_accept(struct mc_engine *engine, int fd, const struct mc_stream_hello *hello);
 
+/* For the metrics; all 0 before the first service or client.  [control] */
+struct mc_rpc_counts {
+	uint64_t calls, failed;  /* ours that have ended, well and otherwise */
+	uint64_t requests;       /* of peers, handed to a service */
+	uint64_t connections;    /* of peers, now */
+};
+void mc_rpc_count(struct mc_engine *engine, struct mc_rpc_counts *ret_counts);
+
 /* Drop the connections of a peer with this generation.  -ENOENT: none.  [any] but control and workers */
 int mc_rpc_evict(struct mc_engine *engine, uint64_t generation);
 

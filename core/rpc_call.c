@@ -96,6 +96,7 @@ void mc_rpc_slot_end(struct rpc_slot *slot, int status, size_t reply_len)
 	slot->next_free = rpc->free_slots;
 	rpc->free_slots = slot;
 	atomic_fetch_sub(&conn->nr_calls, 1);
+	rpc_bump(status ? &rpc->failed : &rpc->calls);
 	call_end(call, status, reply_len);
 }
 

@@ -118,7 +118,15 @@ struct mc_rpc {
 	uint32_t nr_slots, cap_slots;
 	struct rpc_slot *free_slots;
 	uint8_t *scratch;
+	_Atomic uint64_t calls, failed, requests; /* counters, read by others */
 };
+
+/* Add one to a counter that only the worker writes. */
+static inline void rpc_bump(_Atomic uint64_t *counter)
+{
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
+}
 
 /* Keep the worker from being freed; false once the service is closed.  [any] */
 bool mc_rpc_begin(struct mc_rpc *rpc);

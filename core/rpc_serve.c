@@ -160,6 +160,7 @@ void mc_rpc_serve_request(struct rpc_conn *conn, const struct mc_rpc_head *head,
 		send_reply(conn, &refusal, NULL, false);
 		return;
 	}
+	rpc_bump(&rpc->requests);
 	mc_rpc_conn_ref(conn);
 	request->rpc = rpc;
 	request->conn = conn;

@@ -169,7 +169,9 @@ int mc_local_publish(struct mc_local *local, struct mc_local_buf **bufs, size_t 
 		bufs[i]->id = local->next_id++;
 		if (bufs[i]->access)
 			by_id[local->nr_by_id++] = bufs[i];
+		local->nr_bytes += bufs[i]->len;
 	}
+	local->nr_bufs += nr;
 	atomic_store(&local->table, t);
 	local->version++;
 	synchronize(local);
@@ -207,8 +209,11 @@ void mc_local_withdraw(struct mc_local *local, struct mc_local_buf **bufs, size_
 	struct local_table *old = atomic_load(&local->table);
 	struct local_table *t = table_new(old->nr);
 
-	for (size_t i = 0; i < nr; i++)
+	for (size_t i = 0; i < nr; i++) {
 		__atomic_store_n(&bufs[i]->closing, true, __ATOMIC_SEQ_CST);
+		local->nr_bytes -= bufs[i]->len;
+	}
+	local->nr_bufs -= nr;
 	if (bufs[0]->access)
 		cut(local->by_id, &local->nr_by_id, by_id_find(local, bufs[0]->id), nr);
 	if (t) {

@@ -62,7 +62,8 @@ struct mc_local {
 	size_t nr_regs, cap_regs;
 	struct mc_local_buf **by_id; /* those that peers may see */
 	size_t nr_by_id;
-	uint64_t version;
+	_Atomic uint64_t version; /* written under lock, like the two after it; the metrics look without */
+	_Atomic uint64_t nr_bufs, nr_bytes;
 	uint32_t next_id;
 };
 

@@ -62,6 +62,8 @@ int mc_stream_set_owners(struct mc_engine *engine, const struct mc_stream_owners
 		port->owners.data = owners->data;
 	if (owners->rpc)
 		port->owners.rpc = owners->rpc;
+	if (owners->http)
+		port->owners.http = owners->http;
 	return 0;
 }
 

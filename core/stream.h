@@ -56,6 +56,9 @@ struct mc_stream_owners {
 	int (*data)(struct mc_engine *engine, struct mc_session *session, int fd,
 		    const struct mc_stream_hello *hello);
 	int (*rpc)(struct mc_engine *engine, int fd, const struct mc_stream_hello *hello);
+	/* A connection that begins like HTTP; nothing of it was read.  On -errno why says what the
+	 * user can do. */
+	int (*http)(struct mc_engine *engine, int fd, char *why, size_t why_size);
 };
 /* Tell the dialler now that it is admitted, instead of after the owner's return: for an owner that
  * hands the fd to a thread that may write first.  Inside an owner's call only; nothing can be

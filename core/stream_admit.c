@@ -73,6 +73,7 @@ static void admit_drop(struct mc_admit *a, const char *why)
 	static struct mc_ratelimit rl;
 	uint32_t dropped;
 
+	a->port->counts.dropped++;
 	if (mc_ratelimit_ok(&rl, 5, &dropped))
 		mc_warn("port %u: connection from %s dropped: %s%s", a->port->engine->port, a->from, why,
 			dropped ? " (others like it were left out)" : "");
@@ -191,8 +192,10 @@ static void admit_hand_over(struct mc_admit *a, struct mc_stream_hello *hello)
 	port->current_told = false;
 	r = port->current_fd < 0 ? -EMFILE : dispatch(port, fd, hello, from, why, sizeof why);
 	if (r == 0) {
+		port->counts.admitted[hello->kind]++;
 		mc_stream_admit(port->engine);
 	} else {
+		port->counts.refused++;
 		if (!why[0])
 			snprintf(why, sizeof why, "engine '%.120s' refused the stream: %s",
 				 port->engine->name, strerror(-r));
@@ -217,6 +220,7 @@ static void admit_refuse(struct mc_admit *a, const char *what, const char *remed
 	char why[MC_ANSWER_WHY_MAX + 1];
 	uint32_t dropped;
 
+	port->counts.unproven++;
 	snprintf(why, sizeof why, "engine '%.100s' refuses the connection: %s", port->engine->name, remedy);
 	answer(port, a->fd, NULL, -EACCES, why);
 	if (mc_ratelimit_ok(&rl, 1, &dropped))
@@ -300,8 +304,26 @@ static int admit_read(struct mc_admit *a)
 	return 1;
 }
 
+/* Its owner reads from the first byte on. */
+static void admit_http(struct mc_admit *a)
+{
+	struct mc_port *port = a->port;
+	char why[192] = "it speaks HTTP, which nobody answers here";
+	int fd = a->fd;
+
+	/* Before the owner may close it. */
+	uv_poll_stop(&a->poll);
+	if (!port->owners.http || port->owners.http(port->engine, fd, why, sizeof why) < 0) {
+		admit_drop(a, why);
+		return;
+	}
+	a->fd = -1;
+	admit_end(a);
+}
+
 static int admit_sniff(struct mc_admit *a)
 {
+	enum mc_speaker speaker;
 	uint8_t first[8];
 	int one = 1;
 	ssize_t n = recv(a->fd, first, sizeof first, MSG_PEEK | MSG_DONTWAIT);
@@ -312,7 +334,12 @@ static int admit_sniff(struct mc_admit *a)
 		admit_end(a); /* ended before it said anything: a port scan or a health check */
 		return -ECONNRESET;
 	}
-	if (mc_stream_sniff(first) != MC_SPEAKER_MOONCAKE) {
+	speaker = mc_stream_sniff(first);
+	if (speaker == MC_SPEAKER_HTTP) {
+		admit_http(a);
+		return 0;
+	}
+	if (speaker != MC_SPEAKER_MOONCAKE) {
 		admit_drop(a, "it does not speak our protocol");
 		return -EPROTO;
 	}
@@ -401,6 +428,7 @@ static void port_ready(uv_poll_t *poll, int status, int events)
 			uv_poll_stop(&port->poll);
 			break;
 		}
+		port->counts.accepted += fd >= 0;
 		if (fd < 0)
 			continue; /* that connection failed; the next may not */
 		if (admit_new(port, fd, (struct sockaddr *)&ss) < 0)

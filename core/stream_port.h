@@ -29,6 +29,13 @@ struct mc_port {
 	uint64_t resume_ns; /* accepting pauses until then (no descriptors left); 0: it does not */
 	struct mc_admit *admits; /* oldest first */
 	size_t nr_admits;
+	struct mc_port_counts {
+		uint64_t accepted;
+		uint64_t admitted[MC_STREAM_RPC + 1]; /* by kind */
+		uint64_t refused;  /* by the owner of its kind, or for want of rights */
+		uint64_t unproven; /* the cluster key */
+		uint64_t dropped;  /* unadmitted: malformed, late, too many */
+	} counts;
 	struct mc_dial *dials;
 	/* The stream that is being handed to its owner, for mc_stream_admit. */
 	int current_fd;

@@ -39,6 +39,16 @@ enum mc_speaker mc_stream_sniff(const uint8_t first[8])
 		enum mc_speaker speaker;
 	} table[] = {
 		{MC_PREAMBLE_MAGIC, UINT64_MAX, MC_SPEAKER_MOONCAKE},
+		/* Methods of HTTP with the space behind them; no request is shorter than 8 bytes. */
+		{UINT64_C(0x20544547), UINT32_MAX, MC_SPEAKER_HTTP},                    /* GET */
+		{UINT64_C(0x2044414548), (UINT64_C(1) << 40) - 1, MC_SPEAKER_HTTP},     /* HEAD */
+		{UINT64_C(0x2054534f50), (UINT64_C(1) << 40) - 1, MC_SPEAKER_HTTP},     /* POST */
+		{UINT64_C(0x20545550), UINT32_MAX, MC_SPEAKER_HTTP},                    /* PUT */
+		{UINT64_C(0x204554454c4544), (UINT64_C(1) << 56) - 1, MC_SPEAKER_HTTP}, /* DELETE */
+		{UINT64_C(0x20534e4f4954504f), UINT64_MAX, MC_SPEAKER_HTTP},            /* OPTIONS */
+		{UINT64_C(0x204843544150), (UINT64_C(1) << 48) - 1, MC_SPEAKER_HTTP},   /* PATCH */
+		{UINT64_C(0x204543415254), (UINT64_C(1) << 48) - 1, MC_SPEAKER_HTTP},   /* TRACE */
+		{UINT64_C(0x205443454e4e4f43), UINT64_MAX, MC_SPEAKER_HTTP},            /* CONNECT */
 	};
 	uint64_t word = mc_get64(first);
 

@@ -50,7 +50,7 @@ uint16_t mc_wire_of_errno(int err);
 int mc_errno_of_wire(uint16_t code);
 
 /* Who speaks, from the first 8 bytes of a connection. */
-enum mc_speaker { MC_SPEAKER_UNKNOWN = 0, MC_SPEAKER_MOONCAKE };
+enum mc_speaker { MC_SPEAKER_UNKNOWN = 0, MC_SPEAKER_MOONCAKE, MC_SPEAKER_HTTP };
 enum mc_speaker mc_stream_sniff(const uint8_t first[8]);
 
 #endif

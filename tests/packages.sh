@@ -3,9 +3,9 @@
 # that one is there without asking dpkg (it may come from elsewhere), and how to install them.
 
 pkg_build="meson ninja-build gcc pkg-config libc6-dev libuv1-dev libyajl-dev uthash-dev
-	libhwloc-dev libxxhash-dev libssl-dev libcurl4-openssl-dev"
+	libhwloc-dev libxxhash-dev libssl-dev libmicrohttpd-dev libcurl4-openssl-dev"
 pkg_tests="libcmocka-dev g++ clang libclang-rt-14-dev iperf3 ucx-utils etcd-server openssl python3
-	iproute2 valgrind qemu-system-x86 busybox-static cpio kmod xz-utils"
+	iproute2 valgrind qemu-system-x86 busybox-static cpio kmod xz-utils curl"
 
 have() {
 	command -v "$1" >/dev/null 2>&1
@@ -34,6 +34,7 @@ present() {
 	libuv1-dev) pkg-config --exists libuv 2>/dev/null ;;
 	libyajl-dev) pkg-config --exists yajl 2>/dev/null ;;
 	libssl-dev) pkg-config --exists libcrypto 2>/dev/null ;;
+	libmicrohttpd-dev) pkg-config --exists libmicrohttpd 2>/dev/null ;;
 	libhwloc-dev) pkg-config --exists hwloc 2>/dev/null ;;
 	libcmocka-dev) pkg-config --exists cmocka 2>/dev/null ;;
 	uthash-dev) have_header uthash.h ;;
@@ -45,7 +46,7 @@ present() {
 	iperf3) have iperf3 ;;
 	ucx-utils) have ucx_perftest ;;
 	iproute2) have ip && have tc ;;
-	valgrind | cpio) have "$1" ;;
+	valgrind | cpio | curl) have "$1" ;;
 	qemu-system-x86) have qemu-system-x86_64 ;;
 	busybox-static) have busybox ;;
 	kmod) have modprobe || [ -x /sbin/modprobe ] ;;

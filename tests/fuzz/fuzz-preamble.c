@@ -13,8 +13,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct mc_answer answer;
 	uint8_t out[MC_PREAMBLE_MAX];
 
-	if (size >= 8)
-		(void)mc_stream_sniff(data);
+	if (size >= 8) {
+		enum mc_speaker speaker = mc_stream_sniff(data);
+		const uint8_t *space = memchr(data, ' ', 8);
+
+		/* Nobody but who says the whole magic is a peer; HTTP begins with a word and a space. */
+		if ((speaker == MC_SPEAKER_MOONCAKE) != !memcmp(data, "mooncake", 8))
+			abort();
+		if (speaker == MC_SPEAKER_HTTP && (!space || space - data < 3))
+			abort();
+	}
 	if (mc_preamble_decode(data, size, &hello) == 0) {
 		size_t len = mc_preamble_encode(&hello, out);
 

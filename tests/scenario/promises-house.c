@@ -429,7 +429,7 @@ static void p9(void)
 	CHECK(mc_batch_wait(batch, T) == 0 && !mc_batch_failed(batch), "the batch");
 	mc_batch_free(batch);
 	log_begin(MC_LOG_WARN);
-	p9_bytes(&p, "http", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27, false);
+	p9_bytes(&p, "another protocol", "SSH-2.0-OpenSSH_9.2p1\r\n", 23, false);
 	len = preamble(bytes, 99);
 	p9_bytes(&p, "a version of the future", bytes, len, false);
 	len = preamble(bytes, 1);

@@ -23,7 +23,6 @@ static void test_preamble(void **state)
 	assert_memory_equal(buf, "mooncake", 8);
 	assert_true(mc_get64(buf) > UINT64_C(1) << 56);
 	assert_int_equal(mc_stream_sniff(buf), MC_SPEAKER_MOONCAKE);
-	assert_int_equal(mc_stream_sniff((const uint8_t *)"GET / HT"), MC_SPEAKER_UNKNOWN);
 	assert_int_equal(mc_preamble_length(buf), len);
 	assert_int_equal(mc_preamble_decode(buf, len, &got), 0);
 	assert_memory_equal(&got, &h, sizeof h);
@@ -42,6 +41,20 @@ static void test_preamble(void **state)
 	mc_preamble_encode(&h, buf);
 	buf[MC_PREAMBLE_FIXED + 1] = 0;
 	assert_int_equal(mc_preamble_decode(buf, len, &got), -EBADMSG);
+}
+
+static void test_speakers(void **state)
+{
+	static const char *const http[] = {"GET / HTTP", "GET /met", "HEAD / H", "POST / H", "PUT /a H",
+					   "DELETE /", "OPTIONS ", "PATCH /a", "TRACE / ", "CONNECT "};
+	static const char *const others[] = {"get / HTTP", "GETX / H", "GET\t/ HT", " GET / H", "HEADS / ",
+					     "OPTIONSX", "PRI * HT", "\x16\x03\x01\x02\x01\x01\xfc\x03",
+					     "SSH-2.0-", "mooncakf"};
+
+	for (size_t i = 0; i < sizeof http / sizeof http[0]; i++)
+		assert_int_equal(mc_stream_sniff((const uint8_t *)http[i]), MC_SPEAKER_HTTP);
+	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+		assert_int_equal(mc_stream_sniff((const uint8_t *)others[i]), MC_SPEAKER_UNKNOWN);
 }
 
 static void test_answer(void **state)
@@ -99,6 +112,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_preamble),
+		cmocka_unit_test(test_speakers),
 		cmocka_unit_test(test_answer),
 		cmocka_unit_test(test_frames),
 	};

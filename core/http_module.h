@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between http.c and mod-http.so, which speaks HTTP with libmicrohttpd.  The
+ * module has no thread and never waits: the control loop calls it when its
+ * descriptor is readable and when its deadline has come.  All [control].
+ */
+#ifndef MC_CORE_HTTP_MODULE_H
+#define MC_CORE_HTTP_MODULE_H
+
+#include <sys/socket.h>
+
+#include <mooncake/types.h>
+
+struct mc_http_server;
+
+struct mc_http_reply {
+	int status; /* of HTTP */
+	const char *type; /* Content-Type; static */
+	char *body; /* malloc'ed, the module's from here on; NULL: out of memory */
+	size_t len;
+};
+
+struct mc_http_limits {
+	unsigned int connections; /* one more drops the one that was idle longest */
+	size_t memory; /* bytes per connection: request line and headers must fit */
+	uint64_t request_ns; /* from the first byte, or the last answer, to a whole request */
+	uint64_t answer_ns; /* for a client to take an answer */
+};
+
+struct mc_http_args {
+	struct mc_http_limits limits;
+	/* Answer a GET (or HEAD) of path. */
+	void (*answer)(void *ctx, const char *path, struct mc_http_reply *ret_reply);
+	void *ctx;
+};
+
+struct mc_http_stats {
+	uint64_t connections; /* now */
+	uint64_t dropped; /* slow ones, and those that had to give way */
+};
+
+struct mc_http_ops {
+	int (*open)(const struct mc_http_args *args, struct mc_http_server **ret_server);
+	/* Readable when run has something to do; the server's. */
+	int (*fd)(struct mc_http_server *server);
+	/* Take an accepted, non-blocking socket; closes it in any case, in the end. */
+	void (*add)(struct mc_http_server *server, int fd, const struct sockaddr *from,
+		    socklen_t len, uint64_t now_ns);
+	/* Read, answer, write, drop the slow ones: whatever is possible without waiting.  Returns
+	 * when to call again at the latest; 0: not before the descriptor is readable. */
+	uint64_t (*run)(struct mc_http_server *server, uint64_t now_ns);
+	void (*stats)(const struct mc_http_server *server, struct mc_http_stats *ret_stats);
+	/* Closes every connection. */
+	void (*close)(struct mc_http_server *server);
+};
+
+#endif

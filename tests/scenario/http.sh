@@ -1,0 +1,263 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# /metrics and /health of real engines, asked by curl and by clients that misbehave (http-client.c,
+# in $CLIENT); the argument is the case.
+. "$(dirname "$0")/lib.sh"
+
+command -v curl >/dev/null || skip "there is no curl"
+
+# port_of NAME: of an engine that has said so in its log.
+port_of() {
+	sed -n "s/.*engine '[^']*': open, port \([0-9]*\),.*/\1/p" "$dir/$1.err" | tail -n 1
+}
+
+opened() {
+	[ -n "$(port_of "$1")" ]
+}
+
+get() {
+	curl -sS --noproxy '*' --max-time 20 "http://127.0.0.1:$1$2"
+}
+
+# code PORT PATH FLAG...: the status of the answer.
+code() {
+	at=$1 path=$2
+	shift 2
+	curl -sS --noproxy '*' --max-time 20 -o /dev/null -w '%{http_code}' "$@" "http://127.0.0.1:$at$path"
+}
+
+# value PORT SERIES: its value, or nothing.
+value() {
+	get "$1" /metrics | awk -v want="$2" '
+		{ name = $0; sub(/ [^ ]*$/, "", name) }
+		name == want { print $NF }'
+}
+
+# sum PORT NAME: of all series of a family.
+sum() {
+	get "$1" /metrics | awk -v want="$2" '
+		{ name = $1; sub(/[{].*/, "", name) }
+		name == want { sum += $NF }
+		END { printf "%d\n", sum }'
+}
+
+expect_is() {
+	[ "$2" = "$3" ] || die "$1 is '$2' instead of '$3'"
+}
+
+state() {
+	get "$1" /health | sed -n 's/.*"state": "\([a-z]*\)".*/\1/p'
+}
+
+state_is() {
+	[ "$(state "$1")" = "$2" ]
+}
+
+case ${1:-} in
+pages)
+	target t --nic_priority_matrix="$tcp_matrix"
+	port=$(port_of t)
+	get $port /metrics >"$dir/m" || die "no metrics"
+	"$CLIENT" lint <"$dir/m" || die "the metrics break a rule"
+	expect_is "the type" "$(curl -sS --noproxy '*' -o /dev/null -w '%{content_type}' http://127.0.0.1:$port/metrics)" \
+		"text/plain; version=0.0.4; charset=utf-8"
+	get $port /health >"$dir/h.out" || die "no health"
+	grep -q '"state": "ok"' "$dir/h.out" || die "a healthy engine says: $(cat "$dir/h.out")"
+	grep -q '"name": "t"' "$dir/h.out" || die "the name is missing"
+	expect_is "GET /health" "$(code $port /health)" 200
+	expect_is "GET /health?x=1" "$(code $port '/health?x=1')" 200
+	expect_is "HEAD /metrics" "$(code $port /metrics -I)" 200
+	expect_is "GET /" "$(code $port /)" 404
+	get $port / | grep -q /metrics || die "404 does not name the pages"
+	expect_is "POST /metrics" "$(code $port /metrics -d x=1)" 405
+	expect_is "DELETE /health" "$(code $port /health -X DELETE)" 405
+	expect_is "OPTIONS /" "$(code $port / -X OPTIONS)" 405
+	expect_is "GET with a body" "$(code $port /health -X GET -d x=1)" 200
+	# One connection for several requests.
+	before=$(value $port mooncake_connections_accepted_total)
+	curl -sS --noproxy '*' -o /dev/null -o /dev/null -o /dev/null http://127.0.0.1:$port/health \
+		http://127.0.0.1:$port/metrics http://127.0.0.1:$port/nothing || die "no answers"
+	after=$(value $port mooncake_connections_accepted_total)
+	expect_is "connections of three requests, and of one to look" $((after - before)) 2
+	expect_is "the answers over one connection" "$("$CLIENT" twice $port | tr '\n' ' ')" "404 200 "
+	"$CLIENT" split $port >"$dir/s.out" || die "a split request ended with $?"
+	grep -q '"state": "ok"' "$dir/s.out" || die "a request byte by byte got no answer"
+	stop_and_check $target TERM 0
+	;;
+transfer)
+	# What moves is seen at both ends while it moves.
+	target t --nic_priority_matrix="$tcp_matrix"
+	tport=$(port_of t)
+	before=$(sum $tport mooncake_plugin_tcp_bytes_received_total)
+	"$BENCH" --metadata_server="$metadata" --local_server_name=i --port=0 --segment_id=t \
+		--nic_priority_matrix="$tcp_matrix" --operation=write --duration=20 --threads=1 \
+		--block_size=64K --batch_size=16 --log_level=info >"$dir/i.out" 2>"$dir/i.err" </dev/null &
+	run=$!
+	pids="$pids $run"
+	wait_until "the initiator" opened i
+	port=$(port_of i)
+	moving() {
+		[ "$(sum $port mooncake_rail_written_bytes_total)" -gt 10000000 ]
+	}
+	wait_until "bytes on the rail" moving
+	get $port /metrics >"$dir/m.out"
+	"$CLIENT" lint <"$dir/m.out" || die "the metrics break a rule"
+	rail='peer="t",device="tcp:lo",remote_device="tcp:lo",wire="tcp"'
+	grep -qF "mooncake_rail_state{$rail} 2" "$dir/m.out" || die "the rail is not up"
+	for family in requests slices; do
+		grep -qE "^mooncake_rail_${family}_total.* [1-9]" "$dir/m.out" || die "no $family"
+	done
+	grep -qE '^mooncake_rail_rate_bytes_per_second.* [1-9]' "$dir/m.out" || die "no rate"
+	grep -q '^mooncake_sessions{role="active"} 1$' "$dir/m.out" || die "no active session"
+	grep -qE '^mooncake_batches [1-9]' "$dir/m.out" || die "no batches"
+	expect_is "sessions at the target" "$(value $tport 'mooncake_sessions{role="passive"}')" 1
+	after=$(sum $tport mooncake_plugin_tcp_bytes_received_total)
+	[ $((after - before)) -gt 10000000 ] || die "the target received $((after - before)) bytes"
+	first=$(sum $port mooncake_rail_written_bytes_total)
+	more() {
+		[ "$(sum $port mooncake_rail_written_bytes_total)" -gt $((first + 1000000)) ]
+	}
+	wait_until "more bytes" more
+	# A peer that does not answer any more.
+	kill -STOP $target
+	wait_until "a degraded initiator" state_is $port degraded
+	get $port /health | grep -q "peer 't' does not answer" || die "health: $(get $port /health)"
+	expect_is "the status" "$(code $port /health)" 200
+	kill -CONT $target
+	kill -INT $run
+	wait $run
+	stop_and_check $target TERM 0
+	;;
+metadata)
+	target t --nic_priority_matrix="$tcp_matrix" --lease_ttl=1s
+	port=$(port_of t)
+	expect_is "the state" "$(state $port)" ok
+	mv "$dir/metadata" "$dir/away"
+	: >"$dir/metadata"
+	wait_until "a degraded engine" state_is $port degraded
+	get $port /health | grep -q '"part": "metadata"' || die "health: $(get $port /health)"
+	expect_is "the status" "$(code $port /health)" 200
+	expect_is "mooncake_metadata_up" "$(value $port mooncake_metadata_up)" 0
+	expect_is "mooncake_health_state" "$(value $port mooncake_health_state)" 1
+	rm "$dir/metadata"
+	mv "$dir/away" "$dir/metadata"
+	wait_until "a healthy engine" state_is $port ok
+	expect_is "mooncake_metadata_up" "$(value $port mooncake_metadata_up)" 1
+	stop_and_check $target TERM 0
+	;;
+off)
+	target t --nic_priority_matrix="$tcp_matrix" --http=off
+	port=$(port_of t)
+	get $port /health >"$dir/h.out" 2>&1 && die "it answered: $(cat "$dir/h.out")"
+	grep -q 'it speaks HTTP, which http=off forbids' "$dir/t.err" || die "nothing was said"
+	# Nothing of HTTP was opened for it.
+	grep -q microhttpd /proc/$target/maps && die "the library was loaded"
+	stop_and_check $target TERM 0
+	;;
+hostile)
+	target t --nic_priority_matrix="$tcp_matrix"
+	port=$(port_of t)
+	case $("$CLIENT" big $port) in
+	*' 4'[0-9][0-9]' '*) ;;
+	'') ;; # reset before the answer was read
+	*) die "1 MiB of headers was taken" ;;
+	esac
+	"$CLIENT" garbage $port 200 || die "garbage"
+	# Five hundred who are slow, while bytes move: others still get their answers.
+	"$CLIENT" slow $port 500 6 >"$dir/slow.out" 2>&1 &
+	slow=$!
+	pids="$pids $slow"
+	run_both --nic_priority_matrix="$tcp_matrix" --duration=1
+	for i in 1 2 3 4 5; do
+		expect_is "GET /health" "$(code $port /health --retry 5 --retry-all-errors)" 200
+	done
+	[ "$(value $port mooncake_http_connections)" -le 32 ] || die "more than 32 connections by HTTP"
+	wait $slow || die "the slow ones: $(cat "$dir/slow.out")"
+	[ "$(cat "$dir/slow.out")" -ge 400 ] || die "only $(cat "$dir/slow.out") of 500 slow ones were ended"
+	idle() {
+		[ "$(value $port mooncake_http_connections)" = 1 ]
+	}
+	wait_until "all of them to be gone" idle
+	expect_is "the state" "$(state $port)" ok
+	stop_and_check $target TERM 0
+	;;
+hosts)
+	[ "$(id -u)" -eq 0 ] || skip "network name spaces need root"
+	command -v ip >/dev/null || skip "there is no ip (package iproute2)"
+	ns=mchttp$$
+	ip netns add $ns 2>/dev/null || skip "network name spaces are not allowed here"
+	far=mchttpf$$
+	ip netns add $far || skip "network name spaces are not allowed here"
+	leave() {
+		ip netns del $ns 2>/dev/null
+		ip netns del $far 2>/dev/null
+	}
+	trap 'code=$?; leave; (exit $code); finish' EXIT
+	for i in 0 1; do
+		ip link add near$i netns $ns type veth peer name far$i netns $far || skip "no veth devices here"
+		ip -n $ns addr add 10.79.$i.1/24 dev near$i
+		ip -n $far addr add 10.79.$i.2/24 dev far$i
+		ip -n $ns link set near$i up
+		ip -n $far link set far$i up
+	done
+	ip -n $ns link set lo up
+	ip -n $far link set lo up
+	for i in 0 1; do
+		wait_until "cable $i" ip netns exec $ns grep -q up /sys/class/net/near$i/operstate
+		wait_until "cable $i" ip netns exec $far grep -q up /sys/class/net/far$i/operstate
+	done
+	# in SPACE NAME FLAG...: an engine there, in the background.
+	engine() {
+		space=$1 name=$2
+		shift 2
+		ip netns exec $space "$BENCH" --metadata_server="$metadata" --local_server_name=$name --port=0 \
+			--log_level=info "$@" >"$dir/$name.out" 2>"$dir/$name.err" </dev/null &
+		pids="$pids $!"
+		wait_until "engine '$name'" opened $name
+	}
+	ask() {
+		ip netns exec $1 curl -sS --noproxy '*' --max-time 20 -w '\n%{http_code}\n' "http://$2/health"
+	}
+	engine $far shy --mode=target --nic_priority_matrix='{"*": [["tcp:far0", "tcp:far1"]]}' --buffer_size=64M
+	engine $far open --mode=target --http=on --nic_priority_matrix='{"*": [["tcp:far0"]]}' --buffer_size=64M
+	port=$(port_of shy)
+	expect_is "on its own host" "$(ask $far 127.0.0.1:$port | tail -n 1)" 200
+	expect_is "by ::1" "$(ask $far "[::1]:$port" | tail -n 1)" 200
+	ask $ns 10.79.0.2:$port >"$dir/a.out"
+	expect_is "from another host" "$(tail -n 1 "$dir/a.out")" 403
+	grep -q 'http=on would change that' "$dir/a.out" || die "the refusal does not say what to set"
+	grep -q 'asks by HTTP from another host' "$dir/shy.err" || die "the log does not say it"
+	expect_is "http=on, from another host" "$(ask $ns 10.79.0.2:$(port_of open) | tail -n 1)" 200
+
+	# A cable is cut: the rail over it is down, and health says which.
+	engine $ns i --segment_id=shy --nic_priority_matrix='{"*": [["tcp:near0", "tcp:near1"]]}' \
+		--threads=1 --block_size=1M --batch_size=16 --operation=write --duration=60
+	run=${pids##* }
+	iport=$(port_of i)
+	istate() {
+		ask $ns 127.0.0.1:$iport | grep -q "\"state\": \"$1\""
+	}
+	carry() {
+		ip netns exec $ns curl -sS --noproxy '*' http://127.0.0.1:$iport/metrics |
+			grep -c '^mooncake_rail_written_bytes_total.* [1-9]' | grep -qx 2
+	}
+	wait_until "both rails to carry" carry
+	istate ok || die "health before the cut: $(ask $ns 127.0.0.1:$iport)"
+	ip -n $ns link set near0 down
+	wait_until "a degraded initiator" istate degraded
+	broken() {
+		ask $ns 127.0.0.1:$iport | grep -Eq "tcp:near0 (is down|-> )"
+	}
+	wait_until "the cut to be named" broken
+	expect_is "the status" "$(ask $ns 127.0.0.1:$iport | tail -n 1)" 200
+	ip -n $ns link set near0 up
+	wait_until "a healthy initiator" istate ok
+	kill -INT $run
+	wait $run
+	;;
+*)
+	echo "no case '${1:-}'"
+	exit 1
+	;;
+esac
+exit 0
