@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Two hosts (network name spaces) with two cables: the bytes that are booked on a rail went over its
-# cable, both cables carry, and when one is cut the other goes on.
+# cable, both cables carry, when one is cut the other goes on, and when it is healed it carries again.
 . "$(dirname "$0")/lib.sh"
 
 [ "$(id -u)" -eq 0 ] || skip "network name spaces need root"
@@ -56,12 +56,18 @@ for i in 0 1; do
 	[ "$cable" -le $((rail + rail / 5)) ] || die "cable vb$i carried another rail's bytes"
 done
 
-# Cut one cable in the middle of a run: it goes on over the other, every byte right.
-near --duration=4 --check >"$dir/near.out" 2>"$dir/near.err" &
+# Cut one cable in the middle of a run: it goes on over the other, every byte right.  The cable that
+# is healed is used again, by both programs as they are.
+near --duration=7 --check >"$dir/near.out" 2>"$dir/near.err" &
 run=$!
 pids="$pids $run"
 sleep 1
 ip -n $b link set vb0 down
+sleep 1
+cut=$(sent 0)
+ip -n $b link set vb0 up
 wait $run || { cat "$dir/near.err"; die "the transfer did not survive the cut"; }
 grep -q 'rail tcp:vb0.*broke' "$dir/near.err" || { cat "$dir/near.err"; die "nothing was said about the cut"; }
+echo "vb0: $(($(sent 0) - cut)) bytes after it was healed"
+[ $(($(sent 0) - cut)) -gt 10000000 ] || { cat "$dir/near.err"; die "the healed cable is not used again"; }
 exit 0
