@@ -130,10 +130,11 @@ case_sweep() {
 			>"$dir/$name.out" 2>"$dir/$name.err" </dev/null
 	}
 	sweep i --sweep=4K:64K --check || die "ended with $?"
-	[ ! -s "$dir/i.err" ] || die "a pipe gets more than the table"
+	# On a machine that is very busy the target may be late with its answer.
+	! grep -qv "^the target's CPU time is unknown" "$dir/i.err" || die "a pipe gets more than the table"
 	[ "$(grep -c '^write ' "$dir/i.out")" -eq 5 ] && [ "$(grep -c '^read ' "$dir/i.out")" -eq 5 ] ||
 		die "not five sizes each way"
-	grep -Eq '^read +64 KiB +128 +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+$' "$dir/i.out" ||
+	grep -Eq '^read +64 KiB +128 +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +([0-9.]+|-)$' "$dir/i.out" ||
 		die "not the columns that were promised"
 	tail -n 1 "$dir/i.out" | grep -q '^Sweep completed: 10 of 10 points' || die "no last line"
 	sweep j --sweep=4K:8K --operation=write --json || die "ended with $?"

@@ -76,10 +76,10 @@ static void test_sweep(void **state)
 {
 	const struct plot_point *p;
 
-	assert_int_equal(
-		parse(SWEEP(POINT(4096, "write") "," POINT(1024, "write") "," POINT(64, "read"))),
-		0);
-	assert_int_equal(files[0].nr, 3);
+	assert_int_equal(parse(SWEEP(POINT(4096, "write") "," POINT(1024, "write") "," POINT(
+				 8192, "write") "," POINT(64, "read"))),
+			 0);
+	assert_int_equal(files[0].nr, 4);
 	p = &files[0].points[0];
 	assert_int_equal(p->block_size, 4096);
 	assert_true(!p->is_read && p->bytes_per_s == 2e9 && p->p99_ns == 30000);
@@ -90,7 +90,8 @@ static void test_sweep(void **state)
 	assert_int_equal(plot.nr, 2);
 	assert_string_equal(plot.series[0].label, "tcp write");
 	assert_string_equal(plot.series[1].label, "tcp read");
-	assert_int_equal(plot.series[0].points[0].block_size, 1024); /* in order */
+	for (size_t i = 0; i < 3; i++) /* in order */
+		assert_int_equal(plot.series[0].points[i].block_size, i == 0 ? 1024 : 4096 * i);
 	assert_string_equal(plot.title, "Mooncake 1.0: A CPU, 2 CPUs, Linux 6.1, 2026-01-02");
 	assert_false(plot.initiator_only);
 }
