@@ -502,7 +502,7 @@ int plot_svg(FILE *f, const struct plot *plot)
 	static const struct panel panels[] = {
 		{"throughput, GB/s", "GB/s", false, gigabytes, number_label},
 		{"p99 latency of a batch", "", true, latency, time_label},
-		{"CPU s per GB", "s/GB", false, cpu_time, number_label},
+		{"CPU s/GB", "s/GB", false, cpu_time, number_label},
 	};
 	double top = TITLE_HEIGHT + (double)write_legend(NULL, plot, 0) * LEGEND_ROW + 18;
 	double height = top + 30 + PLOT_HEIGHT + 56;
