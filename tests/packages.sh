@@ -4,7 +4,7 @@
 
 pkg_build="meson ninja-build gcc pkg-config libc6-dev libuv1-dev libyajl-dev uthash-dev
 	libhwloc-dev libxxhash-dev libssl-dev libmicrohttpd-dev libcurl4-openssl-dev"
-pkg_tests="libcmocka-dev g++ clang libclang-rt-14-dev iperf3 ucx-utils etcd-server openssl python3
+pkg_tests="libcmocka-dev g++ clang libclang-rt-14-dev iperf3 ucx-utils etcd-server etcd-client openssl python3
 	iproute2 valgrind qemu-system-x86 busybox-static cpio kmod xz-utils curl"
 
 have() {
@@ -41,6 +41,7 @@ present() {
 	libxxhash-dev) have_header xxhash.h ;;
 	libcurl4-openssl-dev) pkg-config --exists libcurl 2>/dev/null ;;
 	etcd-server) have etcd ;;
+	etcd-client) have etcdctl ;;
 	openssl) have openssl ;;
 	python3) have python3 ;;
 	iperf3) have iperf3 ;;

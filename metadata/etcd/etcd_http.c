@@ -121,8 +121,11 @@ int etcd_easy_open(struct etcd_inst *e, struct etcd_easy *h, bool stream)
 		curl_easy_setopt(c, CURLOPT_PROXY, "");
 	curl_easy_setopt(c, CURLOPT_SSL_VERIFYPEER, set->verify ? 1L : 0L);
 	curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, set->verify ? 2L : 0L);
-	if (*set->ca)
+	if (*set->ca) {
 		curl_easy_setopt(c, CURLOPT_CAINFO, set->ca);
+		/* These, and none of the system's beside them. */
+		curl_easy_setopt(c, CURLOPT_CAPATH, NULL);
+	}
 	if (*set->cert)
 		curl_easy_setopt(c, CURLOPT_SSLCERT, set->cert);
 	if (*set->key)
