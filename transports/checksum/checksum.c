@@ -60,6 +60,12 @@ void ck_end(struct ck *c, struct ck_op *op, int status, int scope)
 	ck_insert(&c->ready, op, CK_READY);
 }
 
+void ck_wake_at(struct ck *c, uint64_t at_ns)
+{
+	if (!c->timer.deadline_ns || at_ns < c->timer.deadline_ns)
+		c->host->timer_set(c->host, &c->timer, at_ns);
+}
+
 static void tell(struct ck *c, struct ck_op *op)
 {
 	c->next->complete(c->next, op->slice, op->status, op->scope, op->done_len);
@@ -190,7 +196,7 @@ static int send_again(struct ck *c)
 			}
 		}
 		if (r == -EAGAIN) {
-			c->host->timer_set(c->host, &c->timer, c->host->now_ns(c->host) + RETRY_NS);
+			ck_wake_at(c, c->host->now_ns(c->host) + RETRY_NS);
 			break;
 		}
 		nr++;
@@ -210,11 +216,17 @@ static void checksum_completed(void *inst, struct mc_slice *slice, int status, i
 	op->scope = scope;
 	op->done_len = flush && status == 0 ? slice->len : done_len;
 	/* A completion of less than all is the host's to judge. */
-	if (!op->chosen || status < 0 || op->done_len != slice->len || c->stopped ||
-	    is_fenced(ck_peer_of(c, slice->peer), slice))
+	if (!op->chosen || status < 0 || op->done_len != slice->len) {
 		tell(c, op);
-	else
+	} else if (c->stopped || is_fenced(ck_peer_of(c, slice->peer), slice)) {
+		/* Nobody can be asked any more, and what was not compared is not done. */
+		op->status = c->stopped ? -ECANCELED : -ECONNRESET;
+		op->scope = c->stopped ? MC_SCOPE_REQUEST : MC_SCOPE_PEER;
+		op->done_len = 0;
+		tell(c, op);
+	} else {
 		arrived(c, op);
+	}
 }
 
 static int tell_ready(struct ck *c)
@@ -320,8 +332,10 @@ static int checksum_arm(void *inst)
 	for (struct ck_link *l = c->peers.next; l != &c->peers; l = l->next) {
 		struct ck_peer *p = (struct ck_peer *)l;
 
-		if (ck_answer_busy(p) || (p->nr_free && ck_first(&p->want)) || (c->stopped && ck_first(&p->asked)))
+		if (ck_answer_busy(p) || ck_ask_due(c, p) || (c->stopped && ck_first(&p->asked)))
 			return -EBUSY;
+		if (p->nr_free && ck_first(&p->want))
+			ck_wake_at(c, p->muted_ns);
 	}
 	return c->next->arm(c->next);
 }

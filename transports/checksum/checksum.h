@@ -57,6 +57,7 @@ struct ck_peer {
 	uint16_t *free_slots;
 	uint32_t nr_free, seq;
 	uint64_t warned_ns;
+	uint64_t muted_ns; /* until then it is not asked */
 	/* Passive: what the other end asks, a ring of CK_SLOTS. */
 	struct ckw_ask *todo;
 	uint32_t todo_head, todo_tail;
@@ -91,10 +92,13 @@ void ck_take(struct ck_op *op);
 struct ck_op *ck_first(struct ck_link *head);
 /* Told upwards in the next turn. */
 void ck_end(struct ck *c, struct ck_op *op, int status, int scope);
+/* A turn by then at the latest. */
+void ck_wake_at(struct ck *c, uint64_t at_ns);
 /* Its bytes have arrived wrong: sent again, or given up. */
 void ck_repeat(struct ck *c, struct ck_op *op);
 
 /* checksum_ask.c: the initiator's half. */
+bool ck_ask_due(const struct ck *c, struct ck_peer *p);
 int ck_ask_turn(struct ck *c, struct ck_peer *p);
 void ck_answered(struct ck *c, struct ck_peer *p, const struct ckw_answer *answer);
 void ck_narrowed(struct ck *c, struct ck_peer *p, const void *msg, uint16_t nr);

@@ -10,6 +10,7 @@
 #include "checksum.h"
 #include "core/util/check.h"
 
+#define MUTED_NS (5 * MC_MSEC) /* until a peer that could not be asked is asked again */
 #define WARN_NS MC_SEC /* one warning per peer and span, the first at once */
 
 /* ---- slots: the ids of what was asked ------------------------------------------------------------ */
@@ -38,10 +39,27 @@ static struct ck_op *slot_find(struct ck_peer *p, uint32_t id, enum ck_place pla
 	return op && op->id == id && op->place == place ? op : NULL;
 }
 
-/* Over, and the hashes could not be compared. */
-static void unverified(struct ck *c, struct ck_op *op)
+static bool may_warn(struct ck *c, struct ck_peer *p)
 {
+	uint64_t now = c->host->now_ns(c->host);
+
+	if (p->warned_ns && now - p->warned_ns < WARN_NS)
+		return false;
+	p->warned_ns = now;
+	return true;
+}
+
+/* Over, and the other end could not say what is there. */
+static void unverified(struct ck *c, struct ck_peer *p, struct ck_op *op, int status)
+{
+	const struct mc_slice *s = op->slice;
+
 	mc_counter_add(c->unverified, 1);
+	if (may_warn(c, p))
+		c->host->log(c->host, MC_LOG_WARN, "peer '%s': rail %s -> %s: a %s of %llu bytes at 0x%llx is not verified: %s",
+			     p->segment, c->host->instance, p->device, s->opcode == MC_OP_READ ? "read" : "write",
+			     (unsigned long long)s->len, (unsigned long long)s->remote_offset,
+			     status == -EOPNOTSUPP ? "it is no memory that the CPU can read" : strerror(-status));
 	ck_end(c, op, 0, MC_SCOPE_NONE);
 }
 
@@ -53,9 +71,18 @@ static void ask_fill(struct ckw_ask *ask, const struct ck_op *op, uint64_t from,
 				.offset = op->slice->remote_offset + from, .len = len, .value = value};
 }
 
+bool ck_ask_due(const struct ck *c, struct ck_peer *p)
+{
+	return p->nr_free && ck_first(&p->want) && (!p->muted_ns || c->host->now_ns(c->host) >= p->muted_ns);
+}
+
 int ck_ask_turn(struct ck *c, struct ck_peer *p)
 {
 	int events = 0;
+
+	if (!ck_ask_due(c, p))
+		return 0;
+	p->muted_ns = 0;
 
 	while (p->nr_free && ck_first(&p->want)) {
 		struct ck_op *ops[CKW_ASKS], *op;
@@ -78,12 +105,15 @@ int ck_ask_turn(struct ck *c, struct ck_peer *p)
 		events += nr;
 		if (c->host->peer_send(c->host, p->peer, msg, (size_t)(at - msg)) == 0)
 			continue;
-		/* No control connection now; the bytes have arrived all the same. */
-		for (uint16_t i = 0; i < nr; i++) {
-			ck_slot_free(p, ops[i]);
-			ck_take(ops[i]);
-			unverified(c, ops[i]);
+		/* No control connection now: asked again when it is back, or fenced when it is not. */
+		while (nr--) {
+			ck_slot_free(p, ops[nr]);
+			ck_take(ops[nr]);
+			ck_insert(&p->want, ops[nr], CK_WANT);
 		}
+		p->muted_ns = c->host->now_ns(c->host) + MUTED_NS;
+		ck_wake_at(c, p->muted_ns);
+		break;
 	}
 	return events;
 }
@@ -114,15 +144,13 @@ static bool narrow_next(struct ck *c, struct ck_peer *p, struct ck_op *op)
 /* Every mismatch is counted; one sentence per second says which it was. */
 static void report(struct ck *c, struct ck_peer *p, struct ck_op *op, int theirs)
 {
-	uint64_t now = c->host->now_ns(c->host);
 	const struct mc_slice *s = op->slice;
 	bool read = s->opcode == MC_OP_READ;
 	int ours = ((const unsigned char *)s->local)[op->from];
 	char where[192];
 
-	if (p->warned_ns && now - p->warned_ns < WARN_NS)
+	if (!may_warn(c, p))
 		return;
-	p->warned_ns = now;
 	if (theirs >= 0)
 		snprintf(where, sizeof where,
 			 "the byte at 0x%llx, offset %llu of it, is 0x%02x instead of 0x%02x (bits 0x%02x); %u of "
@@ -174,7 +202,7 @@ void ck_answered(struct ck *c, struct ck_peer *p, const struct ckw_answer *answe
 	if (answer->status == 0)
 		equal(c, op);
 	else
-		unverified(c, op);
+		unverified(c, p, op, answer->status);
 }
 
 void ck_narrowed(struct ck *c, struct ck_peer *p, const void *msg, uint16_t nr)
