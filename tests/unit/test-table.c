@@ -116,11 +116,41 @@ static void test_receive(void **state)
 	mc_snapshot_unref(next);
 }
 
+/* Whatever a peer says, a table holds so many buffers, and no two of one id. */
+static void test_bounds(void **state)
+{
+	static const uint64_t one[][3] = {{11, 0x1000, 0x100}};
+	static const uint64_t next[][3] = {{12, 0x2000, 0x100}, {13, 0x3000, 0x100}};
+	static const uint64_t again[][3] = {{11, 0x4000, 0x100}};
+	static const uint64_t twice[][3] = {{11, 0x1000, 0x100}, {11, 0x2000, 0x100}};
+	static const uint64_t many[][3] = {{1, 0x1000, 1}, {2, 0x2000, 1}, {3, 0x3000, 1}, {4, 0x4000, 1}};
+	uint8_t msg[MC_TABLE_HEAD + 4] = {0};
+
+	ss.max_buffers = 3;
+	assert_int_equal(table(MC_TABLE_FIRST | MC_TABLE_LAST, 1, one), 0);
+	assert_int_equal(table(0, 1, again), -EBADMSG);
+	assert_int_equal(table(0, 2, next), 0);
+	assert_int_equal(table(0, 1, many), -EBADMSG); /* where another one lies */
+	assert_int_equal(table(0, 1, many + 3), -E2BIG);
+	/* One that has gone makes room, also for its place. */
+	mc_put32(msg + 12, 1);
+	mc_put32(msg + MC_TABLE_HEAD, 12);
+	assert_int_equal(mc_table_message(impl, MC_MSG_REMOVE, msg, sizeof msg), 0);
+	assert_int_equal(mc_table_message(impl, MC_MSG_REMOVE, msg, sizeof msg), 0); /* nothing is left to do */
+	assert_int_equal(table(0, 1, many + 1), 0);
+	assert_int_equal(table(MC_TABLE_FIRST | MC_TABLE_LAST, 4, many), -E2BIG);
+	assert_int_equal(table(MC_TABLE_FIRST | MC_TABLE_LAST, 3, many), 0);
+	assert_int_equal(impl->in.nr, 3);
+	assert_int_equal(table(MC_TABLE_FIRST | MC_TABLE_LAST, 2, twice), -EBADMSG);
+	ss.max_buffers = 0;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_entry),
 		cmocka_unit_test(test_receive),
+		cmocka_unit_test(test_bounds),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
