@@ -78,7 +78,7 @@ static bool bad_answer(int fd, enum way way)
 
 static bool bad_hello(int fd, enum way way, uint64_t session)
 {
-	static uint8_t buf[66000];
+	static __thread uint8_t buf[66000];
 	uint32_t len = hello_put(buf, session, 1, hello_json(evil.generation));
 
 	switch (way) {
@@ -137,7 +137,7 @@ static uint32_t table_put(uint8_t *out, uint32_t flags, uint32_t nr)
 /* Tables without end: of many buffers, or of large ones. */
 static void endless(int fd, uint64_t *seq, bool large)
 {
-	static uint8_t buf[65536];
+	static __thread uint8_t buf[65536];
 	uint64_t base = 4096;
 	uint32_t id = 1;
 	bool sent = true;
@@ -199,7 +199,7 @@ static bool bad_table(int fd, enum way way, uint64_t *seq)
 /* Messages that nobody asked for, until the other end has enough. */
 static void floods(int fd, uint64_t *seq)
 {
-	static uint8_t buf[65536];
+	static __thread uint8_t buf[65536];
 	bool sent = true;
 
 	for (uint32_t i = 0; sent && i < 200000 && !atomic_load(&evil.stop); i++) {
@@ -228,7 +228,7 @@ static void floods(int fd, uint64_t *seq)
 /* A session by the book, but for its paths. */
 static void bad_paths(int fd, enum way way, uint64_t *seq)
 {
-	static uint8_t got[65536];
+	static __thread uint8_t got[65536];
 	uint64_t theirs;
 	uint32_t len;
 	int type;

@@ -129,7 +129,7 @@ static inline bool raw_recv(int fd, void *data, size_t len)
 /* The other end closes it, whatever it may still send; within 10 s of its last byte. */
 static inline bool is_closed(int fd)
 {
-	static char sink[65536];
+	static __thread char sink[65536];
 	ssize_t n;
 
 	while ((n = recv(fd, sink, sizeof sink, 0)) > 0)
@@ -190,7 +190,7 @@ static inline int raw_dial(unsigned port, const struct preamble *p, int *ret_sta
 
 static inline bool frame_send(int fd, uint16_t type, uint64_t seq, uint64_t ack, const void *payload, uint32_t len)
 {
-	static uint8_t out[FRAME_HEAD + 65536];
+	static __thread uint8_t out[FRAME_HEAD + 65536];
 
 	mc_put32(out, len);
 	mc_put16(out + 4, type);
@@ -229,7 +229,7 @@ static inline uint32_t hello_put(uint8_t *out, uint64_t session, uint32_t link, 
 
 static inline const char *hello_json(uint64_t generation)
 {
-	static char json[1024];
+	static __thread char json[1024];
 
 	snprintf(json, sizeof json,
 		 "{\"name\": \"hostile\", \"generation\": \"%016llx\", \"cluster\": \"default\", "
