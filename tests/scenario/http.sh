@@ -218,8 +218,11 @@ hosts)
 	ask() {
 		ip netns exec $1 curl -sS --noproxy '*' --max-time 20 -w '\n%{http_code}\n' "http://$2/health"
 	}
-	engine $far shy --mode=target --nic_priority_matrix='{"*": [["tcp:far0", "tcp:far1"]]}' --buffer_size=64M
+	engine $far shy --mode=target --nic_priority_matrix='{"*": [["tcp:far0", "tcp:far1"]]}' --buffer_size=64M \
+		--ready_file="$dir/shy.ready"
 	engine $far open --mode=target --http=on --nic_priority_matrix='{"*": [["tcp:far0"]]}' --buffer_size=64M
+	# Only then its memory is its peers'.
+	wait_until "target 'shy'" test -f "$dir/shy.ready"
 	port=$(port_of shy)
 	expect_is "on its own host" "$(ask $far 127.0.0.1:$port | tail -n 1)" 200
 	expect_is "by ::1" "$(ask $far "[::1]:$port" | tail -n 1)" 200
