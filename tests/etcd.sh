@@ -104,12 +104,13 @@ etcd_wait() {
 	END
 }
 
-# etcd_api ENDPOINT PATH BODY: one call of the JSON gateway; the answer on stdout.
+# etcd_api ENDPOINT PATH BODY [TOKEN]: one call of the JSON gateway; the answer on stdout.
 etcd_api() {
-	${ETCD_IN:-} python3 - "http://$1/v3/$2" "$3" <<-'END'
+	${ETCD_IN:-} python3 - "http://$1/v3/$2" "$3" "${4:-}" <<-'END'
 		import sys, urllib.request
 		opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-		print(opener.open(urllib.request.Request(sys.argv[1], sys.argv[2].encode()), timeout=20).read().decode())
+		headers = {'Authorization': sys.argv[3]} if sys.argv[3] else {}
+		print(opener.open(urllib.request.Request(sys.argv[1], sys.argv[2].encode(), headers), timeout=20).read().decode())
 	END
 }
 
@@ -126,6 +127,13 @@ etcd_users() {
 	[ $? -eq 0 ] || die "etcd takes no users"
 	printf '%s\n' 'pass "word" \ 1' >"$dir/password"
 } >>"$dir/users.log" 2>&1
+
+# etcd_forget ENDPOINT: every token of the user 'engine'; its password stays the same.
+etcd_forget() {
+	root=$(etcd_api "$1" auth/authenticate '{"name":"root","password":"root secret"}' |
+		sed 's/.*"token":"\([^"]*\)".*/\1/')
+	etcd_api "$1" auth/user/changepw '{"name":"engine","password":"pass \"word\" \\ 1"}' "$root" >/dev/null
+}
 
 # etcd_cluster N: as many members; their endpoints are in $endpoints, pids in $member_1, ...
 etcd_cluster() {

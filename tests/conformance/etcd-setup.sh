@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # For tests of the plugin: starts etcd, prints its URL and options of the plugin as one line, and ends
 # it when stdin closes.  Until then it takes commands there, and answers each with a line: kill, start,
-# stop, cont, compact REVISION, kill_member N.  usage: etcd-setup.sh plain|tls|users|cluster
+# stop, cont, compact REVISION, kill_member N, forget (tokens).  usage: etcd-setup.sh plain|tls|users|cluster
 set -u
 . "$(dirname "$0")/../etcd.sh"
 
@@ -67,6 +67,7 @@ while read -r command argument; do
 	stop) kill -STOP "$etcd" ;;
 	cont) kill -CONT "$etcd" ;;
 	compact) etcd_api "$endpoint" kv/compaction "{\"revision\":\"$argument\",\"physical\":true}" >/dev/null ;;
+	forget) etcd_forget "$endpoint" ;;
 	kill_member) eval "kill -KILL \$member_$argument" ;;
 	*) die "command '$command' is not known" ;;
 	esac
