@@ -15,8 +15,8 @@
 #include <stdatomic.h>
 
 /* Seconds of silence after which a peer is gone. */
-#define BOUND MC_SEC
-static const char *const settings[] = {"peer_timeout=1", NULL};
+#define BOUND (SLOW > 1 ? 4 * MC_SEC : MC_SEC)
+static const char *const settings[] = {SLOW > 1 ? "peer_timeout=4" : "peer_timeout=1", NULL};
 /* Where processes are stopped and go on, or the machine is full of them. */
 static const char *const patient[] = {"peer_timeout=10", NULL};
 
@@ -144,19 +144,22 @@ static void both_ways(void)
 {
 	struct mc_engine *e = engine_with("left", patient);
 	unsigned char *seen, *mem = memory_seen(e, &seen);
+	enum { ROUNDS = SLOW > 1 ? 8 : 30 };
 	struct role right;
 	struct churn c;
+	char rounds[16];
 
-	role_start(&right, (const char *const[]){"churn", "right", "left", "0", "1", "30", NULL});
+	snprintf(rounds, sizeof rounds, "%d", ROUNDS);
+	role_start(&right, (const char *const[]){"churn", "right", "left", "0", "1", rounds, NULL});
 	role_says(&right, "open");
 	churn_open(&c, e, "right", 0, 1);
 	NEED(write(right.input, "g", 1) == 1, "go");
-	for (int i = 0; i < 30; i++)
+	for (int i = 0; i < ROUNDS; i++)
 		NEED(churn_once(&c), "round %d", i);
 	role_says(&right, "first");
 	role_says(&right, "done");
 	for (size_t i = 0; i < PEER_LEN; i++)
-		NEED(seen[i] == byte_of(30, i), "byte %zu of what the other wrote here", i);
+		NEED(seen[i] == byte_of(ROUNDS, i), "byte %zu of what the other wrote here", i);
 	mc_segment_close(c.segment);
 	role_end(&right);
 	CHECK(mc_engine_close(e, T) == 0, "close");
@@ -191,19 +194,20 @@ static bool sockets_settle(const struct peer *p, unsigned most)
 
 static void on_one_target(void)
 {
-	enum { NR = SLOW > 1 ? 16 : 32 };
+	enum { NR = SLOW > 1 ? 16 : 32, ROUNDS = SLOW > 1 ? 8 : 20 };
 	struct peer target = {0};
 	struct role roles[NR];
-	char names[NR][16], slots[NR][16], nr[16];
+	char names[NR][16], slots[NR][16], nr[16], rounds[16];
 	unsigned sockets, threads;
 
 	peer_start(&target, "target", patient);
 	sockets = nr_sockets(target.pid);
 	snprintf(nr, sizeof nr, "%d", NR);
+	snprintf(rounds, sizeof rounds, "%d", ROUNDS);
 	for (int i = 0; i < NR; i++) {
 		snprintf(names[i], sizeof names[i], "crowd%d", i);
 		snprintf(slots[i], sizeof slots[i], "%d", i);
-		role_start(&roles[i], (const char *const[]){"churn", names[i], "target", slots[i], nr, "20", NULL});
+		role_start(&roles[i], (const char *const[]){"churn", names[i], "target", slots[i], nr, rounds, NULL});
 	}
 	for (int i = 0; i < NR; i++)
 		role_says(&roles[i], "open");
@@ -218,7 +222,7 @@ static void on_one_target(void)
 	for (int i = 0; i < NR; i++)
 		role_says(&roles[i], "done");
 	for (size_t i = 0; i < PEER_LEN / NR * NR; i++)
-		NEED(target.mem[i] == byte_of((unsigned)(i / (PEER_LEN / NR)) * 40 + 20, i % (PEER_LEN / NR)),
+		NEED(target.mem[i] == byte_of((unsigned)(i / (PEER_LEN / NR)) * 40 + ROUNDS, i % (PEER_LEN / NR)),
 		     "byte %zu at the target", i);
 	for (int i = 0; i < NR; i++)
 		role_end(&roles[i]);
@@ -228,6 +232,20 @@ static void on_one_target(void)
 
 /* ---- an initiator is killed -------------------------------------------------------------------------- */
 
+/* What it has for good: on a busy machine a peer may dial anew for a moment. */
+static unsigned sockets_least(const struct peer *p)
+{
+	unsigned least = nr_sockets(p->pid);
+
+	for (int i = 0; i < 20; i++) {
+		unsigned n = nr_sockets(p->pid);
+
+		least = n < least ? n : least;
+		nap(10 * MC_MSEC);
+	}
+	return least;
+}
+
 static void initiator_killed(void)
 {
 	struct peer target = {0};
@@ -235,12 +253,12 @@ static void initiator_killed(void)
 	unsigned sockets;
 	uint64_t start;
 
-	peer_start(&target, "target", settings);
+	peer_start(&target, "target", patient);
 	role_start(&other, (const char *const[]){"churn", "other", "target", "1", "2", "0", NULL});
 	role_says(&other, "open");
 	NEED(write(other.input, "g", 1) == 1, "go");
 	role_says(&other, "first");
-	sockets = nr_sockets(target.pid);
+	sockets = sockets_least(&target);
 	for (int round = 0; round < 3; round++) {
 		start = now_ns();
 		role_start(&one, (const char *const[]){"churn", "one", "target", "0", "2", "0", NULL});
@@ -547,7 +565,7 @@ static void orphan(struct peer *target)
 	waitpid(parent.pid, NULL, 0);
 	/* Its sockets are open in the child: it is the silence that tells. */
 	CHECK(sockets_settle(target, sockets), "%u sockets, then %u", sockets, nr_sockets(target->pid));
-	CHECK(now_ns() - start < 3 * BOUND * SLOW, "%llu ms", (unsigned long long)((now_ns() - start) / MC_MSEC));
+	CHECK(now_ns() - start < 3 * BOUND, "%llu ms", (unsigned long long)((now_ns() - start) / MC_MSEC));
 	memset(target->mem, GUARD, PEER_LEN);
 	role_start(&again, (const char *const[]){"claim", "parent", NULL});
 	role_says(&again, "ready");
