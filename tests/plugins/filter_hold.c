@@ -2,7 +2,9 @@
 /*
  * A filter that has every operation: it holds each slice until progress, marks
  * the slice's private area to see that nobody else writes there, adds its option
- * `add` to the bytes done, and turns the descriptor of a stream round.
+ * `add` to the bytes done, and turns the descriptor of a stream round.  It has an
+ * area of each peer, refuses the peer "unwanted", and takes messages that begin
+ * with an 'h'.
  */
 #include <errno.h>
 #include <string.h>
@@ -137,6 +139,38 @@ static void hold_stop(void *inst)
 	h->stopped = true;
 }
 
+struct hold_peer {
+	uint64_t mark[3];
+};
+
+static int hold_peer_open(void *inst, void *peer, const struct mc_peer_args *args)
+{
+	struct hold *h = inst;
+	struct hold_peer *p = h->next->peer_priv(h->next, peer);
+
+	if (args && args->segment && !strcmp(args->segment, "unwanted"))
+		return -EPERM;
+	for (int i = 0; i < 3; i++)
+		p->mark[i] = MARK + (uint64_t)i;
+	return 0;
+}
+
+static void hold_peer_close(void *inst, void *peer)
+{
+	struct hold *h = inst;
+	const struct hold_peer *p = h->next->peer_priv(h->next, peer);
+
+	mc_counter_add(h->completed, 100);
+	for (int i = 0; i < 3; i++)
+		if (p->mark[i] != MARK + (uint64_t)i)
+			mc_counter_add(h->spoilt, 1);
+}
+
+static int hold_peer_msg(void *inst, void *peer, const void *msg, size_t len)
+{
+	return len && *(const char *)msg == 'h';
+}
+
 static const struct mc_filter_ops hold_ops = {
 	.size = sizeof hold_ops,
 	.instance_size = sizeof(struct hold),
@@ -152,6 +186,10 @@ static const struct mc_filter_ops hold_ops = {
 	.completed = hold_completed,
 	.attach = hold_attach,
 	.stop = hold_stop,
+	.peer_size = sizeof(struct hold_peer),
+	.peer_open = hold_peer_open,
+	.peer_close = hold_peer_close,
+	.peer_msg = hold_peer_msg,
 };
 
 static const struct mc_option hold_options[] = {

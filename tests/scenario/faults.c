@@ -219,6 +219,28 @@ static size_t move_all(struct pair *p, uint32_t opcode, uint64_t deadline_ns, st
 }
 
 /* Rounds of writes and reads that all succeed, with the right bytes, although the fault has come. */
+/* Where two buffers differ, for the message; and which of them is not as it was filled. */
+static bool same(const struct pair *p, uint64_t seed)
+{
+	unsigned char *want = malloc(LEN);
+	size_t n[2] = {0}, first[2] = {0}, last[2] = {0};
+	const unsigned char *is[2] = {p->local, p->remote};
+
+	fill(want, seed);
+	for (int k = 0; k < 2; k++)
+		for (size_t i = 0; i < LEN; i++)
+			if (is[k][i] != want[i]) {
+				first[k] = n[k]++ ? first[k] : i;
+				last[k] = i;
+			}
+	for (int k = 0; k < 2; k++)
+		if (n[k])
+			printf("%s: %zu bytes are not as they should be, from %zu to %zu\n", k ? "target" : "local",
+			       n[k], first[k], last[k]);
+	free(want);
+	return !n[0] && !n[1];
+}
+
 static void rounds_right(struct pair *p, const char *counted, unsigned rounds)
 {
 	uint64_t seed = 1;
@@ -226,10 +248,10 @@ static void rounds_right(struct pair *p, const char *counted, unsigned rounds)
 	for (unsigned i = 0; i < rounds; i++) {
 		fill(p->local, seed);
 		CHECK(move_all(p, MC_OP_WRITE, 3 * T, NULL) == 0, "a write failed");
-		CHECK(!memcmp(p->local, p->remote, LEN), "round %u: wrong bytes were written", i);
+		CHECK(same(p, seed), "round %u: wrong bytes were written", i);
 		fill(p->remote, ++seed);
 		CHECK(move_all(p, MC_OP_READ, 3 * T, NULL) == 0, "a read failed");
-		CHECK(!memcmp(p->local, p->remote, LEN), "round %u: wrong bytes were read", i);
+		CHECK(same(p, seed), "round %u: wrong bytes were read", i);
 		seed++;
 	}
 	CHECK(counter(p->a, counted) > 0, "%s is 0: nothing was tested", counted);

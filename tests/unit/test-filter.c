@@ -35,7 +35,7 @@ struct low_slice {
 };
 
 static struct low *lowest; /* opened last */
-static int submit_answer;
+static int submit_answer, nr_peers, nr_msgs;
 
 static int low_open(void *inst, const struct mc_host *host, const struct mc_open_args *args,
 		    struct mc_transport_caps *caps, struct mc_error *e)
@@ -114,9 +114,25 @@ static int low_peer_open(void *inst, void *peer, const struct mc_peer_args *args
 {
 	struct low *l = inst;
 
+	nr_peers++;
+	memset(peer, 0xcd, 40);
+	if (args && args->epoch == 666)
+		return -EIO;
+
 	l->host->peer_ready(l->host, peer, 0, NULL, NULL);
 	l->host->log(l->host, MC_LOG_INFO, "%s %d", "peer", 5);
 	return 0;
+}
+
+static void low_peer_close(void *inst, void *peer)
+{
+	nr_peers--;
+	memset(peer, 0xdc, 40);
+}
+
+static void low_peer_msg(void *inst, void *peer, const void *msg, size_t len)
+{
+	nr_msgs++;
 }
 
 static void low_peer_attach(void *inst, void *peer, const struct mc_stream *stream)
@@ -139,6 +155,9 @@ static const struct mc_transport_ops low_ops = {
 	.stop = low_stop,
 	.close = low_close,
 	.peer_open = low_peer_open,
+	.peer_accept = low_peer_open,
+	.peer_close = low_peer_close,
+	.peer_msg = low_peer_msg,
 	.peer_attach = low_peer_attach,
 	.submit = low_submit,
 	.flush = low_flush,
@@ -156,6 +175,7 @@ static uint64_t counters[4];
 static int nr_counters;
 static char logged[64];
 static struct mc_work *posted;
+static unsigned char low_peer[256] __attribute__((aligned(64)));
 
 static void up_complete(const struct mc_host *h, struct mc_slice *s, int status, int scope, uint64_t len)
 {
@@ -173,7 +193,7 @@ static uint64_t *up_counter(const struct mc_host *h, const char *name, const cha
 static void up_peer_ready(const struct mc_host *h, void *peer, int status,
 			  const struct mc_transport_caps *caps, const char *why)
 {
-	assert_ptr_equal(peer, counters);
+	assert_ptr_equal(peer, low_peer);
 	nr_ready++;
 }
 
@@ -283,6 +303,45 @@ static int found(void *ctx, const char *device)
 	return 17;
 }
 
+/* The filter's peer is there before the transport's and after it, in an area of its own. */
+static void test_peers(void **state)
+{
+	static const struct mc_value add[] = {{.i = 0}};
+	struct mc_filter_stack *s = stack_new("hold", add, &low_ops);
+	const struct mc_transport_ops *ops = mc_filter_stack_ops(s);
+	struct mc_peer_args args = {.size = sizeof args, .segment = "wanted"};
+	void *inst;
+
+	assert_int_equal(open_stack(ops, &inst, NULL), 0);
+	nr_peers = nr_msgs = 0;
+	assert_int_equal(ops->peer_open(inst, low_peer, &args), 0);
+	ops->peer_msg(inst, low_peer, "hold", 4);
+	assert_int_equal(nr_msgs, 0);
+	ops->peer_msg(inst, low_peer, "low", 3);
+	assert_int_equal(nr_msgs, 1);
+	ops->peer_close(inst, low_peer);
+	assert_int_equal(nr_peers, 0);
+	assert_int_equal(counters[0], 100); /* closed */
+	assert_int_equal(counters[1], 0);   /* and unspoilt */
+	args.passive = 1;
+	assert_int_equal(ops->peer_accept(inst, low_peer, &args), 0);
+	ops->peer_close(inst, low_peer);
+	assert_int_equal(counters[0], 200);
+	/* Refused by the filter, the transport hears nothing; refused by the transport, the filter does. */
+	args.segment = "unwanted";
+	assert_int_equal(ops->peer_open(inst, low_peer, &args), -EPERM);
+	assert_int_equal(nr_peers, 0);
+	assert_int_equal(counters[0], 200);
+	args.segment = "wanted";
+	args.epoch = 666;
+	assert_int_equal(ops->peer_open(inst, low_peer, &args), -EIO);
+	assert_int_equal(counters[0], 300);
+	nr_ready = 0;
+	ops->close(inst);
+	free(inst);
+	mc_filter_stack_free(s);
+}
+
 static void test_hold(void **state)
 {
 	static const struct mc_value add[] = {{.i = 5}};
@@ -293,7 +352,7 @@ static void test_hold(void **state)
 	void *inst;
 
 	assert_int_equal(ops->enumerate(NULL, found, NULL), 17);
-	assert_int_equal(ops->peer_size, 40);
+	assert_int_equal(ops->peer_size, 64 + 24); /* the transport's 40, the filter's behind them */
 	assert_int_equal(open_stack(ops, &inst, NULL), 0);
 	assert_int_equal(lowest->option, 11);
 	assert_int_equal(caps.max_slice, 1234); /* the transport's */
@@ -319,7 +378,7 @@ static void test_hold(void **state)
 	ops->peer_attach(inst, NULL, &stream);
 	assert_int_equal(lowest->attached_fd, -6);
 	assert_int_equal(stream.fd, 6);
-	ops->peer_open(inst, counters, NULL);
+	ops->peer_open(inst, low_peer, NULL);
 	assert_int_equal(nr_ready, 1);
 	assert_string_equal(logged, "peer 5");
 
@@ -464,6 +523,7 @@ static void test_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_peers),
 		cmocka_unit_test(test_hold), cmocka_unit_test(test_cancel_below),
 		cmocka_unit_test(test_two),  cmocka_unit_test(test_idle),
 		cmocka_unit_test(test_refused),
