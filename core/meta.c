@@ -65,7 +65,7 @@ static int op_run(void *arg)
 /* Proxies that the environment sets and metadata traffic does not use; NULL: none. */
 static const char *proxy_set(const struct mc_meta *m)
 {
-	static const char *const names[] = {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy"};
+	static const char *const names[] = {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"};
 
 	if (strncmp(m->url, "file:", 5) == 0 || m->engine->set->metadata_proxy)
 		return NULL;

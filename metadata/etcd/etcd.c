@@ -15,7 +15,7 @@
 #endif
 
 /* Whoever waits for an engine to open shall know within 5 s that there is no etcd. */
-#define OPEN_NS (4 * MC_SEC)
+#define OPEN_NS (3500 * MC_MSEC)
 #define PASSWORD_MAX 4096
 
 enum { OPT_USER, OPT_PASSWORD, OPT_PASSWORD_FILE, OPT_CA, OPT_CERT, OPT_KEY, OPT_VERIFY,
