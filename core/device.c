@@ -1,37 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Devices: opens what the matrix names, each with its plugin, the filters over
- * it and its lanes, and says what is used instead of what cannot be opened.  A
- * lane's plugin is opened and closed on a helper; its worker's baton is held
- * meanwhile, so that nothing of the lane runs before it is whole.
+ * it and its lanes, and says what is used instead of what cannot be opened.
  */
-#include "device.h"
+#include "device_impl.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "clock.h"
-#include "filter.h"
 #include "host.h"
-#include "lane.h"
 #include "log.h"
-#include "stage.h"
 #include "core/util/check.h"
 
 #define MAX_DEVICES 256
-#define MAX_FILTERS 8
-
-/* What only opening and closing need. */
-struct mc_device_impl {
-	struct mc_value *values;
-	struct mc_transport_settings settings;
-	size_t nr_filters;
-	struct mc_plugin *filters[MAX_FILTERS]; /* loaded, not yet owned by a stack */
-	struct mc_value *filter_values[MAX_FILTERS];
-	struct mc_filter_stack *stacks[MAX_FILTERS];
-};
 
 struct mc_device *mc_device_find(const struct mc_engine *engine, const char *transport,
 				 const char *name)
@@ -53,183 +36,6 @@ bool mc_device_reaches(const struct mc_device *device, const char *kind)
 		if (!strcmp(*k, kind) || !strcmp(*k, "*"))
 			return true;
 	return false;
-}
-
-/* ---- lanes ---------------------------------------------------------------------------------- */
-
-static void *area_new(size_t size)
-{
-	size_t full = mc_round_up(size ? size : 1, MC_CACHE_LINE);
-	void *area = aligned_alloc(MC_CACHE_LINE, full);
-
-	return area ? memset(area, 0, full) : NULL;
-}
-
-static void lane_free(struct mc_lane *lane)
-{
-	if (!lane)
-		return;
-	mc_lane_slices_free(lane);
-	mc_worker_free(lane->worker);
-	free(lane->inst);
-	free(lane);
-}
-
-/* The worker's own thread holds the baton for moments only: it has no client yet. */
-static void baton_take(struct mc_worker *worker)
-{
-	while (!mc_worker_enter(worker))
-		sched_yield();
-}
-
-static int lane_open_plugin(struct mc_lane *lane, uint64_t deadline_ns, struct mc_error *err)
-{
-	struct mc_device *d = lane->device;
-	struct mc_open_args args = {
-		.size = sizeof args,
-		.device = d->name,
-		.engine = d->engine->name,
-		.generation = d->engine->generation,
-		.options = d->impl->values,
-		.lane = lane->idx,
-		.nr_lanes = d->nr_lanes,
-		.lane0 = lane->idx ? d->lanes[0]->inst : NULL,
-		.peer_timeout_ns = (uint64_t)d->engine->set->peer_timeout,
-		.deadline_ns = deadline_ns,
-	};
-	int r;
-
-	lane->caps.size = sizeof lane->caps;
-	if (err)
-		err->text[0] = '\0';
-	baton_take(lane->worker);
-	r = d->ops->open(lane->inst, &lane->host, &args, &lane->caps, err);
-	if (r == 0 && (lane->caps.alignment & (lane->caps.alignment - 1))) {
-		r = mc_fail(err, -EPROTO, "device '%s': its plugin asks for an alignment of %u: that is no power of two",
-			    d->label, lane->caps.alignment);
-		d->ops->close(lane->inst);
-	}
-	if (r == 0) {
-		if (d->impl->settings.bandwidth)
-			lane->caps.bandwidth = (uint64_t)d->impl->settings.bandwidth;
-		mc_worker_set_flags(lane->worker, lane->caps.flags & MC_CAP_OWN_THREAD,
-				    lane->caps.flags & MC_CAP_CPU_COPY);
-		lane->client.ops = &mc_lane_client_ops;
-		lane->client.polled = lane->caps.flags & MC_CAP_SPIN;
-		mc_worker_add(lane->worker, &lane->client);
-	}
-	mc_worker_leave(lane->worker);
-	return r < 0 ? mc_plugin_open_failed(d->plugin, d->label, r, err) : 0;
-}
-
-static int lane_open(struct mc_device *d, uint16_t idx, uint64_t deadline_ns, struct mc_error *err)
-{
-	struct mc_lane *lane = area_new(sizeof *lane);
-	char worker_name[sizeof lane->label];
-	struct mc_worker_args args = {
-		.name = worker_name,
-		.spin_ns = (uint64_t)d->engine->set->spin,
-		.peer_timeout_ns = (uint64_t)d->engine->set->peer_timeout,
-		.numa_node = d->info.numa_node,
-	};
-	int r = -ENOMEM;
-
-	if (!lane)
-		return mc_fail(err, r, "device '%s': out of memory", d->label);
-	lane->device = d;
-	lane->idx = idx;
-	lane->ops = d->ops;
-	lane->ready_tail = &lane->ready;
-	snprintf(lane->label, sizeof lane->label, idx ? "%s/%u" : "%s", d->label, idx);
-	snprintf(worker_name, sizeof worker_name, "%s/%u", d->label, idx);
-	lane->inst = area_new(d->ops->instance_size);
-	if (lane->inst)
-		r = mc_worker_new(&args, &lane->worker);
-	if (r < 0) {
-		lane_free(lane);
-		return mc_fail(err, r, "device '%s': no worker for it: %s", d->label, strerror(-r));
-	}
-	mc_host_init(lane);
-	r = lane_open_plugin(lane, deadline_ns, err);
-	if (r < 0) {
-		lane_free(lane);
-		return r;
-	}
-	d->lanes[idx] = lane;
-	return 0;
-}
-
-static void lane_stop(void *arg)
-{
-	struct mc_lane *lane = arg;
-
-	lane->ops->stop(lane->inst);
-}
-
-struct drain {
-	struct mc_lane *lane;
-	bool idle;
-};
-
-static void lane_look(void *arg)
-{
-	struct drain *drain = arg;
-
-	drain->idle = !drain->lane->nr_slices &&
-		      !__atomic_load_n(&drain->lane->calls, __ATOMIC_ACQUIRE);
-}
-
-static void lane_leave(void *arg)
-{
-	struct mc_lane *lane = arg;
-
-	mc_worker_remove(lane->worker, &lane->client);
-	/* A helper closes the plugin under the baton. */
-	if (lane->caps.flags & MC_CAP_OWN_THREAD)
-		mc_worker_set_flags(lane->worker, false, false);
-}
-
-/* Wait until the plugin has given back its slices and every answer to it has come. */
-static int lane_drain(struct mc_lane *lane, uint64_t deadline_ns)
-{
-	struct drain drain = {.lane = lane};
-
-	for (;;) {
-		struct timespec pause = {.tv_nsec = 200000};
-
-		mc_worker_call(lane->worker, lane_look, &drain);
-		if (drain.idle)
-			return 0;
-		if (mc_now_ns() >= deadline_ns)
-			return -ETIMEDOUT;
-		clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
-	}
-}
-
-static int lane_close_job(void *arg)
-{
-	struct mc_lane *lane = arg;
-
-	baton_take(lane->worker);
-	lane->ops->close(lane->inst);
-	mc_worker_leave(lane->worker);
-	return 0;
-}
-
-static int lane_close(struct mc_lane *lane, uint64_t deadline_ns)
-{
-	int r;
-
-	mc_worker_call(lane->worker, lane_stop, lane);
-	r = lane_drain(lane, deadline_ns);
-	if (r < 0)
-		mc_warn("device '%s': its plugin did not give back %u slices in time", lane->label,
-			lane->nr_slices);
-	mc_worker_call(lane->worker, lane_leave, lane);
-	mc_stage_lane_close(lane);
-	mc_helpers_call(lane->device->engine->helpers, lane_close_job, lane);
-	lane_free(lane);
-	return r;
 }
 
 /* ---- one device ----------------------------------------------------------------------------- */
@@ -259,100 +65,9 @@ static int device_close(struct mc_device *d, uint64_t deadline_ns)
 
 	/* Lane 0 last: the others may use what it registered. */
 	for (size_t i = d->nr_lanes; i-- > 0;)
-		if (d->lanes[i] && lane_close(d->lanes[i], deadline_ns) < 0)
+		if (d->lanes[i] && mc_lane_close(d->lanes[i], deadline_ns) < 0)
 			r = -ETIMEDOUT;
 	device_free(d);
-	return r;
-}
-
-static int filter_push(struct mc_device *d, const char *name, struct mc_error *err)
-{
-	const struct mc_config *config = d->engine->config;
-	struct mc_device_impl *impl = d->impl;
-	size_t i = impl->nr_filters;
-	int r;
-
-	if (i == MAX_FILTERS)
-		return mc_fail(err, -E2BIG, "transports.%s.filters: more than %d filters", d->transport,
-			       MAX_FILTERS);
-	r = mc_plugin_load(d->engine->registry, MC_KIND_FILTER, name, &impl->filters[i], err);
-	if (r < 0)
-		return r;
-	impl->nr_filters++;
-	r = mc_config_plugin_values(config, "filters", name, impl->filters[i]->desc,
-				    &impl->filter_values[i], err);
-	if (r < 0)
-		return r;
-	r = mc_filter_stack_new(impl->filters[i], impl->filter_values[i], d->ops, d->transport,
-				&impl->stacks[i], err);
-	if (r < 0)
-		return r;
-	d->ops = mc_filter_stack_ops(impl->stacks[i]);
-	return 0;
-}
-
-/* "a,b": a is the outermost, so the last name is stacked first. */
-static int filters_push(struct mc_device *d, struct mc_error *err)
-{
-	char *words = strdup(d->impl->settings.filters ? d->impl->settings.filters : "");
-	int r = words ? 0 : -ENOMEM;
-
-	while (r == 0 && *words) {
-		char *comma = strrchr(words, ',');
-		char *name = comma ? comma + 1 : words;
-
-		name += strspn(name, " ");
-		name[strcspn(name, " ")] = '\0';
-		if (*name)
-			r = filter_push(d, name, err);
-		*(comma ? comma : words) = '\0';
-	}
-	free(words);
-	return r;
-}
-
-static struct mc_plugin *filter_find(const struct mc_device *d, const char *name, size_t *ret_idx)
-{
-	for (size_t i = 0; i < d->impl->nr_filters; i++) {
-		*ret_idx = i;
-		if (!strcmp(d->impl->filters[i]->desc->name, name))
-			return d->impl->filters[i];
-	}
-	return NULL;
-}
-
-/* `verify`: checksum over whatever else is there, unless the user has placed it himself. */
-static int verify_open(struct mc_device *d, struct mc_error *err)
-{
-	const char *verify = d->engine->set->verify;
-	struct mc_plugin *p;
-	size_t idx = 0;
-	int r;
-
-	if (!strcmp(verify, "off"))
-		return 0;
-	if (!filter_find(d, "checksum", &idx)) {
-		r = filter_push(d, "checksum", err);
-		if (r < 0)
-			return r;
-	}
-	p = filter_find(d, "checksum", &idx);
-	for (size_t i = 0; !strcmp(verify, "full") && p->desc->options && p->desc->options[i].name; i++)
-		if (!strcmp(p->desc->options[i].name, "sample"))
-			d->impl->filter_values[idx][i].d = 1;
-	return 0;
-}
-
-static int filters_open(struct mc_device *d, struct mc_error *err)
-{
-	int r = filters_push(d, err);
-	size_t at = 0;
-
-	if (r == 0)
-		r = verify_open(d, err);
-	for (size_t i = 0; r == 0 && i < d->impl->nr_filters && at < sizeof d->filters; i++)
-		at += (size_t)snprintf(d->filters + at, sizeof d->filters - at, "%s%s", at ? " " : "",
-				       d->impl->filters[i]->desc->name);
 	return r;
 }
 
@@ -425,7 +140,7 @@ static int device_load(struct mc_device *d, struct mc_error *err)
 	if (r < 0)
 		return r;
 	r = device_probe(d, err);
-	return r < 0 ? r : filters_open(d, err);
+	return r < 0 ? r : mc_device_filters_open(d, err);
 }
 
 struct open_job {
@@ -447,7 +162,7 @@ static int device_open_job(void *arg)
 	if (!d->lanes)
 		return mc_fail(job->err, -ENOMEM, "device '%s': out of memory", d->label);
 	for (uint16_t i = 0; i < d->nr_lanes; i++) {
-		r = lane_open(d, i, job->deadline_ns, job->err);
+		r = mc_lane_open(d, i, job->deadline_ns, job->err);
 		if (r < 0)
 			return r;
 	}
