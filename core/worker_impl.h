@@ -22,6 +22,7 @@
 
 #define WORKER_EVENTS 64
 #define TICK_BUSY_NS (10 * MC_MSEC)
+#define SPIN_TRY 16 /* spins that missed in a row until a whole one is tried */
 
 struct mc_worker {
 	/* Set once; own_thread and cpu_copy of args are only where these two begin. */
@@ -64,6 +65,7 @@ struct mc_worker {
 	bool was_linked;         /* some client had peers at the end of it, so ticks were due since */
 	uint64_t next_tick;      /* monotonic; 0: none */
 	uint64_t spin_ns;        /* adaptive, <= args.spin_ns */
+	unsigned spin_misses;    /* in a row */
 	struct mc_timer **timers; /* heap by deadline */
 	unsigned nr_timers, cap_timers;
 	struct epoll_event events[WORKER_EVENTS]; /* of the running poll; entries of removed watches are cleared */
@@ -79,13 +81,18 @@ uint64_t mc_worker_next_deadline(const struct mc_worker *w); /* UINT64_MAX: none
 bool mc_worker_arm(struct mc_worker *w); /* false: a client has work */
 void mc_worker_cool(struct mc_worker *w); /* a warm baton becomes the thread's, if it is free */
 bool mc_worker_spin_on(const struct mc_worker *w); /* some client is polled */
-/* The spin after activity paid off, or it did not: adapt its bound. */
+/* The spin after activity paid off, or it did not: adapt its bound.  Two ends that both sleep make each
+ * other wait for longer than a short spin, so now and then a whole one is tried. */
 static inline void mc_worker_spin_result(struct mc_worker *w, bool hit)
 {
-	if (hit)
+	if (hit) {
+		w->spin_misses = 0;
 		w->spin_ns = MC_MIN(w->args.spin_ns, w->spin_ns * 2 + 1000);
-	else
+	} else if (++w->spin_misses % SPIN_TRY == 0) {
+		w->spin_ns = w->args.spin_ns;
+	} else {
 		w->spin_ns = MC_MAX(w->spin_ns / 2, w->args.spin_ns / 8);
+	}
 }
 
 static inline void mc_cpu_relax(void)
