@@ -20,8 +20,10 @@
 
 #define WARM_NS MC_MSEC              /* a warm baton is the thread's after this */
 #define RETURN_NS (MC_MSEC / 10)     /* a caller that is back within this was right to pause */
-#define RETURNS_MIN 8                /* so many in a row earn a warm baton */
-#define UNDRIVEN_MAX 4               /* submits without a wait: he does not come back to drive */
+#define RETURNS_MIN 8                /* so many earn a warm baton */
+#define RETURNS_MAX 16
+#define RETURNS_LATE 4               /* and so many does one cost that came late */
+#define UNDRIVEN_MAX 8               /* submits without a wait: he does not come back to drive */
 #define COLD_NS (200 * MC_MSEC)      /* no warm baton after work was left lying */
 #define PAST_NS (20 * MC_MSEC)       /* a pause this long ago says nothing any more */
 
@@ -75,7 +77,7 @@ static bool take(struct mc_worker *w)
 
 static void inner_set(struct mc_worker *w, bool on)
 {
-	struct epoll_event ev = {.events = on ? EPOLLIN : 0, .data.fd = w->inner};
+	struct epoll_event ev = {.events = on ? EPOLLIN | EPOLLONESHOT : 0, .data.fd = w->inner};
 
 	epoll_ctl(w->outer, EPOLL_CTL_MOD, w->inner, &ev);
 	w->armed = on;
@@ -149,9 +151,11 @@ static void judge_return(struct mc_worker *w, bool drives)
 		return;
 	atomic_store_explicit(&w->paused_ns, 0, memory_order_relaxed);
 	atomic_store_explicit(&w->undriven, undriven, memory_order_relaxed);
-	if (undriven > UNDRIVEN_MAX || mc_now_ns() - paused > RETURN_NS)
+	if (undriven > UNDRIVEN_MAX)
 		returns = 0;
-	else if (returns < RETURNS_MIN)
+	else if (mc_now_ns() - paused > RETURN_NS)
+		returns -= MC_MIN(returns, RETURNS_LATE);
+	else if (returns < RETURNS_MAX)
 		returns++;
 	atomic_store_explicit(&w->returns, returns, memory_order_relaxed);
 }
@@ -186,8 +190,12 @@ void mc_worker_cool(struct mc_worker *w)
 
 void mc_worker_pause(struct mc_worker *w)
 {
-	uint64_t now = mc_now_ns(), next;
+	uint64_t now, next;
 
+	/* Other callers' work: cheaper done than handed over. */
+	if (has_mail(w))
+		mc_worker_turn(w);
+	now = mc_now_ns();
 	atomic_store_explicit(&w->paused_ns, now, memory_order_relaxed);
 	if (!may_keep_warm(w, now)) {
 		mc_worker_leave(w);
@@ -371,7 +379,8 @@ static int until_ms(uint64_t until)
 	return ms > 60000 ? 60000 : (int)ms;
 }
 
-static void thread_sleep(struct mc_worker *w, uint64_t until)
+/* *ret_fired: the descriptors woke us, and the kernel has disarmed them. */
+static void thread_sleep(struct mc_worker *w, uint64_t until, bool *ret_fired)
 {
 	struct epoll_event ev[2];
 	uint64_t count;
@@ -389,8 +398,10 @@ static void thread_sleep(struct mc_worker *w, uint64_t until)
 	n = epoll_wait(w->outer, ev, 2, until_ms(until));
 	atomic_store(&w->thread_until, 0);
 	for (int i = 0; i < n; i++) {
-		if (ev[i].data.fd != w->thread_wake)
+		if (ev[i].data.fd != w->thread_wake) {
+			*ret_fired = true;
 			continue;
+		}
 		while (read(w->thread_wake, &count, sizeof count) < 0 && errno == EINTR)
 			;
 		atomic_store(&w->thread_signalled, false);
@@ -443,15 +454,20 @@ static uint64_t look_again(struct mc_worker *w, uint64_t now)
 static void *thread_main(void *arg)
 {
 	struct mc_worker *w = arg;
+	bool fired = false;
 
 	while (!atomic_load(&w->stopping)) {
 		uint64_t now = mc_now_ns(), until = look_again(w, now);
 
-		if (is_warm(w, now) && !has_mail(w) && now < atomic_load(&w->next_wake))
+		if (is_warm(w, now) && !has_mail(w) && now < atomic_load(&w->next_wake)) {
 			until = atomic_load(&w->next_wake);
-		else if (take(w))
+		} else if (take(w)) {
+			if (fired)
+				w->armed = false;
 			until = is_warm(w, now) ? thread_visit(w) : thread_drive(w, now);
-		thread_sleep(w, until);
+		}
+		fired = false;
+		thread_sleep(w, until, &fired);
 	}
 	return NULL;
 }

@@ -5,9 +5,9 @@
  *
  * Three epolls' worth of waiting:
  *   inner   the data descriptors, level-triggered; polled by the holder of the baton
- *   outer   what the worker's own thread sleeps on: inner and thread_wake.  A caller that takes
- *           the baton disarms inner in it and rearms it when he leaves, so the thread is not
- *           woken for what a caller handles.
+ *   outer   what the worker's own thread sleeps on: inner (EPOLLONESHOT) and thread_wake.  A
+ *           caller that takes the baton disarms inner in it and rearms it when he leaves, so the
+ *           thread is not woken for what a caller handles.
  *   poll    what a caller that holds the baton sleeps on: inner and holder_wake
  */
 #ifndef MC_CORE_WORKER_IMPL_H
@@ -47,7 +47,7 @@ struct mc_worker {
 	_Atomic uint64_t warm_ns;    /* when the baton was put down warm; 0: it was given back */
 	_Atomic uint64_t paused_ns;  /* when a caller last put it down, warm or not; 0: judged */
 	_Atomic uint64_t cold_until_ns; /* it was left lying: not before this again */
-	atomic_uint returns;         /* callers in a row that were back soon */
+	atomic_uint returns;         /* how often callers were back soon, less when they were not */
 	atomic_uint undriven;        /* submits in a row that nobody has waited after */
 
 	/* A caller that waits for the baton; its bell is rung when the thread gives it up.  The lock
