@@ -387,13 +387,17 @@ int tcp_recv(struct tcp_stream *st, uint64_t turn)
 {
 	struct tcp *tcp = st->tcp;
 	uint64_t got = 0;
-	bool drained = false;
+	bool drained = false, over;
 	int calls = 0, r;
 
 	st->rx.paused = false;
 	for (;;) {
 		int64_t n;
 
+		/* Frozen in the call that read it, we may wake up when the bytes must not be placed. */
+		over = calls && tcp_turn_over(tcp);
+		if (over)
+			break;
 		r = rx_parse(st);
 		if (r < 0)
 			return calls;
@@ -403,17 +407,16 @@ int tcp_recv(struct tcp_stream *st, uint64_t turn)
 		}
 		if (drained || got >= turn)
 			break;
-		if (tcp_turn_over(tcp)) {
-			st->again = true;
+		over = tcp_turn_over(tcp);
+		if (over)
 			break;
-		}
 		n = rx_read(st, turn - got, &drained);
 		if (n <= 0)
 			break;
 		calls++;
 		got += (uint64_t)n;
 	}
-	if (got >= turn && !drained)
+	if (over || (got >= turn && !drained))
 		st->again = true;
 	if (calls) {
 		mc_counter_add(tcp->c_received, got);
