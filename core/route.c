@@ -4,8 +4,8 @@
  * two locations, from the matrices of both ends: a rail exists where the wires
  * agree and both memory kinds are reached, directly or by staging.  Tiers keep
  * their order, direct rails before staged ones; inside a tier each local device has
- * one partner (same subnet first, then same index), the other pairs follow in a tier
- * of their own, for failover only.
+ * one partner (same subnet first; where no pair shares one, same index), the other
+ * pairs follow in a tier of their own, for failover only.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -164,7 +164,26 @@ static bool same_group(const struct pair *a, const struct pair *b)
 	return a->local == b->local && a->tier == b->tier && a->stage == b->stage;
 }
 
-/* One partner for each local device in each tier. */
+static bool same_subnet(const struct pair *p, const struct mc_peer_info *info)
+{
+	const char *subnet = info->devices[p->remote_idx].subnet;
+
+	return subnet[0] && !strcmp(subnet, p->local->info.subnet);
+}
+
+/* Do any two devices of this tier share a subnet?  Then it is known how the cables go. */
+static bool subnets_tell(const struct pairs *pairs, const struct pair *of, const struct mc_peer_info *info)
+{
+	for (size_t i = 0; i < pairs->nr; i++) {
+		const struct pair *p = &pairs->list[i];
+
+		if (p->tier == of->tier && p->stage == of->stage && same_subnet(p, info))
+			return true;
+	}
+	return false;
+}
+
+/* One partner for each local device in each tier; none for a device that shares no subnet, where others do. */
 static void choose_partners(struct pairs *pairs, const struct mc_peer_info *info)
 {
 	for (size_t i = 0; i < pairs->nr; i++) {
@@ -179,14 +198,15 @@ static void choose_partners(struct pairs *pairs, const struct mc_peer_info *info
 			continue;
 		for (size_t j = i; j < pairs->nr; j++) {
 			struct pair *p = &pairs->list[j];
-			const char *subnet = info->devices[p->remote_idx].subnet;
 
 			if (!same_group(p, first))
 				continue;
 			count++;
-			if (!best && subnet[0] && !strcmp(subnet, first->local->info.subnet))
+			if (!best && same_subnet(p, info))
 				best = p;
 		}
+		if (!best && subnets_tell(pairs, first, info))
+			continue;
 		index = first->local->idx % count;
 		for (size_t j = i; j < pairs->nr && !best; j++)
 			if (same_group(&pairs->list[j], first) && n++ == index)

@@ -55,6 +55,17 @@ static void same_subnet(void **state)
 	assert_route("0-1 1-0|0-0 1-1");
 }
 
+/* The peer has one device, on the cable of our second: our first is for failover. */
+static void other_subnet(void **state)
+{
+	world_init(2);
+	strcpy(w.devices[0].info.subnet, "10.1.0.0/16");
+	strcpy(w.devices[1].info.subnet, "10.2.0.0/16");
+	strcpy(w.remotes[0].subnet, "10.2.0.0/16");
+	world_start("0,1", "0");
+	assert_route("1-0|0-0");
+}
+
 static void tiers(void **state)
 {
 	world_init(2);
@@ -161,7 +172,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_teardown(f, stop)
 	const struct CMUnitTest tests[] = {
-		T(same_index), T(same_subnet), T(tiers), T(wires), T(no_rail), T(no_row), T(lanes), T(spreads),
+		T(same_index), T(same_subnet), T(other_subnet), T(tiers), T(wires), T(no_rail), T(no_row), T(lanes), T(spreads),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
