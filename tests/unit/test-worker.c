@@ -527,10 +527,10 @@ static bool was_frozen(void *arg)
 /* A holder that does not turn for more than half of the peer timeout looks like a frozen process. */
 static void test_frozen(void **state)
 {
-	struct timespec pause = {.tv_nsec = 60000000};
+	struct timespec pause = {.tv_nsec = 600000000};
 	struct probe p;
 
-	open_worker(&p, 0, 100 * MC_MSEC);
+	open_worker(&p, 0, MC_SEC);
 	mc_worker_call(p.worker, make_linked, &p);
 	while (!mc_worker_enter(p.worker))
 		;
@@ -549,10 +549,10 @@ static void test_frozen(void **state)
 /* A loop that slept because it had no peers was not frozen when the first one comes. */
 static void test_first_peer_after_sleep(void **state)
 {
-	struct timespec pause = {.tv_nsec = 90000000};
+	struct timespec pause = {.tv_nsec = 600000000};
 	struct probe p;
 
-	open_worker(&p, 0, 100 * MC_MSEC);
+	open_worker(&p, 0, MC_SEC);
 	nanosleep(&pause, NULL);
 	while (!mc_worker_enter(p.worker))
 		;
@@ -561,7 +561,6 @@ static void test_first_peer_after_sleep(void **state)
 	assert_int_equal(atomic_load(&p.frozen), 0);
 	mc_worker_leave(p.worker);
 	/* Idle with a peer, the thread turns often enough. */
-	nanosleep(&pause, NULL);
 	nanosleep(&pause, NULL);
 	mc_worker_call(p.worker, make_linked, &p);
 	assert_int_equal(atomic_load(&p.frozen), 0);
