@@ -26,6 +26,8 @@
 #define MC_TCP_SMALL 1024u                 /* and up to this go through the read-ahead buffer */
 #define MC_TCP_IOV 512u                    /* pieces per system call */
 #define MC_TCP_ANSWERS 1024u               /* answers that a target owes a stream; a power of two */
+#define MC_TCP_ACK (UINT64_C(256) << 10)   /* bytes, and */
+#define MC_TCP_ACKS 16u                    /* WRITEs that are acknowledged together inside a frame */
 #define MC_TCP_CHUNK (UINT64_C(256) << 10) /* a bounce buffer */
 #define MC_TCP_HOT_NS UINT64_C(1000000)    /* after traffic, a stream is polled for this long */
 #define MC_TCP_TURN_NS UINT64_C(20000000)  /* a turn that has lasted this long reads no more */
@@ -100,6 +102,8 @@ struct tcp_tx {
 	uint32_t iov_idx, nr_iov; /* [iov_idx, nr_iov) not sent yet */
 	uint32_t nr_ranges;
 	bool blocked; /* the socket was full */
+	bool press;   /* nothing more comes for now: acknowledge what has come */
+	uint64_t unacked; /* bytes taken since the last acknowledgement was sent */
 	uint32_t ack_head, ack_tail, read_head, read_tail; /* free-running */
 	/* A READ of foreign memory, whose payload goes out chunk by chunk. */
 	struct {
@@ -210,6 +214,7 @@ int tcp_bounce_copy(struct tcp_bounce *b, const struct mc_range *range, void *me
  * something; the stream may be broken afterwards. */
 int tcp_send(struct tcp_stream *st, uint64_t turn);
 bool tcp_send_pending(const struct tcp_stream *st);
+bool tcp_send_due(const struct tcp_stream *st);
 int tcp_recv(struct tcp_stream *st, uint64_t turn);
 void tcp_send_drop(struct tcp_stream *st);
 void tcp_recv_drop(struct tcp_stream *st);

@@ -52,6 +52,7 @@ static void seg_done(struct tcp_stream *st, struct tcp_seg *seg)
 static void seg_took(struct tcp_stream *st, struct tcp_seg *seg, uint64_t n)
 {
 	seg->left -= n;
+	st->tx.unacked += n;
 	if (seg->foreign)
 		st->rx.bounce->fill += n;
 	else if (seg->dst)

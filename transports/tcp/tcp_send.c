@@ -128,6 +128,8 @@ static uint64_t build_acks(struct tcp_stream *st)
 
 		tcp_ack_put(p + MC_TCP_HEAD_SIZE + i * sizeof *a, a->tag, a->status);
 	}
+	tx->unacked = 0;
+	tx->press = false;
 	head_end(tx, p, TCP_FRAME_ACK, nr, sizeof(struct tcp_wire_ack), 0);
 	return MC_TCP_HEAD_SIZE + nr * sizeof(struct tcp_wire_ack);
 }
@@ -255,6 +257,21 @@ bool tcp_send_pending(const struct tcp_stream *st)
 
 	return tx->iov_idx < tx->nr_iov || st->queue || tx->ack_head != tx->ack_tail ||
 	       tx->read_head != tx->read_tail || tx->foreign.active;
+}
+
+/* Is there something that should not wait?  Acknowledgements inside a frame do, for company: each
+ * call that sends some disturbs the other end in its own. */
+bool tcp_send_due(const struct tcp_stream *st)
+{
+	const struct tcp_tx *tx = &st->tx;
+
+	if (tx->iov_idx < tx->nr_iov || st->queue || tx->read_head != tx->read_tail ||
+	    tx->foreign.active)
+		return true;
+	if (tx->ack_head == tx->ack_tail)
+		return false;
+	return st->rx.seg == st->rx.nr_segs || st->rx.paused || tx->press ||
+	       tx->unacked >= MC_TCP_ACK || tx->ack_tail - tx->ack_head >= MC_TCP_ACKS;
 }
 
 /* The packet is sent: its ranges may go. */

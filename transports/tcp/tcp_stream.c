@@ -248,7 +248,7 @@ static int stream_serve(struct tcp_stream *st, uint64_t turn)
 	if (st->watch.fd < 0)
 		return events + 1;
 	paused = st->rx.paused;
-	if (tcp_send_pending(st)) {
+	if (tcp_send_due(st)) {
 		int sent = tcp_send(st, turn);
 
 		if (st->watch.fd < 0)
@@ -259,6 +259,17 @@ static int stream_serve(struct tcp_stream *st, uint64_t turn)
 		events += sent;
 	}
 	return events;
+}
+
+/* The stream has fallen silent: what was held back is to go.  False: nothing was. */
+static bool stream_press(struct tcp_stream *st)
+{
+	struct tcp_tx *tx = &st->tx;
+
+	if (tx->ack_head == tx->ack_tail || tx->iov_idx < tx->nr_iov)
+		return false;
+	tx->press = st->again = true;
+	return true;
 }
 
 /* [worker] */
@@ -293,7 +304,7 @@ int tcp_progress(void *inst)
 		if (n) {
 			st->last_ns = now;
 			events += n;
-		} else if (!st->again && now - st->last_ns > MC_TCP_HOT_NS) {
+		} else if (!st->again && now - st->last_ns > MC_TCP_HOT_NS && !stream_press(st)) {
 			stream_want(st);
 			stream_cool(st);
 		}
@@ -314,7 +325,7 @@ int tcp_arm(void *inst)
 	if (tcp->done || tcp->news)
 		return -EBUSY;
 	DL_FOREACH2(tcp->hot, st, hot_next) {
-		if (st->again || (st->queue && !st->tx.blocked))
+		if (st->again || (st->queue && !st->tx.blocked) || stream_press(st))
 			return -EBUSY;
 		stream_want(st);
 	}
