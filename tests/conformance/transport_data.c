@@ -281,9 +281,13 @@ static int case_again(struct ctx *c)
 	CHECK(got >= 0 || full, "submit answered %d", got);
 	CHECK(!full || m.nr, "submit answered -EAGAIN with nothing in flight");
 	if (full) {
-		got = fake_run_on(p.a, has_room, &room, BOUND);
-		CHECK(got == 0, "no peer_writable follows -EAGAIN");
-		got = fake_submit(m.s[m.nr]);
+		/* A filter may have used the room for what it sends by itself; then there is room again later. */
+		for (int tries = c->plugin.filters[0] ? 100 : 1; got == -EAGAIN && tries > 0; tries--) {
+			got = fake_run_on(p.a, has_room, &room, BOUND);
+			CHECK(got == 0, "no peer_writable follows -EAGAIN");
+			room.before = p.peer->nr_writable;
+			got = fake_submit(m.s[m.nr]);
+		}
 		CHECK(got >= 0, "submit answered %d right after peer_writable", got);
 		m.nr++;
 		fake_flush(p.a);
