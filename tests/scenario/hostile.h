@@ -255,8 +255,9 @@ static inline void session_hello(struct raw_session *s, struct mc_engine *e)
 	uint32_t len;
 	int status;
 
-	*s = (struct raw_session){.port = mc_engine_port(e), .to = mc_engine_generation(e), .id = ++next_id,
-				  .generation = ++next_id};
+	*s = (struct raw_session){.port = mc_engine_port(e), .to = mc_engine_generation(e), .id = next_id + 1,
+				  .generation = next_id + 2};
+	next_id += 2;
 	s->fd = raw_dial(s->port, &(struct preamble){.kind = KIND_CONTROL, .session = s->id, .from = s->generation,
 						     .to = s->to}, &status);
 	NEED(status == 0, "the control connection is refused: %d", status);
