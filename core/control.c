@@ -20,6 +20,7 @@ struct mc_control {
 	uv_async_t wake;
 	uv_timer_t timer;
 	struct mc_timer *timers; /* by deadline; host[0] is the next one.  [control] */
+	uint64_t firing_ns; /* in timers_fire: the time it began; else 0.  [control] */
 	pthread_t thread;
 
 	pthread_mutex_t lock;
@@ -305,35 +306,39 @@ void mc_control_unwatch(struct mc_control *control, struct mc_watch *w)
 
 static void timers_arm(struct mc_control *c);
 
+/* Only what was due at the entry: a timer that arms itself anew waits for the next turn. */
 static void timers_fire(uv_timer_t *timer)
 {
 	struct mc_control *c = timer->data;
-	uint64_t now = mc_now_ns();
 	struct mc_timer *t;
 
-	while ((t = c->timers) && t->deadline_ns <= now) {
+	c->firing_ns = mc_now_ns();
+	while ((t = c->timers) && t->deadline_ns <= c->firing_ns) {
 		c->timers = t->host[0];
 		t->host[0] = NULL;
 		t->deadline_ns = 0;
-		t->fire(t, now);
+		t->fire(t, c->firing_ns);
 	}
 	timers_arm(c);
+	c->firing_ns = 0;
 }
 
+/* libuv runs timers as long as one is due by the loop's time.  From inside a timer's callback that
+ * time stays as it is and the span is at least 1 ms, so that what is due again at once cannot keep
+ * the loop from its descriptors. */
 static void timers_arm(struct mc_control *c)
 {
-	uint64_t now = mc_now_ns();
+	uint64_t now = mc_now_ns(), span_ms = c->firing_ns ? 1 : 0;
 
 	if (!c->timers) {
 		uv_timer_stop(&c->timer);
 		return;
 	}
-	uv_update_time(&c->loop);
-	uv_timer_start(&c->timer, timers_fire,
-		       c->timers->deadline_ns <= now
-			       ? 0
-			       : (c->timers->deadline_ns - now + MC_MSEC - 1) / MC_MSEC,
-		       0);
+	if (!c->firing_ns)
+		uv_update_time(&c->loop);
+	if (c->timers->deadline_ns > now)
+		span_ms = (c->timers->deadline_ns - now + MC_MSEC - 1) / MC_MSEC;
+	uv_timer_start(&c->timer, timers_fire, span_ms, 0);
 }
 
 static void timer_on_loop(void *arg)
@@ -352,6 +357,8 @@ static void timer_on_loop(void *arg)
 		t->host[0] = NULL;
 	}
 	t->deadline_ns = call->deadline_ns;
+	if (t->deadline_ns && t->deadline_ns <= c->firing_ns)
+		t->deadline_ns = c->firing_ns + 1;
 	if (t->deadline_ns) {
 		before = NULL;
 		for (at = c->timers; at && at->deadline_ns <= t->deadline_ns; at = at->host[0])
@@ -362,7 +369,8 @@ static void timer_on_loop(void *arg)
 		else
 			c->timers = t;
 	}
-	timers_arm(c);
+	if (!c->firing_ns)
+		timers_arm(c);
 }
 
 void mc_control_timer(struct mc_control *control, struct mc_timer *t, uint64_t deadline_ns)

@@ -27,6 +27,17 @@
 #define REQUEST_NS (10 * MC_SEC)
 #define ANSWER_NS (10 * MC_SEC)
 
+/* Rendering takes at most one part in this many of the loop's time. */
+#define RENDER_SHARE 5
+
+/* A page as it was rendered last. */
+struct page {
+	char *body;
+	size_t len;
+	int status;
+	uint64_t fresh_until_ns;
+};
+
 struct parked {
 	int fd;
 	uint64_t deadline_ns;
@@ -49,6 +60,7 @@ struct mc_http {
 	struct mc_timer timer;
 	struct parked parked[MAX_CONNECTIONS];
 	size_t nr_parked;
+	struct page metrics, health;
 	struct mc_http_counts counts;
 };
 
@@ -59,20 +71,52 @@ static const char no_path[] =
 	"/metrics   counters and gauges, in the text format of Prometheus\n"
 	"/health    the state of this engine, as JSON; 200: it serves, 503: it does not\n";
 
+static void render_metrics(struct mc_engine *engine, struct page *p)
+{
+	p->status = 200;
+	p->body = mc_metrics_text(engine, &p->len);
+}
+
+static void render_health(struct mc_engine *engine, struct page *p)
+{
+	p->body = mc_health_json(engine, &p->status);
+	p->len = p->body ? strlen(p->body) : 0;
+}
+
+/* Whoever asks in a pipeline shall not take the loop from the peers: a page that was costly to
+ * render is given again for as long as pays for it. */
+static void answer_page(struct mc_http *h, struct page *p,
+			void (*render)(struct mc_engine *engine, struct page *p),
+			struct mc_http_reply *reply)
+{
+	uint64_t begin = mc_now_ns(), end;
+
+	if (!p->body || begin >= p->fresh_until_ns) {
+		free(p->body);
+		render(h->engine, p);
+		end = mc_now_ns();
+		p->fresh_until_ns = end + (RENDER_SHARE - 1) * (end - begin);
+	}
+	reply->status = p->status;
+	reply->body = p->body ? malloc(p->len + 1) : NULL;
+	if (!reply->body)
+		return;
+	memcpy(reply->body, p->body, p->len);
+	reply->len = p->len;
+}
+
 static void answer(void *ctx, const char *path, struct mc_http_reply *reply)
 {
 	struct mc_http *h = ctx;
 
 	if (!strcmp(path, "/metrics")) {
 		h->counts.metrics++;
-		reply->status = 200;
 		reply->type = "text/plain; version=0.0.4; charset=utf-8";
-		reply->body = mc_metrics_text(h->engine, &reply->len);
+		answer_page(h, &h->metrics, render_metrics, reply);
 	} else if (!strcmp(path, "/health")) {
 		h->counts.health++;
 		reply->type = "application/json";
-		reply->body = mc_health_json(h->engine, &reply->status);
-		reply->len = reply->body ? strlen(reply->body) : 0;
+		answer_page(h, &h->health, render_health, reply);
 	} else {
 		h->counts.other++;
 		reply->status = 404;
@@ -223,13 +267,14 @@ static bool is_loopback(const struct sockaddr_storage *ss)
 	return IN6_IS_ADDR_LOOPBACK(six) || (IN6_IS_ADDR_V4MAPPED(six) && six->s6_addr[12] == 127);
 }
 
-/* The kernel lets nobody outside use a loopback address as his own. */
-static bool from_this_host(int fd)
+/* The kernel lets nobody outside use a loopback address as his own.  1, 0, or -errno: the connection
+ * is over already. */
+static int from_this_host(int fd)
 {
 	struct sockaddr_storage ss = {0};
 	socklen_t len = sizeof ss;
 
-	return getpeername(fd, (struct sockaddr *)&ss, &len) == 0 && is_loopback(&ss);
+	return getpeername(fd, (struct sockaddr *)&ss, &len) < 0 ? -errno : is_loopback(&ss);
 }
 
 /* Say why, without the module: what it would cost is for who may ask. */
@@ -255,13 +300,19 @@ static void forbid(int fd)
 int mc_http_accept(struct mc_engine *engine, int fd, char *why, size_t why_size)
 {
 	struct mc_http *h = engine->http;
-	int one = 1;
+	int one = 1, near = 1;
 
 	if (!h || !h->on || h->state == HTTP_CLOSED) {
 		snprintf(why, why_size, "it speaks HTTP, which http=off forbids");
 		return -EACCES;
 	}
-	if (h->loopback_only && !from_this_host(fd)) {
+	if (h->loopback_only)
+		near = from_this_host(fd);
+	if (near < 0) {
+		close(fd);
+		return 0;
+	}
+	if (!near) {
 		forbid(fd);
 		h->counts.refused++;
 		snprintf(why, why_size,
@@ -324,6 +375,10 @@ void mc_http_free(struct mc_engine *engine)
 {
 	/* What the helper posted is before this in the queue. */
 	mc_http_close(engine);
+	if (engine->http) {
+		free(engine->http->metrics.body);
+		free(engine->http->health.body);
+	}
 	free(engine->http);
 	engine->http = NULL;
 }

@@ -7,6 +7,8 @@
  *   twice PORT        two requests over one connection; prints both first lines
  *   slow PORT NR S    NR connections that send a byte every 200 ms, for S seconds; prints how many
  *                     of them the server has ended
+ *   pipe PORT NR S    NR connections that ask for the metrics again and again, without waiting for the
+ *                     answers, for S seconds or until SIGTERM; prints how many bytes were answered
  *   garbage PORT NR   NR connections of random bytes, most of them behind a method
  * Exit: 0, 1.
  */
@@ -161,6 +163,59 @@ static int slow(int port, int nr, double seconds)
 	return 0;
 }
 
+static volatile sig_atomic_t stopped;
+
+static void stop(int sig)
+{
+	stopped = 1;
+}
+
+/* Send and receive what goes without waiting; false: the connection is over. */
+static bool pipe_turn(int fd, short revents, size_t *at, size_t *taken)
+{
+	static const char request[] = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+	static char sink[1 << 18];
+	ssize_t n;
+
+	if (revents & POLLOUT) {
+		n = send(fd, request + *at, sizeof request - 1 - *at, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n < 0 && errno != EAGAIN)
+			return false;
+		*at = n > 0 ? (*at + (size_t)n) % (sizeof request - 1) : *at;
+	}
+	if (revents & (POLLIN | POLLHUP | POLLERR)) {
+		n = recv(fd, sink, sizeof sink, MSG_DONTWAIT);
+		if (n == 0 || (n < 0 && errno != EAGAIN))
+			return false;
+		*taken += n > 0 ? (size_t)n : 0;
+	}
+	return true;
+}
+
+static int pipeline(int port, nfds_t nr, time_t seconds)
+{
+	struct pollfd *fds = calloc(nr, sizeof *fds);
+	size_t *at = calloc(nr, sizeof *at), taken = 0;
+	time_t end = time(NULL) + seconds;
+
+	signal(SIGTERM, stop);
+	for (nfds_t i = 0; i < nr; i++)
+		fds[i] = (struct pollfd){.fd = dial(port), .events = POLLIN | POLLOUT};
+	while (!stopped && time(NULL) < end) {
+		poll(fds, nr, 100);
+		for (nfds_t i = 0; i < nr; i++) {
+			if (fds[i].fd >= 0 && !pipe_turn(fds[i].fd, fds[i].revents, &at[i], &taken)) {
+				close(fds[i].fd);
+				fds[i].fd = -1;
+			}
+		}
+	}
+	printf("%zu\n", taken);
+	free(at);
+	free(fds);
+	return 0;
+}
+
 static int garbage(int port, int nr)
 {
 	srandom(1);
@@ -193,6 +248,8 @@ int main(int argc, char **argv)
 		return twice(port);
 	if (!strcmp(what, "slow") && argc == 5)
 		return slow(port, atoi(argv[3]), atof(argv[4]));
+	if (!strcmp(what, "pipe") && argc == 5)
+		return pipeline(port, (nfds_t)atoi(argv[3]), atoi(argv[4]));
 	if (!strcmp(what, "garbage") && argc == 4)
 		return garbage(port, atoi(argv[3]));
 	fprintf(stderr, "usage: see the head of http-client.c\n");

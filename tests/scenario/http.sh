@@ -163,6 +163,14 @@ hostile)
 	*) die "1 MiB of headers was taken" ;;
 	esac
 	"$CLIENT" garbage $port 200 || die "garbage"
+	# Pages asked for without an end: peers are served all the same.
+	"$CLIENT" pipe $port 30 90 >"$dir/pipe.out" &
+	pipe=$!
+	pids="$pids $pipe"
+	run_both --nic_priority_matrix="$tcp_matrix" --duration=1
+	kill $pipe || die "the pipeline ended early"
+	wait $pipe
+	[ "$(cat "$dir/pipe.out")" -gt 100000 ] || die "a pipeline was answered with $(cat "$dir/pipe.out") bytes"
 	# Five hundred who are slow, while bytes move: others still get their answers.
 	"$CLIENT" slow $port 500 6 >"$dir/slow.out" 2>&1 &
 	slow=$!

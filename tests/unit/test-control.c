@@ -143,6 +143,39 @@ static void test_timers(void **state)
 	assert_int_equal(nr_fired, 3);
 }
 
+#define MANY 20000
+
+static int nr_again;
+static bool enough;
+
+/* Due again by the time it was called, and later by the clock's. */
+static void again(struct mc_timer *t, uint64_t now_ns)
+{
+	if (++nr_again < MANY && !enough)
+		mc_control_timer(control, t, nr_again % 2 ? now_ns : mc_now_ns());
+	else
+		sem_post(&sem);
+}
+
+static void say_enough(void *arg)
+{
+	*(int *)arg = nr_again;
+	enough = true;
+}
+
+/* A timer that is always due leaves the loop its turns. */
+static void test_timer_due_again(void **state)
+{
+	struct mc_timer t = {.size = sizeof t, .fire = again};
+	int seen = 0;
+
+	mc_control_timer(control, &t, mc_now_ns());
+	mc_control_call(control, say_enough, &seen);
+	sem_wait(&sem);
+	assert_true(seen < MANY);
+	assert_int_equal(t.deadline_ns, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -150,6 +183,7 @@ int main(void)
 		cmocka_unit_test(test_call),
 		cmocka_unit_test(test_watch),
 		cmocka_unit_test(test_timers),
+		cmocka_unit_test(test_timer_due_again),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
