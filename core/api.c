@@ -66,44 +66,52 @@ static int check_memory(const struct mc_engine *engine, uint64_t addr, uint64_t 
 int mc_memory_alloc(struct mc_engine *engine, const char *location, uint64_t size, uint32_t access,
 		    uint64_t timeout_ns, void **ret_addr, struct mc_error *err)
 {
+	struct mc_error why = {0};
 	int r = check_memory(engine, 0, size, location, access, err);
 
 	if (r == 0 && !ret_addr)
 		r = mc_fail(err, -EINVAL, "memory: ret_addr may not be NULL");
 	if (r < 0)
 		return r;
-	return mc_local_alloc(engine, location, size, access, mc_deadline(timeout_ns), ret_addr, err);
+	r = mc_local_alloc(engine, location, size, access, mc_deadline(timeout_ns), ret_addr, &why);
+	return mc_fail_with(err, r, &why);
 }
 
 int mc_memory_free(struct mc_engine *engine, void *addr, uint64_t timeout_ns, struct mc_error *err)
 {
+	struct mc_error why = {0};
 	int r = may_wait(engine, "memory", err);
 
 	if (r < 0)
 		return r;
-	return mc_local_free_memory(engine, addr, mc_deadline(timeout_ns), err);
+	r = mc_local_free_memory(engine, addr, mc_deadline(timeout_ns), &why);
+	return mc_fail_with(err, r, &why);
 }
 
 int mc_memory_register(struct mc_engine *engine, void *addr, uint64_t len, const char *location,
 		       uint32_t access, uint64_t timeout_ns, struct mc_error *err)
 {
+	struct mc_error why = {0};
 	int r = check_memory(engine, (uint64_t)(uintptr_t)addr, len, location, access, err);
 
 	if (r == 0 && !addr)
 		r = mc_fail(err, -EINVAL, "memory: the address may not be NULL");
 	if (r < 0)
 		return r;
-	return mc_local_register(engine, addr, len, location, access, mc_deadline(timeout_ns), err);
+	r = mc_local_register(engine, addr, len, location, access, mc_deadline(timeout_ns), &why);
+	return mc_fail_with(err, r, &why);
 }
 
 int mc_memory_unregister(struct mc_engine *engine, void *addr, uint64_t timeout_ns,
 			 struct mc_error *err)
 {
+	struct mc_error why = {0};
 	int r = may_wait(engine, "memory", err);
 
 	if (r < 0)
 		return r;
-	return mc_local_unregister(engine, addr, mc_deadline(timeout_ns), err);
+	r = mc_local_unregister(engine, addr, mc_deadline(timeout_ns), &why);
+	return mc_fail_with(err, r, &why);
 }
 
 /* ---- segments ------------------------------------------------------------------------------- */
@@ -111,6 +119,7 @@ int mc_memory_unregister(struct mc_engine *engine, void *addr, uint64_t timeout_
 int mc_segment_open(struct mc_engine *engine, const char *name, uint64_t timeout_ns,
 		    struct mc_segment **ret_segment, struct mc_error *err)
 {
+	struct mc_error why = {0};
 	struct mc_segment *segment;
 	int r = may_wait(engine, "segment", err);
 
@@ -125,16 +134,16 @@ int mc_segment_open(struct mc_engine *engine, const char *name, uint64_t timeout
 		return mc_fail(err, -ENOMEM, "segment '%s': out of memory", name);
 	segment->engine = engine;
 	memcpy(segment->name, name, strlen(name) + 1);
-	r = mc_session_open(engine, name, mc_deadline(timeout_ns), &segment->session, err);
+	r = mc_session_open(engine, name, mc_deadline(timeout_ns), &segment->session, &why);
 	if (r < 0) {
 		free(segment);
-		return r;
+		return mc_fail_with(err, r, &why);
 	}
-	r = mc_route_check(segment->session, err);
+	r = mc_route_check(segment->session, &why);
 	if (r < 0) {
 		mc_session_unref(segment->session);
 		free(segment);
-		return r;
+		return mc_fail_with(err, r, &why);
 	}
 	segment->generation = segment->session->peer->generation;
 	pthread_mutex_lock(&engine->segments_lock);
@@ -202,13 +211,15 @@ int mc_segment_buffer(const struct mc_segment *segment, size_t idx, struct mc_bu
 int mc_segment_list(struct mc_engine *engine, uint64_t timeout_ns,
 		    int (*each)(void *ctx, const char *name), void *ctx, struct mc_error *err)
 {
+	struct mc_error why = {0};
 	int r = may_wait(engine, "segments", err);
 
 	if (r == 0 && !each)
 		r = mc_fail(err, -EINVAL, "segments: each may not be NULL");
 	if (r < 0)
 		return r;
-	return mc_record_list(engine, mc_deadline(timeout_ns), each, ctx, err);
+	r = mc_record_list(engine, mc_deadline(timeout_ns), each, ctx, &why);
+	return mc_fail_with(err, r, &why);
 }
 
 /* ---- peers ---------------------------------------------------------------------------------- */

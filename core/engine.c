@@ -309,6 +309,7 @@ int mc_engine_open(const struct mc_config *config, uint64_t timeout_ns, struct m
 		   struct mc_error *err)
 {
 	struct mc_engine *engine;
+	struct mc_error why = {0};
 	int r;
 
 	if (!config || !ret_engine)
@@ -319,10 +320,10 @@ int mc_engine_open(const struct mc_config *config, uint64_t timeout_ns, struct m
 	if (!engine)
 		return -ENOMEM;
 	log_level(engine);
-	r = open_parts(engine, mc_deadline(timeout_ns), err);
+	r = open_parts(engine, mc_deadline(timeout_ns), &why);
 	if (r < 0) {
 		engine_end(engine, mc_now_ns() + MC_SEC);
-		return r;
+		return mc_fail_with(err, r, &why);
 	}
 	mc_info("engine '%s': open, port %u, generation %016llx", engine->name, engine->port,
 		(unsigned long long)engine->generation);

@@ -72,4 +72,13 @@ static inline int mc_engine_check(const struct mc_engine *engine)
  * interfaces that are up.  stream.c; valid after mc_stream_listen.  Lives as long as the engine */
 char **mc_engine_addresses(struct mc_engine *engine);
 
+/* The end of a public call: the caller's error is written on failure only, whatever was probed on the
+ * way. */
+static inline int mc_fail_with(struct mc_error *err, int r, const struct mc_error *why)
+{
+	if (r < 0 && err)
+		*err = *why;
+	return r;
+}
+
 #endif

@@ -94,9 +94,7 @@ static int op_call(struct op_call *c)
 	c->err = &err;
 	r = mc_helpers_call(c->m->engine->helpers, op_run, c);
 	if (is_answer(r) || !out) {
-		if (out)
-			*out = err;
-		return r;
+		return mc_fail_with(out, r, &err);
 	}
 	proxy = proxy_set(c->m);
 	if (!err.text[0])

@@ -129,6 +129,30 @@ static int stop_at_once(void *ctx, const struct mc_counter *c)
 	return 7;
 }
 
+/* A call that succeeds leaves the caller's error alone, whatever was asked on the way. */
+static void test_error_untouched(void)
+{
+	static const char mark[] = "untouched";
+	struct mc_config *c = config_new("third", matrix);
+	struct mc_engine *third = NULL;
+	void *own = malloc(LEN);
+	int r;
+
+	snprintf(err.text, sizeof err.text, "%s", mark);
+	err.code = 1;
+	begin("errors of calls that succeed");
+	r = mc_engine_open(c, T, &third, &err);
+	r = r ? r : mc_memory_register(third, own, LEN, "*", MC_ACCESS_ALL, T, &err);
+	r = r ? r : mc_memory_unregister(third, own, T, &err);
+	r = r ? r : mc_notify_send(segment, "one", 3, T, &err);
+	CHECK(r == 0, "%d %s", r, err.text);
+	CHECK(err.code == 1 && !strcmp(err.text, mark), "%d '%s'", err.code, err.text);
+	CHECK(mc_engine_close(third, T) == 0, "close");
+	mc_config_free(c);
+	free(own);
+	end();
+}
+
 static void test_counters(void)
 {
 	struct totals t;
@@ -412,6 +436,7 @@ static void test_large_buffer(void)
 int main(void)
 {
 	engines_begin();
+	test_error_untouched();
 	test_counters();
 	test_notify();
 	test_evict();
