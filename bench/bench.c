@@ -32,6 +32,7 @@ static int run(const struct bench_options *opts, struct mc_config *config)
 		fprintf(stderr, "%s\n", err.text);
 		return BENCH_EXIT_FAILED;
 	}
+	bench_stop_name(mc_config_get(config, "local_server_name", NULL));
 	code = opts->mode == BENCH_TARGET ? bench_target(opts, config) : bench_initiator(opts, config);
 	bench_stop_fini();
 	return code;

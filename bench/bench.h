@@ -25,6 +25,8 @@ enum { BENCH_EXIT_OK = 0, BENCH_EXIT_FAILED = 1, BENCH_EXIT_USAGE = 2 };
  * thread exists.  A process that has not ended a second after the signal, or gets a second one
  * (300 ms later at least: some send it twice), is ended where it is. */
 int bench_stop_init(struct mc_error *err);
+/* Whose record the sentence about a process that did not end in time is about.  Any thread. */
+void bench_stop_name(const char *name);
 /* Everything is over: end the thread that waits for signals. */
 void bench_stop_fini(void);
 bool bench_stopping(void);

@@ -280,6 +280,7 @@ int bench_initiator(const struct bench_options *opts, const struct mc_config *co
 		r = mc_engine_open(config, BENCH_OPEN_NS, &in->engine, &err);
 	usage = bench_is_usage(config, r);
 	if (r == 0) {
+		bench_stop_name(mc_engine_name(in->engine));
 		in->opts = opts;
 		r = open_segment(opts, in->engine, &in->segment, &err);
 		if (r == 0) {

@@ -68,6 +68,34 @@ static int check_sweep(struct bench_options *opts, struct mc_error *err)
 	return 0;
 }
 
+/* A local buffer that was named must hold the batches, of every point of a sweep. */
+static int check_buffer(const struct bench_options *opts, struct mc_error *err)
+{
+	struct bench_point points[BENCH_MAX_POINTS];
+	uint64_t need = bench_footprint(opts);
+	size_t nr = 0;
+
+	if (opts->mode == BENCH_TARGET || !bench_option_given(opts, "buffer_size"))
+		return 0;
+	if (opts->sweep.min) {
+		nr = bench_sweep_points(opts, points);
+		need = 0;
+	}
+	for (size_t i = 0; i < nr; i++) {
+		struct bench_options o = bench_point_options(opts, &points[i]);
+
+		need = MC_MAX(need, bench_footprint(&o));
+	}
+	if (opts->buffer_size >= need)
+		return 0;
+	return mc_fail(err, -EINVAL,
+		       "flag --buffer_size: the batches span %" PRIu64 " bytes, more than its %" PRIu64
+		       "; leave it out, write --buffer_size=%" PRIu64
+		       ", or lower %s, --batch_size or --threads",
+		       need, opts->buffer_size, need,
+		       opts->sweep.min ? "the end of --sweep" : "--block_size");
+}
+
 int bench_options_check(struct bench_options *opts, struct mc_error *err)
 {
 	int r = check_sweep(opts, err);
@@ -104,7 +132,7 @@ int bench_options_check(struct bench_options *opts, struct mc_error *err)
 			"span more than 64 TiB; lower one");
 	if (opts->mode == BENCH_TARGET && !bench_option_given(opts, "duration"))
 		opts->duration = 0;
-	return 0;
+	return check_buffer(opts, err);
 }
 
 /* ---- a sweep ----------------------------------------------------------------------------------

@@ -21,6 +21,8 @@
 static atomic_bool stopping, done;
 static int stop_fd = -1;
 static pthread_t thread;
+static pthread_mutex_t name_lock = PTHREAD_MUTEX_INITIALIZER;
+static char engine_name[MC_SEGMENT_NAME_MAX + 1]; /* under name_lock */
 
 bool bench_stopping(void)
 {
@@ -37,10 +39,25 @@ int bench_stop_fd(void)
 	return stop_fd;
 }
 
+void bench_stop_name(const char *name)
+{
+	pthread_mutex_lock(&name_lock);
+	snprintf(engine_name, sizeof engine_name, "%s", name ? name : "");
+	pthread_mutex_unlock(&name_lock);
+}
+
+/* It is not known whether the record is still there. */
+static void say_cut_short(void)
+{
+	pthread_mutex_lock(&name_lock);
+	fprintf(stderr, "engine%s%s%s: stopped before it was closed; its record, if it has one, ends with "
+			"its lease\n",
+		*engine_name ? " '" : "", engine_name, *engine_name ? "'" : "");
+	pthread_mutex_unlock(&name_lock);
+}
+
 static void *stop_thread(void *arg)
 {
-	static const char text[] =
-		"stopped before it was finished; the record ends with its lease\n";
 	const uint64_t one = 1;
 	uint64_t first;
 	sigset_t set;
@@ -66,8 +83,7 @@ static void *stop_thread(void *arg)
 		if ((sig >= 0 && passed >= SAME_NS) || passed >= GRACE_NS)
 			break;
 	}
-	if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
-		_exit(BENCH_EXIT_FAILED);
+	say_cut_short();
 	_exit(BENCH_EXIT_FAILED);
 }
 

@@ -40,6 +40,14 @@ static int alloc(struct sweep *s, struct mc_error *err)
 	return r;
 }
 
+/* The head waits for the first line: what the log says while rails come up stays above it. */
+static void table_line(const struct sweep *s, size_t i)
+{
+	if (i == 0)
+		bench_report_sweep_head(stdout, &s->in->report, s->nr);
+	bench_report_sweep_line(stdout, &s->in->report);
+}
+
 /* One point, on options that live as long as its load. */
 static int measure(struct sweep *s, size_t i, struct mc_error *err)
 {
@@ -59,7 +67,7 @@ static int measure(struct sweep *s, size_t i, struct mc_error *err)
 	if (r == 0 && in->result.status == 0 && s->opts->json)
 		bench_report_sweep_json_point(stdout, &in->report, i == 0);
 	else if (r == 0 && in->result.status == 0)
-		bench_report_sweep_line(stdout, &in->report);
+		table_line(s, i);
 	bench_load_free(in->load);
 	in->load = NULL;
 	in->opts = in->report.opts = s->opts;
@@ -78,8 +86,6 @@ static int run(struct sweep *s, struct mc_error *err)
 
 	if (s->opts->json)
 		bench_report_sweep_json_begin(stdout, &in->report);
-	else
-		bench_report_sweep_head(stdout, &in->report, s->nr);
 	while (r == 0 && s->done < s->nr) {
 		r = measure(s, s->done, err);
 		s->done += r == 0;

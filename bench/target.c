@@ -12,6 +12,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <core/util/check.h>
+
+#define TOUCH_BYTES ((size_t)8 << 20) /* between two looks at the stop signal */
+
 /* Write the line for scripts: to a temporary file first, so that it appears whole. */
 static int write_ready_file(const char *path, const char *line, struct mc_error *err)
 {
@@ -112,8 +116,18 @@ static int ignore_counter(void *ctx, const struct mc_counter *counter)
  * for counters goes through every one of them. */
 static void touch(struct mc_engine *engine, const struct bench_memory *mem)
 {
-	for (size_t i = 0; i < mem->nr; i++)
-		memset(mem->bufs[i].addr, 0x5a, mem->bufs[i].len);
+	for (size_t i = 0; i < mem->nr; i++) {
+		uint8_t *at = mem->bufs[i].addr;
+		size_t left = mem->bufs[i].len;
+
+		while (left > 0 && !bench_stopping()) {
+			size_t n = MC_MIN(left, TOUCH_BYTES);
+
+			memset(at, 0x5a, n);
+			at += n;
+			left -= n;
+		}
+	}
 	mc_engine_counters(engine, ignore_counter, NULL);
 }
 
@@ -123,18 +137,17 @@ static int run(const struct bench_options *opts, struct mc_engine *engine, struc
 	uint64_t len = opts->buffer_size, need = bench_footprint(opts);
 	int r;
 
-	if (len < need) {
+	/* What was named is kept: the batches are the initiator's, which says if they do not fit. */
+	if (len < need && !bench_option_given(opts, "buffer_size")) {
 		fprintf(stderr,
-			"buffer size %" PRIu64
-			" is too small for the batches that the flags describe; "
-			"using %" PRIu64 "\n",
-			len, need);
+			"buffer size: %" PRIu64 " bytes, for the batches that the flags describe\n",
+			need);
 		len = need;
 	}
 	r = bench_memory_alloc(&mem, engine, opts, len, MC_ACCESS_ALL, err);
 	if (r == 0 && opts->init_mem && !opts->use_vram)
 		touch(engine, &mem);
-	if (r == 0)
+	if (r == 0 && !bench_stopping())
 		r = announce(opts, engine, err);
 	if (r == 0)
 		serve(opts, engine, &mem);
@@ -151,11 +164,11 @@ int bench_target(const struct bench_options *opts, const struct mc_config *confi
 	bool usage = bench_is_usage(config, r);
 
 	if (r == 0) {
+		bench_stop_name(mc_engine_name(engine));
 		r = run(opts, engine, &err);
 		if (mc_engine_close(engine, BENCH_CLOSE_NS) == -ETIMEDOUT)
-			fprintf(stderr,
-				"not everything was confirmed in time; the record ends with its "
-				"lease\n");
+			fprintf(stderr, "not everything was confirmed in time; if the record is left, it "
+					"ends with its lease\n");
 	}
 	bench_stop_done();
 	if (r < 0) {

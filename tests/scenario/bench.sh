@@ -199,6 +199,19 @@ case_stop_target() {
 	done
 }
 
+# Stopped while it still fills its memory, which is more than it can fill in that time: the record
+# goes with it, as for a target that is ready.
+case_stop_preparing() {
+	"$BENCH" --mode=target --metadata_server="$metadata" --local_server_name=t --port=0 \
+		--nic_priority_matrix="$tcp_matrix" --buffer_size=3G --ready_file="$dir/t.ready" \
+		>"$dir/t.out" 2>"$dir/t.err" </dev/null &
+	target=$!
+	pids="$pids $target"
+	wait_until "the target's record" has_record t
+	stop_and_check "$target" TERM 0
+	! has_record t || die "the record is still there"
+}
+
 case_stop_initiator() {
 	target t --nic_priority_matrix="$tcp_matrix"
 	"$BENCH" --metadata_server="$metadata" --local_server_name=i --port=0 --segment_id=t \
@@ -263,6 +276,17 @@ case_small_target() {
 	target t --nic_priority_matrix="$tcp_matrix" --buffer_size=64K --batch_size=1 --threads=1
 	expect 1 'start the target with --buffer_size=' i --segment_id=t \
 		--nic_priority_matrix="$tcp_matrix" --block_size=64K --batch_size=2
+}
+
+# What was named is kept by a target, whatever its other flags describe, or refused.
+case_named_buffer() {
+	target t --nic_priority_matrix="$tcp_matrix" --buffer_size=1M --block_size=1M
+	! grep -q 'buffer size' "$dir/t.err" || die "the target does not keep its size"
+	expect 1 "segment 't': buffer 0 holds 1048576 bytes" i --segment_id=t \
+		--nic_priority_matrix="$tcp_matrix" --block_size=1M --batch_size=2
+	initiate i --segment_id=t --nic_priority_matrix="$tcp_matrix" || die "ended with $?"
+	expect 2 'write --buffer_size=2097152' i --segment_id=t --nic_priority_matrix="$tcp_matrix" \
+		--block_size=1M --batch_size=2 --buffer_size=1M
 }
 
 case_usage() {

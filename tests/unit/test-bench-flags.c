@@ -330,6 +330,17 @@ static void test_sweep(void **state)
 	assert_refused("--sweep=4K:8K --stride=4K", "below the block size");
 }
 
+/* The initiator's own buffer, if it was named, must hold the largest point. */
+static void test_buffer_size(void **state)
+{
+	assert_refused("--buffer_size=1M --block_size=1M --batch_size=2 --threads=1",
+		       "write --buffer_size=2097152, or lower --block_size");
+	assert_int_equal(parse("--buffer_size=2M --block_size=1M --batch_size=2 --threads=1"), 0);
+	assert_refused("--buffer_size=1M --sweep=4K:2M", "lower the end of --sweep");
+	assert_int_equal(parse("--buffer_size=64M --sweep=4K:2M"), 0);
+	assert_int_equal(parse("--mode=target --buffer_size=4096"), 0);
+}
+
 /* One screen of 80 columns and 24 lines, with an example. */
 static void test_help_fits(void **state)
 {
@@ -366,6 +377,7 @@ int main(void)
 		cmocka_unit_test(test_matrix),
 		cmocka_unit_test(test_protocol),
 		cmocka_unit_test(test_sweep),
+		cmocka_unit_test(test_buffer_size),
 		cmocka_unit_test(test_help_fits),
 	};
 
