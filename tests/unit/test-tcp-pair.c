@@ -3,7 +3,9 @@
  * Two tcp instances in one process, over socketpairs: what is tcp's own beside the
  * conformance suite.  Sizes around every threshold of the code, full queues and full
  * sockets, refused requests between good ones, several streams, a fence in the
- * middle of a payload.
+ * middle of a payload.  And one end against the test itself, which speaks the wire:
+ * answers to what has not been sent, acknowledgements in company, a process that is
+ * frozen in a system call.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -11,6 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -30,12 +36,58 @@ struct pair {
 	struct fake_remote *remote;
 };
 
-static void pair_open(struct pair *p, const char *const *words, size_t nr_words)
+/* ---- calls that the linker leads here ------------------------------------------------------ */
+
+/* The boot clock stands, but that the next call that reads from this one ends a second later. */
+static int freeze_fd = -1;
+static uint64_t frozen_ns;
+
+int __real_clock_gettime(clockid_t id, struct timespec *t);
+int __wrap_clock_gettime(clockid_t id, struct timespec *t);
+int __wrap_clock_gettime(clockid_t id, struct timespec *t)
+{
+	if (id != CLOCK_BOOTTIME)
+		return __real_clock_gettime(id, t);
+	*t = (struct timespec){ .tv_sec = 1 + (time_t)(frozen_ns / MC_SEC) };
+	return 0;
+}
+
+static void froze(int fd)
+{
+	if (fd != freeze_fd)
+		return;
+	frozen_ns += MC_SEC;
+	freeze_fd = -1;
+}
+
+ssize_t __real_recv(int fd, void *buf, size_t len, int flags);
+ssize_t __wrap_recv(int fd, void *buf, size_t len, int flags);
+ssize_t __wrap_recv(int fd, void *buf, size_t len, int flags)
+{
+	ssize_t n = __real_recv(fd, buf, len, flags);
+
+	froze(fd);
+	return n;
+}
+
+ssize_t __real_recvmsg(int fd, struct msghdr *msg, int flags);
+ssize_t __wrap_recvmsg(int fd, struct msghdr *msg, int flags);
+ssize_t __wrap_recvmsg(int fd, struct msghdr *msg, int flags)
+{
+	ssize_t n = __real_recvmsg(fd, msg, flags);
+
+	froze(fd);
+	return n;
+}
+
+/* ---- pairs --------------------------------------------------------------------------------- */
+
+static void pair_open_in(struct pair *p, unsigned flags, const char *const *words, size_t nr_words)
 {
 	struct fake_open how = { .device = "lo", .words = words, .nr_words = nr_words };
 	struct mc_error err = { 0 };
 
-	p->w = fake_world_new(FAKE_UNIX);
+	p->w = fake_world_new(FAKE_UNIX | flags);
 	assert_int_equal(fake_plugin_init(&mc_plugin_desc, MC_KIND_TRANSPORT, &p->plugin, &err), 0);
 	if (fake_open(p->w, &p->plugin, &how, &p->a, &err) < 0)
 		fail_msg("%s", err.text);
@@ -47,6 +99,11 @@ static void pair_open(struct pair *p, const char *const *words, size_t nr_words)
 	assert_int_equal(fake_peer_wait(p->peer, BOUND), 0);
 	p->remote = fake_remote_find(p->peer, p->target->base);
 	assert_non_null(p->remote);
+}
+
+static void pair_open(struct pair *p, const char *const *words, size_t nr_words)
+{
+	pair_open_in(p, 0, words, nr_words);
 }
 
 static void pair_close(struct pair *p)
@@ -294,6 +351,218 @@ static void test_fence(void **state)
 	pair_close(&p);
 }
 
+/* ---- the test at one end ------------------------------------------------------------------- */
+
+static struct tcp_stream *stream_of(const struct fake_inst *inst)
+{
+	return ((struct tcp *)inst->priv)->peers->streams;
+}
+
+static uint32_t tag_of(const struct fake_slice *s)
+{
+	return ((const struct tcp_op *)s->s.priv)->tag;
+}
+
+static void say(int fd, const void *bytes, size_t len)
+{
+	assert_int_equal(send(fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL), len);
+}
+
+static void say_answer(int fd, enum tcp_frame type, uint32_t tag, uint32_t len)
+{
+	uint8_t msg[MC_TCP_HEAD_SIZE + MC_TCP_ENTRY_MAX];
+
+	tcp_head_put(msg, type, 1, 0);
+	if (type == TCP_FRAME_ACK)
+		tcp_ack_put(msg + MC_TCP_HEAD_SIZE, tag, TCP_STATUS_OK);
+	else
+		tcp_data_put(msg + MC_TCP_HEAD_SIZE, tag, TCP_STATUS_OK, len);
+	say(fd, msg, MC_TCP_HEAD_SIZE + (type == TCP_FRAME_ACK ? sizeof(struct tcp_wire_ack)
+							       : sizeof(struct tcp_wire_data)));
+}
+
+enum { EARLY_NONE, EARLY_WRITE, EARLY_READ, EARLY_COUNT };
+
+/* One packet: a small WRITE, which the socket takes; a large one, which it takes a part of; a READ
+ * behind it.  The target answers the first, and then one of the others. */
+static void early(int which)
+{
+	static const char *const words[] = { "sndbuf=64KiB", "rcvbuf=64KiB" };
+	struct fake_slice *s[3];
+	struct pair p = { 0 };
+	int fd;
+
+	pair_open(&p, words, 2);
+	p.b->paused = true;
+	fd = stream_of(p.b)->watch.fd;
+	for (int i = 0; i < 3; i++) {
+		s[i] = fake_slice_new(p.a);
+		fake_slice_set(s[i], p.peer, i == 2 ? MC_OP_READ : MC_OP_WRITE, p.local,
+			       (uint64_t)i << 20, p.remote, (uint64_t)i << 20, i == 1 ? 700000 : 1000, 0);
+		assert_int_equal(fake_submit(s[i]), 0);
+	}
+	fake_flush(p.a);
+	assert_int_equal(((struct tcp_op *)s[2]->s.priv)->state, TCP_OP_SENT);
+	say_answer(fd, TCP_FRAME_ACK, tag_of(s[0]), 0);
+	if (which == EARLY_WRITE)
+		say_answer(fd, TCP_FRAME_ACK, tag_of(s[1]), 0);
+	if (which == EARLY_READ) {
+		uint8_t bytes[1000] = { 1 };
+
+		say_answer(fd, TCP_FRAME_DATA, tag_of(s[2]), sizeof bytes);
+		say(fd, bytes, sizeof bytes);
+	}
+	for (int i = 0; i < 5; i++)
+		fake_turn(p.a, 0);
+	/* What was answered in time has ended; of the rest nothing has. */
+	assert_int_equal(s[0]->state, FAKE_DONE);
+	assert_int_equal(s[0]->status, 0);
+	assert_int_equal(s[1]->state, FAKE_INFLIGHT);
+	assert_int_equal(s[2]->state, FAKE_INFLIGHT);
+	assert_int_equal(fake_counter(p.a, "streams_broken"), which == EARLY_NONE ? 0 : 1);
+	if (which != EARLY_NONE)
+		assert_int_equal(p.peer->status, -EPROTO);
+	p.b->paused = false;
+	assert_int_equal(fake_peer_fence(p.peer, BOUND), 0);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(s[i]->state, FAKE_DONE);
+		fake_slice_free(s[i]);
+	}
+	pair_close(&p);
+}
+
+static void test_early_answers(void **state)
+{
+	(void)state;
+	for (int which = 0; which < EARLY_COUNT; which++)
+		early(which);
+}
+
+/* The head of a frame of WRITEs with nr entries of len bytes, one behind the other. */
+static void say_writes(struct pair *p, int fd, uint32_t nr, uint32_t len)
+{
+	uint8_t msg[MC_TCP_FRAME_MAX];
+
+	tcp_head_put(msg, TCP_FRAME_WRITE, nr, p->b->generation);
+	for (uint32_t i = 0; i < nr; i++)
+		tcp_request_put(msg + MC_TCP_HEAD_SIZE + i * MC_TCP_ENTRY_MAX,
+				p->remote->base + (uint64_t)i * len, len, i);
+	say(fd, msg, MC_TCP_HEAD_SIZE + nr * MC_TCP_ENTRY_MAX);
+}
+
+/* Payload bytes, given to the target as it takes them. */
+static void say_payload(struct pair *p, int fd, uint64_t len)
+{
+	uint8_t bytes[20000] = { 0 };
+
+	for (uint64_t n; len; len -= n) {
+		n = MC_MIN(len, sizeof bytes);
+		say(fd, bytes, n);
+		fake_turn(p->b, 0);
+		fake_turn(p->b, 0);
+	}
+}
+
+/* The number of WRITEs that one frame acknowledges, from `first` on; 0: no frame has come. */
+static uint32_t acks(int fd, uint32_t first)
+{
+	uint8_t msg[MC_TCP_FRAME_MAX];
+	ssize_t n = recv(fd, msg, MC_TCP_HEAD_SIZE, MSG_DONTWAIT);
+	uint32_t nr;
+
+	if (n < 0)
+		return 0;
+	assert_int_equal(n, MC_TCP_HEAD_SIZE);
+	assert_int_equal(msg[3], TCP_FRAME_ACK);
+	nr = mc_get16(msg + 4);
+	assert_int_equal(recv(fd, msg, nr * sizeof(struct tcp_wire_ack), MSG_DONTWAIT),
+			 nr * sizeof(struct tcp_wire_ack));
+	for (uint32_t i = 0; i < nr; i++) {
+		struct tcp_wire_ack a = tcp_ack_get(msg + i * sizeof a);
+
+		assert_int_equal(a.tag, first + i);
+		assert_int_equal(a.status, TCP_STATUS_OK);
+	}
+	return nr;
+}
+
+/* Inside a frame acknowledgements wait for company, but not for ever; at its end none does. */
+static void test_acks_together(void **state)
+{
+	struct pair p = { 0 };
+	int fd;
+
+	(void)state;
+	pair_open_in(&p, FAKE_CLOCK, NULL, 0);
+	fd = stream_of(p.a)->watch.fd;
+	say_writes(&p, fd, 50, 100);
+	say_payload(&p, fd, (MC_TCP_ACKS - 1) * 100);
+	assert_int_equal(acks(fd, 0), 0);
+	say_payload(&p, fd, 99);
+	assert_int_equal(acks(fd, 0), 0);
+	say_payload(&p, fd, 1);
+	assert_int_equal(acks(fd, 0), MC_TCP_ACKS);
+	/* The initiator falls silent for longer than a stream stays hot. */
+	say_payload(&p, fd, 500);
+	assert_int_equal(acks(fd, 16), 0);
+	fake_advance(p.w, 2 * MC_TCP_HOT_NS);
+	fake_turn(p.b, 0);
+	fake_turn(p.b, 0);
+	assert_int_equal(acks(fd, 16), 5);
+	/* The worker wants to sleep. */
+	say_payload(&p, fd, 300);
+	assert_int_equal(acks(fd, 21), 0);
+	assert_int_equal(p.b->ops->arm(p.b->priv), -EBUSY);
+	fake_turn(p.b, 0);
+	assert_int_equal(acks(fd, 21), 3);
+	/* The frame ends: many in one call, and one alone. */
+	say_payload(&p, fd, 2600);
+	assert_int_equal(acks(fd, 24), 26);
+	say_writes(&p, fd, 1, 100);
+	say_payload(&p, fd, 100);
+	assert_int_equal(acks(fd, 0), 1);
+	/* Large ones wait for no others. */
+	say_writes(&p, fd, 3, 300000);
+	say_payload(&p, fd, 300000);
+	assert_int_equal(acks(fd, 0), 1);
+	say_payload(&p, fd, 600000);
+	assert_int_equal(acks(fd, 1), 1);
+	assert_int_equal(acks(fd, 2), 1);
+	assert_int_equal(acks(fd, 3), 0);
+	pair_close(&p);
+}
+
+/* A process that is frozen in the call that reads wakes up when its peer may have been told that
+ * the WRITE failed: what was read ahead waits for a turn that begins after the thaw. */
+static void test_frozen(void **state)
+{
+	static const uint64_t lens[] = { 100, 1000, 30000 };
+	struct pair p = { 0 };
+
+	(void)state;
+	pair_open(&p, NULL, 0);
+	for (size_t i = 0; i < MC_ARRAY_SIZE(lens); i++) {
+		struct fake_slice *s = fake_slice_new(p.a);
+
+		stream_of(p.b)->rx.window = MC_TCP_AHEAD; /* as after small ones */
+		fake_buf_fill(p.local, 0, lens[i], i + 1);
+		fake_buf_fill(p.target, 0, lens[i], 99);
+		fake_slice_set(s, p.peer, MC_OP_WRITE, p.local, 0, p.remote, 0, lens[i], 0);
+		assert_int_equal(fake_submit(s), 0);
+		fake_flush(p.a);
+		freeze_fd = stream_of(p.b)->watch.fd;
+		fake_turn(p.b, 0);
+		assert_int_equal(freeze_fd, -1);
+		assert_int_equal(fake_buf_check(p.target, 0, lens[i], 99), -1);
+		/* Here the host looks at the clock.  This one does not, and goes on. */
+		assert_int_equal(fake_run(p.w, all_over, &(struct many){ &s, 1 }, BOUND), 0);
+		assert_int_equal(s->status, 0);
+		assert_int_equal(fake_buf_check(p.target, 0, lens[i], i + 1), -1);
+		fake_slice_free(s);
+	}
+	pair_close(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -304,6 +573,9 @@ int main(void)
 		cmocka_unit_test(test_streams),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_fence),
+		cmocka_unit_test(test_early_answers),
+		cmocka_unit_test(test_acks_together),
+		cmocka_unit_test(test_frozen),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -49,6 +49,7 @@ struct tcp_op {
 	struct mc_slice *slice;
 	struct tcp_peer *peer;
 	struct tcp_stream *stream;
+	uint64_t end; /* once SENT: the stream's bytes up to its last one, see tcp_tx.sent */
 	uint32_t tag; /* its slot in the peer */
 	uint32_t state;
 	int32_t status; /* once DONE */
@@ -103,6 +104,7 @@ struct tcp_tx {
 	uint32_t nr_ranges;
 	bool blocked; /* the socket was full */
 	bool press;   /* nothing more comes for now: acknowledge what has come */
+	uint64_t built, sent; /* bytes of this stream that were put in packets; that the socket took */
 	uint64_t unacked; /* bytes taken since the last acknowledgement was sent */
 	uint32_t ack_head, ack_tail, read_head, read_tail; /* free-running */
 	/* A READ of foreign memory, whose payload goes out chunk by chunk. */

@@ -156,11 +156,14 @@ static int frame_read(struct tcp_stream *st, const uint8_t *p, uint32_t nr, uint
 	return 0;
 }
 
+/* What the socket has not wholly taken cannot have been answered: an end now would free memory that
+ * is yet to be sent.  Inside a packet an answer may come as soon as its own request is out. */
 static struct tcp_op *answered(struct tcp_stream *st, uint32_t tag, enum mc_opcode opcode)
 {
 	struct tcp_op *op = tcp_peer_op(st->peer, tag);
 
-	if (!op || op->stream != st || op->state != TCP_OP_SENT || op->slice->opcode != opcode)
+	if (!op || op->stream != st || op->state != TCP_OP_SENT || op->end > st->tx.sent ||
+	    op->slice->opcode != opcode)
 		return NULL;
 	return op;
 }

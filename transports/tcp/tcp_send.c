@@ -16,6 +16,7 @@ static void piece_add(struct tcp_tx *tx, const void *ptr, uint64_t len)
 {
 	if (!len)
 		return;
+	tx->built += len;
 	if (tx->nr_iov) {
 		struct iovec *last = &tx->iov[tx->nr_iov - 1];
 
@@ -97,6 +98,7 @@ static uint64_t build_requests(struct tcp_stream *st, uint64_t limit)
 		} else if (opcode == MC_OP_WRITE) {
 			piece_add(tx, op->slice->local, op->slice->len);
 		}
+		op->end = tx->built;
 	}
 	return need + (opcode == MC_OP_WRITE ? bytes : 0);
 }
@@ -343,6 +345,7 @@ static int64_t packet_send(struct tcp_stream *st, uint64_t turn)
 		return n;
 	}
 	tx->blocked = (uint64_t)n < asked;
+	tx->sent += (uint64_t)n;
 	for (left = (uint64_t)n; left && left >= tx->iov[tx->iov_idx].iov_len; tx->iov_idx++)
 		left -= tx->iov[tx->iov_idx].iov_len;
 	if (left) {
