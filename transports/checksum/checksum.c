@@ -292,6 +292,8 @@ static int end_all(struct ck *c, struct ck_peer *p, uint32_t epoch, int status, 
 
 static int turn(struct ck *c)
 {
+	struct ck_link *last = NULL;
+	uint64_t budget = CK_TURN_BYTES;
 	int nr = 0;
 
 	if (c->stopped)
@@ -299,7 +301,17 @@ static int turn(struct ck *c)
 	for (struct ck_link *l = c->peers.next; l != &c->peers; l = l->next) {
 		struct ck_peer *p = (struct ck_peer *)l;
 
-		nr += p->passive ? ck_answer_turn(c, p) : ck_ask_turn(c, p);
+		if (!p->passive) {
+			nr += ck_ask_turn(c, p);
+		} else if (budget && ck_answer_busy(p)) {
+			nr += ck_answer_turn(c, p, &budget);
+			last = l;
+		}
+	}
+	/* Who was served last is last in the next turn. */
+	if (last && !budget) {
+		link_del(&c->peers);
+		link_add(last->next, &c->peers);
 	}
 	if (ck_first(&c->again))
 		nr += send_again(c);
@@ -370,8 +382,7 @@ static int checksum_fence(void *inst, void *peer, uint32_t epoch)
 
 	p->fenced = p->fence_seen ? MC_MAX(p->fenced, epoch) : epoch;
 	p->fence_seen = true;
-	p->todo_head = p->todo_tail;
-	p->todo_done = 0;
+	ck_answer_drop(p);
 	end_all(c, p, epoch, -ECONNRESET, MC_SCOPE_PEER);
 	return c->next->fence(c->next, peer, epoch);
 }
@@ -478,10 +489,7 @@ static int checksum_peer_msg(void *inst, void *peer, const void *msg, size_t len
 	for (uint16_t i = 0; i < nr && p->passive && (type == CKW_ASK || type == CKW_NARROW); i++) {
 		if (c->stopped || ckw_ask_get(msg, i, &ask) < 0)
 			break;
-		if (type == CKW_ASK)
-			ck_asked(c, p, &ask);
-		else
-			ck_narrow_asked(c, p, &ask);
+		ck_asked(c, p, &ask, type == CKW_NARROW);
 	}
 	for (uint16_t i = 0; i < nr && !p->passive && type == CKW_ANSWER; i++) {
 		ckw_answer_get(msg, i, &answer);

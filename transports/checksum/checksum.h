@@ -19,6 +19,7 @@
 
 #include "checksum_wire.h"
 
+#define CK_TURN_BYTES (UINT64_C(4) << 20) /* hashed in a turn for all peers together */
 #define CK_SLOTS 1024u /* asked at a time, per peer; also what a target keeps for one */
 
 struct ck_link {
@@ -44,6 +45,11 @@ struct ck_op {
 	uint64_t done_len;
 };
 
+struct ck_todo {
+	struct ckw_ask ask;
+	bool narrow;
+};
+
 struct ck_peer {
 	struct ck_link link; /* first; inst->peers */
 	void *peer;	     /* the transport's area */
@@ -58,11 +64,13 @@ struct ck_peer {
 	uint32_t nr_free, seq;
 	uint64_t warned_ns;
 	uint64_t muted_ns; /* until then it is not asked */
-	/* Passive: what the other end asks, a ring of CK_SLOTS. */
-	struct ckw_ask *todo;
+	/* Passive: what the other end asks, of either kind, a ring of CK_SLOTS. */
+	struct ck_todo *todo;
 	uint32_t todo_head, todo_tail;
 	uint64_t todo_done; /* bytes of the first that are hashed */
-	XXH3_state_t state;
+	XXH3_state_t state; /* of the first, or of its present part */
+	uint32_t nr_parts;  /* of a NARROW that are hashed */
+	uint64_t parts[CKW_PARTS];
 };
 
 struct ck {
@@ -105,9 +113,10 @@ void ck_narrowed(struct ck *c, struct ck_peer *p, const void *msg, uint16_t nr);
 void ck_slot_free(struct ck_peer *p, struct ck_op *op);
 
 /* checksum_answer.c: the target's half. */
-void ck_asked(struct ck *c, struct ck_peer *p, const struct ckw_ask *ask);
-void ck_narrow_asked(struct ck *c, struct ck_peer *p, const struct ckw_ask *ask);
+void ck_asked(struct ck *c, struct ck_peer *p, const struct ckw_ask *ask, bool narrow);
 bool ck_answer_busy(const struct ck_peer *p);
-int ck_answer_turn(struct ck *c, struct ck_peer *p);
+void ck_answer_drop(struct ck_peer *p);
+/* Takes what it hashes from *budget, and is at most a step beyond it. */
+int ck_answer_turn(struct ck *c, struct ck_peer *p, uint64_t *budget);
 
 #endif
