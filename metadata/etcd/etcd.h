@@ -147,6 +147,7 @@ struct etcd_try {
 	long http;       /* HTTP status; 0: none */
 	unsigned begun;  /* how often the request began to be sent */
 	char why[300];   /* of a failure; in the answer's own words where it has some */
+	const char *remedy; /* what to look at; NULL: why says it */
 };
 
 /* POST body to an endpoint, the answer to d; ends at until_ns, or soon when *stop is set (may be

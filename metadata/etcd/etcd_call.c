@@ -167,6 +167,7 @@ static int answer(struct etcd_inst *e, const struct etcd_call *c, size_t endpoin
 struct reasons {
 	int status;
 	size_t len;
+	const char *remedy; /* of the last that had one */
 	char text[720];
 };
 
@@ -178,6 +179,8 @@ static void reason_add(struct reasons *all, const struct etcd_inst *e, size_t en
 
 	if (all->status == 0 || all->status == -ETIMEDOUT)
 		all->status = t->status;
+	if (t->remedy)
+		all->remedy = t->remedy;
 	n = snprintf(all->text + all->len, room, "%s%s/v3/%s: %.*s", all->len ? "; " : "",
 		     e->endpoints[endpoint].url, path, (int)(480 / e->nr_endpoints + 60), t->why);
 	if (n > 0 && (size_t)n < room)
@@ -192,13 +195,14 @@ static int no_answer(const struct reasons *all, uint64_t now, uint64_t deadline_
 	int r = all->status == -ENOENT || all->status == -EEXIST || all->status == -ESTALE || !all->status
 			? -EIO
 			: all->status;
-	const char *hint = "";
+	const char *hint = all->remedy ? all->remedy : "";
 
 	if (now >= deadline_ns)
 		r = -ETIMEDOUT;
 	if (all->status == -ECONNREFUSED)
-		hint = "; start etcd there, or correct metadata_server";
-	return mc_fail(err, r, "%s%s", all->len ? all->text : "no time was left to ask", hint);
+		hint = "start etcd there, or correct metadata_server";
+	return mc_fail(err, r, "%s%s%s", all->len ? all->text : "no time was left to ask", *hint ? "; " : "",
+		       hint);
 }
 
 /* ---- the call --------------------------------------------------------------------------------- */

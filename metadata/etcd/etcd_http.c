@@ -19,6 +19,9 @@
 #define STOP_LOOK_MS 50
 #define HEAD_ROOM 160
 
+static const char no_connection[] = "check the address in metadata_server, and that the host is up and no "
+				    "firewall stands between";
+
 struct etcd_client {
 	struct etcd_client *next;
 	CURLM *multi;
@@ -244,11 +247,15 @@ static bool is_tls(CURL *easy)
 void etcd_easy_result(struct etcd_inst *e, struct etcd_easy *h, CURLcode code, struct etcd_try *t)
 {
 	const char *text = h->error[0] ? h->error : curl_easy_strerror(code);
+	size_t len = strlen(h->error);
 	long os = 0, verify = 0;
 
 	curl_easy_getinfo(h->easy, CURLINFO_RESPONSE_CODE, &t->http);
 	curl_easy_getinfo(h->easy, CURLINFO_OS_ERRNO, &os);
 	curl_easy_getinfo(h->easy, CURLINFO_SSL_VERIFYRESULT, &verify);
+	/* Some of its sentences end with a blank. */
+	while (len && h->error[len - 1] == ' ')
+		h->error[--len] = '\0';
 	t->status = 0;
 	switch (code) {
 	case CURLE_OK:
@@ -258,6 +265,7 @@ void etcd_easy_result(struct etcd_inst *e, struct etcd_easy *h, CURLcode code, s
 		return;
 	case CURLE_COULDNT_RESOLVE_HOST:
 		failed(t, -EHOSTUNREACH, "the name of the host cannot be resolved");
+		t->remedy = "check its spelling in metadata_server, and that DNS or /etc/hosts here knows it";
 		return;
 	case CURLE_COULDNT_CONNECT:
 		if (os)
@@ -268,6 +276,7 @@ void etcd_easy_result(struct etcd_inst *e, struct etcd_easy *h, CURLcode code, s
 		return;
 	case CURLE_OPERATION_TIMEDOUT:
 		failed(t, -ETIMEDOUT, "no connection within %ld ms%s", to_ms(e->set.connect_ns), by_proxy(e));
+		t->remedy = no_connection;
 		return;
 	case CURLE_SSL_CONNECT_ERROR:
 		failed(t, -EPROTO, "TLS: %.150s; if it does not speak TLS, write etcd:// or http://", text);
@@ -447,6 +456,9 @@ static void request(struct etcd_inst *e, struct etcd_client *c, uint64_t until_n
 	else
 		failed(t, -ETIMEDOUT, "no %s within %ld ms", c->begun ? "answer" : "connection",
 		       to_ms(etcd_now(e) - begin));
+	if (!done)
+		t->remedy = c->begun ? "is etcd overloaded, frozen or without a leader? etcdctl endpoint health says so"
+				     : no_connection;
 	curl_multi_remove_handle(c->multi, c->h.easy);
 	etcd_sigpipe_release(&s);
 	t->begun = c->begun;

@@ -231,20 +231,20 @@ case_bad_server() {
 	begin
 	port=$(free_ports 1)
 	refused "http://127.0.0.1:$port/v3/kv/range: Connection refused (ECONNREFUSED); start etcd there" "127.0.0.1:$port"
-	refused "TLS: .*write etcd:// or http://" "etcds://$endpoint"
+	refused "TLS: .*[^ ]; if it does not speak TLS, write etcd:// or http://" "etcds://$endpoint"
 	read -r client peer <"$dir/one.ports"
 	refused "http://127.0.0.1:$peer/v3/kv/range: HTTP 404: it is not the client port of etcd" "127.0.0.1:$peer"
-	refused "cannot be resolved" "etcd://no-such-host.invalid:2379"
+	refused "cannot be resolved; check its spelling in metadata_server" "etcd://no-such-host.invalid:2379"
 	refused "no scheme\|scheme 'htp'" "htp://$endpoint"
 	kill -STOP "$etcd"
-	refused "http://$endpoint/v3/kv/range: no answer within" "$endpoint"
+	refused "http://$endpoint/v3/kv/range: no answer within [0-9]* ms; is etcd overloaded" "$endpoint"
 	space mcu$$
 	# A host that nobody is.
 	ip link add mcu0$$ type veth peer name u0 netns mcu$$ || skip "no veth devices here"
 	ip addr add 10.80.0.1/24 dev mcu0$$
 	ip link set mcu0$$ up
 	ip -n mcu$$ link set u0 up
-	refused "http://10.80.0.2:2379/v3/kv/range: no connection within 1000 ms" "10.80.0.2:2379"
+	refused "http://10.80.0.2:2379/v3/kv/range: no connection within 1000 ms; check the address" "10.80.0.2:2379"
 }
 
 "case_$1"
