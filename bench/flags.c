@@ -341,14 +341,15 @@ static int search_key(void *ctx, const struct mc_config_key *key)
 	return 0;
 }
 
-static int unknown_flag(struct key_search *s, struct mc_error *err)
+static int unknown_flag(struct key_search *s, const char *dashes, struct mc_error *err)
 {
 	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++)
 		search_offer(s, flags[i].name);
 	if (s->best <= MC_MAX((size_t)2, strlen(s->name) / 3))
-		return mc_fail(err, -EINVAL, "flag --%s is not known (did you mean --%s?)", s->name,
-			       s->closest);
-	return mc_fail(err, -EINVAL, "flag --%s is not known; --helpfull lists them all", s->name);
+		return mc_fail(err, -EINVAL, "flag %s%s is not known (did you mean --%s?)", dashes,
+			       s->name, s->closest);
+	return mc_fail(err, -EINVAL, "flag %s%s is not known; --helpfull lists them all", dashes,
+		       s->name);
 }
 
 /* ---- the command line --------------------------------------------------------------------------
@@ -357,13 +358,15 @@ static int unknown_flag(struct key_search *s, struct mc_error *err)
 /* One argument taken apart. */
 struct arg {
 	char name[NAME_MAX_LEN + 1]; /* dashes made underscores */
+	const char *dashes; /* as they were written */
 	const char *value; /* after '='; NULL: none */
 	const char *next; /* the following argument; NULL: none */
 };
 
 static int arg_split(const char *text, const char *next, struct arg *arg, struct mc_error *err)
 {
-	const char *name = text + (text[0] == '-') + (text[0] == '-' && text[1] == '-');
+	size_t nr_dashes = (size_t)(text[0] == '-') + (text[0] == '-' && text[1] == '-');
+	const char *name = text + nr_dashes;
 	size_t len = strcspn(name, "=");
 
 	if (name == text || !len || len > NAME_MAX_LEN)
@@ -373,6 +376,7 @@ static int arg_split(const char *text, const char *next, struct arg *arg, struct
 		arg->name[i] = name[i] == '-' ? '_' : name[i];
 	arg->name[len] = '\0';
 	arg->value = name[len] == '=' ? name + len + 1 : NULL;
+	arg->dashes = nr_dashes == 1 ? "-" : "--";
 	arg->next = next;
 	return 0;
 }
@@ -418,7 +422,7 @@ static int apply_config_key(struct mc_config *config, const struct arg *arg, boo
 	}
 	/* Keys of plugins have dots; the config knows better than we what exists. */
 	if (!s.found && !strchr(arg->name, '.'))
-		return unknown_flag(&s, err);
+		return unknown_flag(&s, arg->dashes, err);
 	if (s.is_bool && !arg->value)
 		return mc_config_set(config, arg->name, "true", err);
 	value = arg_value(arg, used, err);

@@ -77,6 +77,7 @@ int mc_access_parse(const char *text, struct mc_access **ret_access, struct mc_e
 	const char *what = "access";
 	mc_cleanup(mc_freep) char *file = NULL;
 	mc_cleanup(json_freep) struct mc_json *json = NULL;
+	struct mc_error why = {0};
 	struct mc_access *a;
 	size_t len = strlen(text);
 	int r = 0;
@@ -86,7 +87,11 @@ int mc_access_parse(const char *text, struct mc_access **ret_access, struct mc_e
 		return 0;
 	if (*text != '{' && *text != '[') {
 		what = text;
-		r = mc_read_file(text, &file, &len, err);
+		r = mc_read_file(text, &file, &len, &why);
+		if (r < 0)
+			return mc_fail(err, r == -ENOMEM ? r : -EINVAL,
+				       "access: %.700s; give the rules themselves, beginning with '{', or the "
+				       "path of a file", why.text);
 		text = file;
 	}
 	if (r == 0)

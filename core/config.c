@@ -249,7 +249,8 @@ int mc_config_set(struct mc_config *config, const char *key, const char *value, 
 		return mc_slot_set(config, s, &a, err);
 	near = mc_slot_closest(config, key);
 	return mc_fail(err, -ENOENT, "unknown key '%.128s'%s%s%s", key, near ? " (did you mean '" : "",
-		       near ? near : "", near ? "'?)" : "");
+		       near ? near : "",
+		       near ? "'?)" : "; docs/config.md and transfer_engine_bench --helpfull list them all");
 }
 
 const char *mc_config_get(const struct mc_config *config, const char *key,

@@ -27,7 +27,7 @@ static int unknown(const struct file *f, const struct mc_json *v, const char *ke
 
 	return mc_fail(f->err, -EINVAL, "%s:%u:%u: unknown key '%.128s'%s%s%s", f->path, v->line,
 		       v->column, key, near ? " (did you mean '" : "", near ? near : "",
-		       near ? "'?)" : "");
+		       near ? "'?)" : "; docs/config.md lists them all");
 }
 
 /* What a member means as text; NULL if its type does not fit. */
@@ -130,13 +130,16 @@ int mc_config_load(struct mc_config *config, const char *path, struct mc_error *
 	struct file f = {.path = path, .err = err};
 	struct mc_json *root = NULL;
 	struct mc_config old;
+	struct mc_error why = {0};
 	size_t len;
 	int r;
 
 	if (!config || !path)
 		return mc_fail(err, -EINVAL, "config: config and path may not be NULL");
-	r = mc_read_file(path, &text, &len, err);
-	if (r == 0)
+	r = mc_read_file(path, &text, &len, &why);
+	if (r < 0)
+		mc_fail(err, r, "config: %.900s", why.text);
+	else
 		r = mc_json_parse(path, text, len, &root, err);
 	if (r < 0)
 		return r;

@@ -305,7 +305,7 @@ static bool is_blank(const char *text, size_t len)
 	return true;
 }
 
-/* The library's own words, without its "parse error: " and newline; plainer ones for the commonest. */
+/* The library's own words, without its "parse error: ", full stop and newline; plainer ones for the commonest. */
 static int refuse_syntax(struct parser *p)
 {
 	unsigned char *theirs = yajl_get_error(p->yajl, 0, (const unsigned char *)p->text, p->len);
@@ -315,6 +315,8 @@ static int refuse_syntax(struct parser *p)
 
 	snprintf(text, sizeof text, "%s", colon ? colon + strlen("error: ") : why);
 	text[strcspn(text, "\n")] = '\0';
+	if (*text && text[strlen(text) - 1] == '.')
+		text[strlen(text) - 1] = '\0';
 	if (theirs)
 		yajl_free_error(p->yajl, theirs);
 	if (strcmp(text, "premature EOF") == 0)

@@ -19,7 +19,7 @@
 
 /* Where a check stands: begins every sentence about a meaning. */
 struct place {
-	const char *what;     /* "matrix" or the file's path */
+	const char *what;     /* "nic_priority_matrix" or the file's path */
 	const char *location; /* as the user wrote it */
 	size_t tier, device;
 	struct mc_error *err;
@@ -380,7 +380,7 @@ static int parse_tree(struct place *at, const struct mc_json *root, struct mc_ma
 int mc_matrix_parse(const char *text_or_path, struct mc_matrix **ret_matrix, struct mc_error *err)
 {
 	const char *start = text_or_path + strspn(text_or_path, " \t\r\n");
-	struct place at = {.what = "matrix", .err = err};
+	struct place at = {.what = "nic_priority_matrix", .err = err};
 	mc_cleanup(mc_freep) char *from_file = NULL;
 	size_t len = strlen(text_or_path);
 	struct mc_json *root = NULL;
@@ -388,12 +388,12 @@ int mc_matrix_parse(const char *text_or_path, struct mc_matrix **ret_matrix, str
 	int r;
 
 	if (!*start)
-		return mc_fail(err, -EINVAL, "matrix: it is empty; leave it out to have one written");
+		return mc_fail(err, -EINVAL, "nic_priority_matrix: it is empty; leave it out to have one written");
 	if (*start != '{' && *start != '[') {
 		at.what = text_or_path;
 		r = mc_read_file(text_or_path, &from_file, &len, err);
 		if (r < 0)
-			return mc_fail(err, r, "matrix: %.200s: %s; give the JSON text itself, beginning with '{', or the "
+			return mc_fail(err, r, "nic_priority_matrix: %.200s: %s; give the JSON text itself, beginning with '{', or the "
 				       "path of a file", text_or_path, strerror(-r));
 		text_or_path = from_file;
 	}
@@ -453,7 +453,7 @@ static int resolve_entry(const struct place *at, const struct mc_registry *regis
 int mc_matrix_resolve(struct mc_matrix *matrix, const struct mc_registry *registry,
 		      struct mc_error *err)
 {
-	struct place at = {.what = matrix->path ? matrix->path : "matrix", .err = err};
+	struct place at = {.what = matrix->path ? matrix->path : "nic_priority_matrix", .err = err};
 	char kind[MC_PLUGIN_NAME_MAX + 1];
 	int32_t ordinal;
 	int r;

@@ -418,17 +418,18 @@ static void break_idle(struct mc_path *path)
 static void log_broken(const struct mc_path *path, int status, const char *why)
 {
 	const char *peer = path->session->peer->name;
+	bool said = strstr(why, strerror(-status)) != NULL; /* the transport gave the system's words */
 
 	if (path->wanted_break)
 		mc_debug("peer '%s': rail %s -> %s connects anew: %s", peer, label_of(path),
 			 path->remote_label, why);
 	else if (path->failures)
-		mc_debug("peer '%s': rail %s -> %s: still down: %s: %s", peer, label_of(path),
-			 path->remote_label, why, strerror(-status));
+		mc_debug("peer '%s': rail %s -> %s: still down: %s%s%s", peer, label_of(path),
+			 path->remote_label, why, said ? "" : ": ", said ? "" : strerror(-status));
 	else
-		mc_warn("peer '%s': rail %s -> %s broke: %s: %s; its work goes to another rail, "
+		mc_warn("peer '%s': rail %s -> %s broke: %s%s%s; its work goes to another rail, "
 			"or waits for this one", peer, label_of(path), path->remote_label, why,
-			strerror(-status));
+			said ? "" : ": ", said ? "" : strerror(-status));
 }
 
 void mc_path_break(struct mc_path *path, int status, const char *why)

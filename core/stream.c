@@ -324,6 +324,10 @@ static int port_guards(struct mc_port *port, const struct mc_settings *set, stru
 		r = mc_access_parse(set->access, &port->access, err);
 	if (r == 0 && set->cluster_key_file && *set->cluster_key_file)
 		r = mc_admit_key_open(set->cluster_key_file, &port->key, err);
+	if (r < 0 && r != -ENOMEM && r != -ENOTSUP)
+		r = -EINVAL; /* a file that is not there, or not as it must be, is a wrong value, too */
+	if (r < 0 && err)
+		err->code = r;
 	return r;
 }
 

@@ -611,11 +611,11 @@ static void files(void)
 		const char *key, *value, *says;
 		int status;
 	} cases[] = {
-		{"cluster_key_file", "/no/such/key", "cluster_key_file '/no/such/key': No such file", -ENOENT},
+		{"cluster_key_file", "/no/such/key", "cluster_key_file '/no/such/key': No such file", -EINVAL},
 		{"cluster_key_file", "/tmp", "it is not a file", -EINVAL},
 		{"cluster_key_file", "/dev/null", "it is not a file", -EINVAL},
 		{"access", "{\"a\": \"reed\"}", "access:1:7: 'a': 'reed' is no right", -EINVAL},
-		{"access", "/no/such/list", "/no/such/list", -ENOENT},
+		{"access", "/no/such/list", "access: file '/no/such/list'", -EINVAL},
 	};
 
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -40,7 +40,7 @@ matrix() {
 
 case_matrix() {
 	f=$dir/nics.json
-	matrix '{"*": [["tcp:lo"' 'matrix:1:17: ' 'ends too early'
+	matrix '{"*": [["tcp:lo"' 'nic_priority_matrix:1:17: ' 'ends too early'
 	printf '{\n  "*": [["tcp:lo"]],\n  x\n}\n' >"$f"
 	matrix "$f" "$f:3:3: "
 	: >"$f"
@@ -63,7 +63,7 @@ case_device() {
 	matrix '{"*": [["tcp:lo"], ["nosuch0"]]}' '$.*[1][0]' "'nosuch0'" 'no transport claims it' \
 		"'TRANSPORT:nosuch0'" 'tcp'
 	matrix '{"cpu:0": [["tpc:lo"]]}' '$.cpu:0[0][0]' "no transport 'tpc'" "did you mean 'tcp'?" 'there are: '
-	matrix '{"*": [["tcp:nosuch0"]]}' '$.*[0][0]' "'tcp:nosuch0'" 'not on this host' 'there are: ' 'lo'
+	matrix '{"*": [["tcp:nosuch0"]]}' '$.*[0][0]' "'tcp:nosuch0'" "is not on this host: there is no interface 'nosuch0': ip link" 'there are: ' 'lo'
 	printf '{ "*": [["tcp:nosuch0"]] }' >"$dir/nics.json"
 	matrix "$dir/nics.json" "$dir/nics.json: \$.*[0][0]: "
 	# Two transports claim it.
@@ -88,7 +88,9 @@ case_flags() {
 	refused 2 2000 'flag --blok_size is not known' 'did you mean --block_size' -- --blok_size=1
 	refused 2 2000 'flag --metadata_sever' 'did you mean --metadata_server' -- --metadata-sever=x
 	refused 2 2000 'flag --zzzzzz is not known' '--helpfull' -- --zzzzzz
+	refused 2 2000 'flag -x is not known' '--helpfull' -- -x
 	refused 2 2000 'flag --set' 'KEY=VALUE' -- --set port
+	refused 2 2000 "unknown key 'foo'" 'docs/config.md' '--helpfull' -- --set foo=1
 	refused 2 2000 "argument 'x': not a flag" '--mode=target' -- x
 	refused 2 2000 'flag --segment_id' 'missing' -- --segment_id
 	# The same for keys of the config, by flag.
@@ -123,7 +125,18 @@ case_config() {
 	config '{ "transports": { "tcp": { "lanes": 0 } } }' "$c:1:37: " 'lanes' '1..64'
 	config '{ "nic_priority_matrix": {"*": [["tpc:lo"]]} }' '$.*[0][0]' "'tcp'"
 	config '[]' "$c" 'object'
-	refused 2 2000 "$dir/none.json" 'No such file' -- --config="$dir/none.json"
+	config '{ "foo-bar-baz": 1 }' "$c:1:18: unknown key 'foo-bar-baz'" 'docs/config.md'
+	config '{ "port": x }' "$c:1:11: invalid char in json text"
+	! grep -q 'text\.' "$dir"/*.err || die "a full stop ends the sentence"
+	refused 2 2000 "config: file '$dir/none.json'" 'No such file' -- --config="$dir/none.json"
+	# Values that name a file, and are as wrong when it is not there.
+	refused 2 2000 "access: file '$dir/none.json'" 'No such file' 'path of a file' -- --access="$dir/none.json"
+	refused 2 2000 "cluster_key_file '$dir/none.key'" 'No such file' -- --cluster_key_file="$dir/none.key"
+	echo short >"$dir/short.key"
+	chmod 644 "$dir/short.key"
+	refused 2 2000 "cluster_key_file '$dir/short.key'" 'chmod 600' -- --cluster_key_file="$dir/short.key"
+	chmod 600 "$dir/short.key"
+	refused 2 2000 "cluster_key_file '$dir/short.key'" 'too few' -- --cluster_key_file="$dir/short.key"
 }
 
 case_environment() {

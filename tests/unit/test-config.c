@@ -126,7 +126,8 @@ static void test_values(void **state)
 static void test_refused(void **state)
 {
 	refuse("prot", "1", -ENOENT, "unknown key 'prot' (did you mean 'port'?)");
-	refuse("completely-else", "1", -ENOENT, "unknown key 'completely-else'");
+	refuse("completely-else", "1", -ENOENT, 
+	       "unknown key 'completely-else'; docs/config.md and transfer_engine_bench --helpfull list them all");
 	refuse("port", "70000", -EINVAL, "port: 70000 is out of range 0..65535");
 	refuse("port", "-1", -EINVAL, "port: -1 is out of range 0..65535");
 	refuse("port", "99999999999999999999", -EINVAL,

@@ -82,11 +82,11 @@ static void test_refused(void **state)
 	refuse("{\n \"a\" 1}", -EINVAL, "x:2:6: object key and value must be separated by a colon (':')");
 	refuse("[1,\n2,]", -EINVAL, "x:2:3: unallowed token at this point in JSON text");
 	refuse("{\"a\":1,\n\"b\":2,\n\"a\":3}", -EINVAL, "x:3:5: the key 'a' is there twice");
-	refuse("[\"\xff\"]", -EINVAL, "x:1:2: invalid bytes in UTF8 string.");
+	refuse("[\"\xff\"]", -EINVAL, "x:1:2: invalid bytes in UTF8 string");
 	refuse("[\"a\\u0000b\"]", -EINVAL, "x:1:2: the string holds a NUL character");
 	refuse("[9223372036854775808]", -ERANGE, "x:1:2: the number is out of the range of 64 bits");
 	refuse("[1e999]", -ERANGE, "x:1:2: the number is out of the range of a double");
-	refuse("[/*c*/1]", -EINVAL, "x:1:2: probable comment found in input text, comments are not enabled.");
+	refuse("[/*c*/1]", -EINVAL, "x:1:2: probable comment found in input text, comments are not enabled");
 	memset(deep, '[', 65);
 	deep[65] = '\0';
 	refuse(deep, -EINVAL, "x:1:65: nested more than 64 deep");

@@ -73,43 +73,43 @@ static void test_shapes(void **state)
 
 static void test_refused(void **state)
 {
-	refuse("", "matrix: it is empty; leave it out to have one written");
-	refuse("{}", "matrix: it has no row; leave it out to have one written");
-	refuse("[]", "matrix: it must be an object such as {\"cpu:0\": [[\"eth0\"], []]}, not an array");
+	refuse("", "nic_priority_matrix: it is empty; leave it out to have one written");
+	refuse("{}", "nic_priority_matrix: it has no row; leave it out to have one written");
+	refuse("[]", "nic_priority_matrix: it must be an object such as {\"cpu:0\": [[\"eth0\"], []]}, not an array");
 	refuse("{\"cpu:0\": [[\"a\"]],\n \"x\" 1}",
-	       "matrix:2:6: object key and value must be separated by a colon (':')");
-	refuse("{\"cpu\": [[\"a\"]]}", "matrix: $.cpu: location 'cpu' has no number: write 'cpu:0', or '*' for all");
+	       "nic_priority_matrix:2:6: object key and value must be separated by a colon (':')");
+	refuse("{\"cpu\": [[\"a\"]]}", "nic_priority_matrix: $.cpu: location 'cpu' has no number: write 'cpu:0', or '*' for all");
 	refuse("{\"cpu:x\": [[\"a\"]]}",
-	       "matrix: $.cpu:x: location 'cpu:x': it must be KIND:NUMBER such as cpu:0, or '*'");
+	       "nic_priority_matrix: $.cpu:x: location 'cpu:x': it must be KIND:NUMBER such as cpu:0, or '*'");
 	refuse("{\"cpu:01\": [[\"a\"]]}",
-	       "matrix: $.cpu:01: location 'cpu:01': it must be KIND:NUMBER such as cpu:0, or '*'");
+	       "nic_priority_matrix: $.cpu:01: location 'cpu:01': it must be KIND:NUMBER such as cpu:0, or '*'");
 	refuse("{\"cpu:99999999999\": [[\"a\"]]}",
-	       "matrix: $.cpu:99999999999: location 'cpu:99999999999': it must be KIND:NUMBER such as cpu:0, or '*'");
-	refuse("{\"cpu:0\": []}", "matrix: $.cpu:0: the row names no device");
-	refuse("{\"cpu:0\": [[], []]}", "matrix: $.cpu:0: the row names no device");
-	refuse("{\"cpu:0\": \"a\"}", "matrix: $.cpu:0 must be an array of tiers, not a string");
-	refuse("{\"cpu:0\": [\"a\"]}", "matrix: $.cpu:0[0] must be an array of devices, not a string");
+	       "nic_priority_matrix: $.cpu:99999999999: location 'cpu:99999999999': it must be KIND:NUMBER such as cpu:0, or '*'");
+	refuse("{\"cpu:0\": []}", "nic_priority_matrix: $.cpu:0: the row names no device");
+	refuse("{\"cpu:0\": [[], []]}", "nic_priority_matrix: $.cpu:0: the row names no device");
+	refuse("{\"cpu:0\": \"a\"}", "nic_priority_matrix: $.cpu:0 must be an array of tiers, not a string");
+	refuse("{\"cpu:0\": [\"a\"]}", "nic_priority_matrix: $.cpu:0[0] must be an array of devices, not a string");
 	refuse("{\"cuda:0\": [[\"a\"], [5]]}",
-	       "matrix: $.cuda:0[1][0] must be a device name or an object, not a whole number");
+	       "nic_priority_matrix: $.cuda:0[1][0] must be a device name or an object, not a whole number");
 	refuse("{\"cpu:0\": [[\"a\"], [\"b\", \"a\"]]}",
-	       "matrix: $.cpu:0[1][1]: device 'a' is in this row already, at [0][0]");
+	       "nic_priority_matrix: $.cpu:0[1][1]: device 'a' is in this row already, at [0][0]");
 	refuse("{\"cpu:0\": [[\"\"]]}",
-	       "matrix: $.cpu:0[0][0]: '' is not a device name: 1 to 63 bytes without blanks and '/'");
+	       "nic_priority_matrix: $.cpu:0[0][0]: '' is not a device name: 1 to 63 bytes without blanks and '/'");
 	refuse("{\"cpu:0\": [[\"tcp:../x\"]]}",
-	       "matrix: $.cpu:0[0][0]: '../x' is not a device name: 1 to 63 bytes without blanks and '/'");
-	refuse("{\"cpu:0\": [[\"TCP:eth0\"]]}", "matrix: $.cpu:0[0][0]: 'TCP' is not the name of a transport");
+	       "nic_priority_matrix: $.cpu:0[0][0]: '../x' is not a device name: 1 to 63 bytes without blanks and '/'");
+	refuse("{\"cpu:0\": [[\"TCP:eth0\"]]}", "nic_priority_matrix: $.cpu:0[0][0]: 'TCP' is not the name of a transport");
 	refuse("{\"cpu:0\": [[{\"device\": \"a\", \"weigth\": 1}]]}",
-	       "matrix: $.cpu:0[0][0]: unknown key 'weigth' (did you mean 'weight'?)");
-	refuse("{\"cpu:0\": [[{\"require\": true}]]}", "matrix: $.cpu:0[0][0]: there is no \"device\"");
+	       "nic_priority_matrix: $.cpu:0[0][0]: unknown key 'weigth' (did you mean 'weight'?)");
+	refuse("{\"cpu:0\": [[{\"require\": true}]]}", "nic_priority_matrix: $.cpu:0[0][0]: there is no \"device\"");
 	refuse("{\"cpu:0\": [[{\"device\": 1}]]}",
-	       "matrix: $.cpu:0[0][0].device must be a string, not a whole number");
+	       "nic_priority_matrix: $.cpu:0[0][0].device must be a string, not a whole number");
 	refuse("{\"cpu:0\": [[{\"device\": \"a\", \"require\": 1}]]}",
-	       "matrix: $.cpu:0[0][0].require must be true or false, not a whole number");
+	       "nic_priority_matrix: $.cpu:0[0][0].require must be true or false, not a whole number");
 	refuse("{\"cpu:0\": [[{\"device\": \"a\", \"weight\": 0}]]}",
-	       "matrix: $.cpu:0[0][0].weight: 0 is out of range: above 0, up to 1000");
+	       "nic_priority_matrix: $.cpu:0[0][0].weight: 0 is out of range: above 0, up to 1000");
 	refuse("{\"gpu:0\": [[\"a\"]], \"cuda:0\": [[\"b\"]]}",
-	       "matrix: $.cuda:0: location 'cuda:0' has a row already");
-	refuse("{\"cpu:0\": [[\"a\"]], \"cpu:0\": [[\"b\"]]}", "matrix:1:29: the key 'cpu:0' is there twice");
+	       "nic_priority_matrix: $.cuda:0: location 'cuda:0' has a row already");
+	refuse("{\"cpu:0\": [[\"a\"]], \"cpu:0\": [[\"b\"]]}", "nic_priority_matrix:1:29: the key 'cpu:0' is there twice");
 }
 
 static void test_file(void **state)
@@ -198,17 +198,17 @@ static void test_resolve(void **state)
 		"{\"cpu:0\":[[\"rdma:mlx5_0\"],[\"tcp:eth0\"]],\"cuda:0\":[[\"gdr:mlx5_0\"],[\"tcp:eth0\"]]}");
 	resolve(reg, "{\"*\":[[\"lo\"]]}", 0, "{\"*\":[[\"tcp:lo\"]]}");
 	resolve(reg, "{\"*\":[[\"mlx5_0\"]]}", -EINVAL,
-		"matrix: $.*[0][0]: device 'mlx5_0': several transports claim it (gdr, rdma); write 'gdr:mlx5_0' or 'rdma:mlx5_0'");
+		"nic_priority_matrix: $.*[0][0]: device 'mlx5_0': several transports claim it (gdr, rdma); write 'gdr:mlx5_0' or 'rdma:mlx5_0'");
 	resolve(reg, "{\"cpu:0\":[[\"a\"],[]]}", -ENODEV,
-		"matrix: $.cpu:0[0][0]: device 'a': no transport claims it; if it exists, write 'TRANSPORT:a' with one of: efa, gdr, rdma, tcp");
+		"nic_priority_matrix: $.cpu:0[0][0]: device 'a': no transport claims it; if it exists, write 'TRANSPORT:a' with one of: efa, gdr, rdma, tcp");
 	resolve(reg, "{\"cxl:0\":[[\"eth0\"],[\"mlx5_1\"]]}", -ENODEV,
-		"matrix: $.cxl:0[1][0]: device 'mlx5_1': transport 'rdma' claims it, but does not reach cxl memory");
+		"nic_priority_matrix: $.cxl:0[1][0]: device 'mlx5_1': transport 'rdma' claims it, but does not reach cxl memory");
 	resolve(reg, "{\"cpu:0\":[[\"rdmaa:x\"]]}", -ENOENT,
-		"matrix: $.cpu:0[0][0]: no transport 'rdmaa' (did you mean 'rdma'?); there are: efa, gdr, rdma, tcp");
+		"nic_priority_matrix: $.cpu:0[0][0]: no transport 'rdmaa' (did you mean 'rdma'?); there are: efa, gdr, rdma, tcp");
 	resolve(reg, "{\"cpu:0\":[[\"mlx5_0\"],[\"rdma:mlx5_0\"]]}", -EINVAL,
-		"matrix: $.cpu:0[1][0]: device 'mlx5_0' is in this row already, at [0][0]");
+		"nic_priority_matrix: $.cpu:0[1][0]: device 'mlx5_0' is in this row already, at [0][0]");
 	resolve(reg, "{\"cpu:0\":[[\"eth9\"]]}", -EINVAL,
-		"matrix: $.cpu:0[0][0]: device 'eth9': several transports claim it (efa, tcp); write 'efa:eth9' or 'tcp:eth9'");
+		"nic_priority_matrix: $.cpu:0[0][0]: device 'eth9': several transports claim it (efa, tcp); write 'efa:eth9' or 'tcp:eth9'");
 	mc_registry_free(reg);
 	snprintf(cmd, sizeof cmd, "rm -r %s", dir);
 	assert_int_equal(system(cmd), 0);

@@ -154,7 +154,7 @@ int tcp_probe(const struct mc_host *host, const char *device, struct mc_device_i
 	info->state = MC_STATE_MISSING;
 	if (!*device || strchr(device, '/') || !find_address(device, info, &flags)) {
 		snprintf(info->remedy, sizeof info->remedy,
-			 "there is no interface '%.63s' on this host: ip link show lists them",
+			 "there is no interface '%.63s': ip link show lists them",
 			 device);
 		return 0;
 	}
