@@ -470,6 +470,7 @@ int mc_batch_cancel(struct mc_batch *batch)
 	pthread_mutex_lock(&batch->lock);
 	for (uint32_t i = 0; i < batch->nr_workers; i++)
 		mc_worker_tick_now(batch->workers[i]);
+	mc_batch_stop_deferred(batch);
 	pthread_mutex_unlock(&batch->lock);
 	return 0;
 }

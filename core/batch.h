@@ -24,6 +24,7 @@
 #include "worker.h"
 
 struct mc_batch;
+struct mc_deferred;
 struct mc_path;
 struct mc_route;
 
@@ -88,11 +89,12 @@ struct mc_batch {
 	size_t capacity, nr;          /* requests submitted */
 	struct mc_req *reqs;
 	uint64_t span_ns, deadline_ns; /* deadline_ns 0: nothing submitted; UINT64_MAX: none */
-	pthread_mutex_t lock;          /* guards arena, runs, workers: submit against a deferred resolve */
+	pthread_mutex_t lock;          /* arena, runs, workers, deferred: submit against a deferred resolve */
 	struct mc_run *runs;           /* newest first; memory is the arena's */
 	struct mc_arena arena;
 	struct mc_worker *workers[MC_BATCH_WORKERS]; /* that were given links */
 	uint32_t nr_workers;
+	struct mc_deferred *deferred; /* wait for a refresh */
 	_Atomic uint32_t open_runs;  /* runs not complete, + 1 while a submit, resolve or notify is under way */
 	_Atomic uint32_t failed;     /* requests */
 	_Atomic int32_t stop;        /* 0, or the -errno with which what is left shall end */
@@ -152,6 +154,8 @@ void mc_batch_end(struct mc_batch *batch);   /* one less; the last one completes
 void mc_batch_settle(struct mc_batch *batch);
 bool mc_batch_is_complete(void *batch);
 void mc_req_fail(struct mc_batch *batch, struct mc_req *req, int status, int scope);
+/* batch->stop is set: what waits for a refresh ends soon, on [control].  The batch's lock is held. */
+void mc_batch_stop_deferred(struct mc_batch *batch);
 
 /* ---- for engine.c ---------------------------------------------------------------------------- */
 

@@ -11,16 +11,23 @@
 #include <unistd.h>
 
 #include "batch.h"
+#include "clock.h"
+#include "control.h"
 #include "engine.h"
 #include "path.h"
 
-/* A request as the resolver sees it: where it stands in the batch, and for whom. */
-struct deferred {
-	struct mc_batch *batch;
-	struct mc_session *session; /* a reference */
+/* Requests of one batch that wait for a refresh of one session's table.  Ended by the answer, the
+ * batch's deadline or a cancel, whichever is first; freed once the answer and the post are back too. */
+struct mc_deferred {
+	struct mc_deferred *next;  /* of its batch, or of the builder */
+	struct mc_batch *batch;    /* valid until it is over */
+	struct mc_session *session; /* a reference until then */
 	size_t nr, cap;
-	uint32_t *idx;              /* in the batch */
-	struct deferred *next;
+	uint32_t *idx;             /* in the batch */
+	struct mc_control_post post;
+	bool posted;               /* the post is on its way; the batch's lock, [control] once it is over */
+	bool over, answered;       /* [control] */
+	struct mc_timer timer;
 };
 
 struct builder {
@@ -29,7 +36,7 @@ struct builder {
 	struct mc_run *first;      /* of this build, oldest first, through run->next of newer ones */
 	struct mc_run **ready;     /* small array of runs to dispatch */
 	size_t nr_ready, cap_ready;
-	struct deferred *deferred;
+	struct mc_deferred *deferred;
 	bool last_try;             /* after the refresh: what is not there fails */
 	struct mc_run *ready_inline[16]; /* last: it needs no clearing */
 };
@@ -109,20 +116,49 @@ static void build_init(struct builder *b, struct mc_batch *batch);
 static void build_add(struct builder *b, struct mc_req *req, struct mc_session *session);
 static void build_dispatch(struct builder *b);
 
-static void deferred_free(struct deferred *d)
+static void deferred_free(struct mc_deferred *d)
 {
-	mc_session_unref(d->session);
+	if (!d->over || !d->answered || d->posted)
+		return;
 	free(d->idx);
 	free(d);
 }
 
-/* The refresh is over: resolve once more.  [control] */
-static void deferred_resolve(void *arg, int status)
+/* Nobody but its answer and its post, if they are on their way, finds it any more.  [control] */
+static void deferred_leave(struct mc_deferred *d)
 {
-	struct deferred *d = arg;
+	struct mc_batch *batch = d->batch;
+	struct mc_deferred **at;
+
+	mc_control_timer(batch->engine->control, &d->timer, 0);
+	pthread_mutex_lock(&batch->lock);
+	for (at = &batch->deferred; *at != d; at = &(*at)->next)
+		;
+	*at = d->next;
+	pthread_mutex_unlock(&batch->lock);
+	d->over = true;
+}
+
+/* Nothing of it was sent: it ends without a fence.  [control] */
+static void deferred_end(struct mc_deferred *d, int status)
+{
+	struct mc_batch *batch = d->batch;
+
+	deferred_leave(d);
+	for (size_t i = 0; i < d->nr; i++)
+		mc_req_fail(batch, &batch->reqs[d->idx[i]], status, MC_SCOPE_REQUEST);
+	mc_session_unref(d->session);
+	deferred_free(d);
+	mc_batch_end(batch);
+}
+
+/* The refresh is over: resolve once more.  [control] */
+static void deferred_resolve(struct mc_deferred *d)
+{
 	struct mc_batch *batch = d->batch;
 	struct builder b;
 
+	deferred_leave(d);
 	build_init(&b, batch);
 	b.last_try = true;
 	pthread_mutex_lock(&batch->lock);
@@ -130,13 +166,70 @@ static void deferred_resolve(void *arg, int status)
 		build_add(&b, &batch->reqs[d->idx[i]], d->session);
 	pthread_mutex_unlock(&batch->lock);
 	build_dispatch(&b);
+	mc_session_unref(d->session);
 	deferred_free(d);
 	mc_batch_end(batch);
 }
 
+/* It is new, answered, or its batch is stopped.  [control] */
+static void deferred_step(struct mc_deferred *d)
+{
+	struct mc_batch *batch = d->batch;
+	int stop = atomic_load(&batch->stop);
+
+	if (!stop && mc_now_ns() >= batch->deadline_ns)
+		stop = -ETIMEDOUT;
+	if (stop)
+		deferred_end(d, stop);
+	else if (d->answered)
+		deferred_resolve(d);
+	else if (batch->deadline_ns != UINT64_MAX)
+		mc_control_timer(batch->engine->control, &d->timer, batch->deadline_ns);
+}
+
+static void deferred_answered(void *arg, int status)
+{
+	struct mc_deferred *d = arg;
+
+	d->answered = true;
+	if (d->over)
+		deferred_free(d);
+	else
+		deferred_step(d);
+}
+
+static void deferred_expired(struct mc_timer *timer, uint64_t now_ns)
+{
+	deferred_step(MC_CONTAINER_OF(timer, struct mc_deferred, timer));
+}
+
+static void deferred_look(struct mc_control_post *post)
+{
+	struct mc_deferred *d = MC_CONTAINER_OF(post, struct mc_deferred, post);
+
+	if (d->over) {
+		d->posted = false;
+		deferred_free(d);
+		return;
+	}
+	pthread_mutex_lock(&d->batch->lock);
+	d->posted = false;
+	pthread_mutex_unlock(&d->batch->lock);
+	deferred_step(d);
+}
+
+void mc_batch_stop_deferred(struct mc_batch *batch)
+{
+	for (struct mc_deferred *d = batch->deferred; d; d = d->next) {
+		if (!d->posted)
+			mc_control_post(batch->engine->control, &d->post);
+		d->posted = true;
+	}
+}
+
 static bool defer(struct builder *b, struct mc_req *req, struct mc_session *session)
 {
-	struct deferred *d = b->deferred;
+	struct mc_deferred *d = b->deferred;
 
 	while (d && d->session != session)
 		d = d->next;
@@ -146,6 +239,8 @@ static bool defer(struct builder *b, struct mc_req *req, struct mc_session *sess
 			return false;
 		d->batch = b->batch;
 		d->session = mc_session_ref(session);
+		d->post.run = deferred_look;
+		d->timer = (struct mc_timer){.size = sizeof d->timer, .fire = deferred_expired};
 		d->next = b->deferred;
 		b->deferred = d;
 	}
@@ -164,13 +259,22 @@ static bool defer(struct builder *b, struct mc_req *req, struct mc_session *sess
 
 static void start_deferred(struct builder *b)
 {
+	struct mc_batch *batch = b->batch;
+
 	while (b->deferred) {
-		struct deferred *d = b->deferred;
+		struct mc_deferred *d = b->deferred;
 
 		b->deferred = d->next;
-		mc_batch_begin(b->batch);
-		if (mc_session_refresh(d->session, deferred_resolve, d) < 0)
-			deferred_resolve(d, -ENOTCONN);
+		mc_batch_begin(batch);
+		pthread_mutex_lock(&batch->lock);
+		d->posted = true;
+		d->next = batch->deferred;
+		batch->deferred = d;
+		pthread_mutex_unlock(&batch->lock);
+		/* Once it is asked for, the answer may come before our post. */
+		if (mc_session_refresh(d->session, deferred_answered, d) < 0)
+			d->answered = true;
+		mc_control_post(batch->engine->control, &d->post);
 	}
 }
 

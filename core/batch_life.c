@@ -89,6 +89,7 @@ void mc_batches_stop(struct mc_engine *engine, int status)
 		pthread_mutex_lock(&b->lock);
 		for (uint32_t i = 0; i < b->nr_workers; i++)
 			mc_worker_tick_now(b->workers[i]);
+		mc_batch_stop_deferred(b);
 		pthread_mutex_unlock(&b->lock);
 	}
 	pthread_mutex_unlock(&list_lock);

@@ -174,6 +174,39 @@ static void p1_frozen(void)
 	peer_end(&target);
 }
 
+/* A range that the table does not hold waits for one answer of the peer, who would have longer to give it. */
+static void p1_refresh(void)
+{
+	static const char *const patient[] = {"peer_timeout=30s", NULL};
+	struct mc_engine *e = engine_with("initiator", patient);
+	struct peer target = {0};
+	unsigned char *local = memory_new(e, 4096);
+	uint64_t span = 200 * MC_MSEC, nowhere;
+	struct mc_segment *s;
+	struct mc_batch *b;
+
+	peer_start(&target, "target", patient);
+	nowhere = target.base + ((uint64_t)1 << 30);
+	s = segment_new(e, "target");
+	peer_signal(&target, SIGSTOP);
+	b = submit_many(e, MC_OP_WRITE, local, s, nowhere, 4096, 1, 4096, span);
+	CHECK(IN_TIME(mc_batch_wait(b, T), span) == 0 && status_of(b, 0) == -ETIMEDOUT, "%d", status_of(b, 0));
+	mc_batch_free(b);
+	b = submit_many(e, MC_OP_WRITE, local, s, nowhere, 4096, 1, 4096, MC_FOREVER);
+	mc_batch_cancel(b);
+	CHECK(IN_TIME(mc_batch_wait(b, T), 0) == 0 && status_of(b, 0) == -ECANCELED, "%d", status_of(b, 0));
+	mc_batch_free(b);
+	b = submit_many(e, MC_OP_WRITE, local, s, nowhere, 4096, 1, 4096, MC_FOREVER);
+	CHECK(IN_TIME((mc_batch_free(b), 0), 0) == 0, "free");
+	/* The late answers concern nobody. */
+	peer_signal(&target, SIGCONT);
+	CHECK(move_one(e, MC_OP_WRITE, local, s, nowhere, 4096, T) == -EACCES, "nowhere");
+	CHECK(move_one(e, MC_OP_WRITE, local, s, target.base, 4096, T) == 0, "write");
+	mc_segment_close(s);
+	CHECK(mc_engine_close(e, T) == 0, "close");
+	peer_end(&target);
+}
+
 /* An engine is closed over a frozen peer, with a batch under way whose callback says what became of it. */
 static atomic_uint nr_canceled;
 
@@ -267,6 +300,7 @@ static void p1(void)
 	p1_alive();
 	p1_frozen();
 	p1_calls();
+	p1_refresh();
 	p1_close();
 }
 

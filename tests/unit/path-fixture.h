@@ -90,6 +90,7 @@ static struct world {
 	void (*notify_done)(void *arg, int status);
 	void *notify_arg;
 	struct mc_control_post *posts; /* newest first */
+	struct mc_timer *timer; /* of the control loop; tests have one at a time */
 } w;
 
 static _Atomic uint64_t fake_now;
@@ -201,6 +202,14 @@ void mc_control_post(struct mc_control *control, struct mc_control_post *post)
 {
 	post->next = w.posts;
 	w.posts = post;
+}
+
+void mc_control_timer(struct mc_control *control, struct mc_timer *t, uint64_t deadline_ns)
+{
+	assert_true(!w.timer || w.timer == t || !deadline_ns);
+	t->deadline_ns = deadline_ns;
+	if (deadline_ns || w.timer == t)
+		w.timer = deadline_ns ? t : NULL;
 }
 
 void mc_control_call(struct mc_control *control, void (*f)(void *arg), void *arg)
@@ -629,7 +638,13 @@ static void turns(int n)
 
 static __attribute__((unused)) void advance(uint64_t span_ns)
 {
+	struct mc_timer *t = w.timer;
+
 	atomic_fetch_add(&fake_now, span_ns);
+	if (t && t->deadline_ns <= atomic_load(&fake_now)) {
+		w.timer = NULL;
+		t->fire(t, atomic_load(&fake_now));
+	}
 	turns(3);
 }
 

@@ -384,8 +384,49 @@ static void refresh_finds(void **state)
 	w.snapshot.nr = 1;
 	w.refresh_answer = -ENOTCONN;
 	submit_one(b, MC_OP_READ, BUF_GAP, 64);
+	control_run();
 	assert_true(is_done(b));
 	assert_request(b, 1, MC_REQUEST_FAILED, -EACCES);
+}
+
+/* What waits for a refresh that is not answered, or too late. */
+static void refresh_is_late(void **state)
+{
+	enum how { DEADLINE, CANCEL, CANCEL_AT_ONCE, STOP, ANSWER_AFTER_CANCEL, NR };
+
+	for (enum how how = 0; how < NR; how++) {
+		uint32_t refs = w.session.refs;
+		struct mc_batch *b = batch_new(2);
+		int want = how == DEADLINE ? -ETIMEDOUT : -ECANCELED;
+
+		assert_int_equal(mc_batch_set_deadline(b, MC_SEC), 0);
+		w.snapshot.nr = 1;
+		submit_one(b, MC_OP_READ, BUF_GAP, 64);
+		if (how != CANCEL_AT_ONCE)
+			control_run();
+		advance(MC_SEC - MC_MSEC);
+		assert_false(is_done(b));
+		if (how == DEADLINE)
+			advance(MC_MSEC);
+		else if (how == STOP)
+			mc_batches_stop(&w.engine, -ECANCELED);
+		else
+			assert_int_equal(mc_batch_cancel(b), 0);
+		w.snapshot.nr = NR_BUFS;
+		if (how == ANSWER_AFTER_CANCEL)
+			w.refresh_done(w.refresh_arg, 0);
+		control_run();
+		assert_true(is_done(b));
+		assert_request(b, 0, MC_REQUEST_FAILED, want);
+		assert_int_equal(status_of(b, 0).scope, MC_SCOPE_REQUEST);
+		assert_null(b->runs);
+		assert_null(w.timer);
+		assert_int_equal(w.session.refs, refs);
+		mc_batch_free(b);
+		/* Nobody is there for it any more. */
+		if (how != ANSWER_AFTER_CANCEL)
+			w.refresh_done(w.refresh_arg, 0);
+	}
 }
 
 static void submit_after_gone(void **state)
@@ -608,7 +649,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(coalesces), T(coalesces_up_to_a_slice), T(cuts_into_chunks), T(runs_end_with_the_buffer),
 		T(retries), T(cut_by_several), T(failed_request), T(status_arguments), T(submit_arguments),
-		T(bad_requests), T(refresh_finds), T(submit_after_gone), T(lists), T(callbacks),
+		T(bad_requests), T(refresh_finds), T(refresh_is_late), T(submit_after_gone), T(lists), T(callbacks),
 		T(callback_without_baton), T(event_fd), T(cancels), T(notifies),
 	};
 
