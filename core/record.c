@@ -403,6 +403,24 @@ static uint64_t third(const struct mc_meta *m)
 	return (uint64_t)m->engine->set->lease_ttl / 3;
 }
 
+/* Said once; we do not fight for it, and take it again when its record has ended. */
+static void name_is_lost(struct mc_meta *m, const struct mc_record *record)
+{
+	if (!m->name_lost)
+		mc_warn("name '%s' is held by the engine at %s (generation %016llx) now: new peers reach that "
+			"one, not us; open sessions go on.  Stop one of the two or give it another "
+			"local_server_name, and see that others reach this one's advertise_address",
+			m->engine->name, record->addresses[0], (unsigned long long)record->generation);
+	m->name_lost = true;
+}
+
+static void name_is_ours(struct mc_meta *m)
+{
+	if (m->name_lost)
+		mc_info("name '%s' is ours again", m->engine->name);
+	m->name_lost = false;
+}
+
 /* The lease has ended, and our record with it: a new one, if nobody else has the name now. */
 static int republish(struct mc_meta *m, uint64_t deadline_ns, struct mc_error *err)
 {
@@ -419,14 +437,12 @@ static int republish(struct mc_meta *m, uint64_t deadline_ns, struct mc_error *e
 	if (record->generation == m->engine->generation ||
 	    probe(m->engine, record) == HOLDER_DEAD)
 		return record_write(m, record->revision, deadline_ns, err);
-	if (!m->name_lost)
-		mc_warn("name '%s' is held by the engine at %s now: new peers reach that one, not us",
-			m->engine->name, record->addresses[0]);
-	m->name_lost = true;
+	name_is_lost(m, record);
 	return 0;
 }
 
-/* The record may vanish without its lease, by hand or by a restored backup. */
+/* The record may vanish without its lease, by hand or by a restored backup; another engine may have
+ * replaced it, because it could not reach us. */
 static int keep(struct mc_meta *m, uint64_t deadline_ns, struct mc_error *err)
 {
 	mc_cleanup(record_freep) struct mc_record *record = NULL;
@@ -446,7 +462,9 @@ static int keep(struct mc_meta *m, uint64_t deadline_ns, struct mc_error *err)
 		return r;
 	r = record_get(m, m->engine->name, deadline_ns, &record, err);
 	if (r == 0 && record->generation == m->engine->generation)
-		m->name_lost = false;
+		name_is_ours(m);
+	else if (r == 0)
+		name_is_lost(m, record);
 	lost = r == -ENOENT;
 	if (lost || r == -EBADMSG)
 		r = lost ? record_write(m, 0, deadline_ns, err) : 0;

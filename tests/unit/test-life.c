@@ -14,6 +14,7 @@
 
 #include "engine-fixture.h"
 #include "meta.h"
+#include "metrics.h"
 #include "session_impl.h"
 
 /* ---- what was logged ------------------------------------------------------------------------- */
@@ -257,6 +258,98 @@ static void test_silent_until_dead(void **state)
 	fixture_free(b);
 }
 
+/* ---- a name that another has taken over ----------------------------------------------------------- */
+
+static char lost_text[512];
+static unsigned nr_name_lost;
+
+static void logged_loss(void *arg, enum mc_log_level level, const char *text)
+{
+	if (level != MC_LOG_WARN || !strstr(text, "new peers reach that one"))
+		return;
+	snprintf(lost_text, sizeof lost_text, "%s", text);
+	__atomic_fetch_add(&nr_name_lost, 1, __ATOMIC_RELEASE);
+}
+
+static bool has_lost(void *arg)
+{
+	return __atomic_load_n(&nr_name_lost, __ATOMIC_ACQUIRE) > 0;
+}
+
+static void is_name(void *ctx, const char *part, const char *why)
+{
+	if (!strcmp(part, "name"))
+		++*(unsigned *)ctx;
+}
+
+struct name_look {
+	struct fixture *x;
+	unsigned nr;
+};
+
+static void look(void *arg)
+{
+	struct name_look *l = arg;
+
+	assert_int_not_equal(mc_health_look(&l->x->engine, is_name, &l->nr), MC_HEALTH_OK);
+}
+
+static unsigned name_reasons(struct fixture *x)
+{
+	struct name_look l = {.x = x};
+
+	mc_control_call(x->engine.control, look, &l);
+	return l.nr;
+}
+
+static bool is_alphas(void *arg)
+{
+	struct fixture *a = arg;
+	struct mc_record *r = NULL;
+	bool is = mc_record_find(&a->engine, "alpha", fixture_deadline(MC_SEC), &r, NULL) == 0 &&
+		  r->generation == a->engine.generation && !a->engine.meta->name_lost;
+
+	mc_record_free(r);
+	return is;
+}
+
+/* Where it says that it is, nobody listens: it is taken for dead.  It is told, and does not fight. */
+static void test_name_lost(void **state)
+{
+	static const char *const unreachable[] = {"lease_ttl", "600ms", "advertise_address", "127.0.0.1:1", NULL};
+	struct fixture *a = fixture_start("alpha", unreachable), *b = fixture_start("beta", NULL), *other;
+	struct mc_session *s = open_beta(a);
+	char generation[40], port[16];
+	uint64_t failures, begin;
+
+	mc_log_set_handler(logged_loss, NULL);
+	b->message = on_message;
+	sem_init(&arrived, 0, 0);
+	assert_int_equal(name_reasons(a), 0);
+	other = fixture_start("alpha", NULL);
+	assert_true(wait_for(has_lost, NULL));
+	snprintf(generation, sizeof generation, "(generation %016llx)", (unsigned long long)other->engine.generation);
+	snprintf(port, sizeof port, ":%u ", other->engine.port);
+	assert_non_null(strstr(lost_text, generation));
+	assert_non_null(strstr(lost_text, port));
+	/* Rounds later as well. */
+	begin = mc_now_ns();
+	while (mc_now_ns() - begin < 700 * MC_MSEC)
+		say(s);
+	assert_int_equal(name_reasons(a), 1);
+	assert_int_equal(nr_name_lost, 1);
+	assert_false(is_alphas(a));
+	failures = a->engine.meta->failures;
+	fixture_free(other);
+	assert_true(wait_for(is_alphas, a));
+	assert_int_equal(name_reasons(a), 0);
+	assert_int_equal(a->engine.meta->failures, failures);
+	mc_log_set_handler(logged, NULL);
+	mc_session_unref(s);
+	fixture_free(a);
+	fixture_free(b);
+}
+
 static int init(void **state)
 {
 	mc_log_set_handler(logged, NULL);
@@ -271,6 +364,7 @@ int main(void)
 		cmocka_unit_test(test_metadata_emptied),
 		cmocka_unit_test(test_silent_holder),
 		cmocka_unit_test(test_silent_until_dead),
+		cmocka_unit_test(test_name_lost),
 	};
 
 	return cmocka_run_group_tests(tests, init, fixture_cleanup);
