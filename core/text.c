@@ -2,27 +2,52 @@
 /* Small things that all readers of text need: a file as a string, the closest known word. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
 
+#include "clock.h"
 #include "json.h"
 #include "util/check.h"
 #include "util/cleanup.h"
 
 #define FILE_SIZE_MAX (16u << 20)
+#define PIPE_NS (5 * MC_SEC) /* for all that a pipe gives */
 #define WORD_MAX 128
 
-static int read_all(int fd, char **ret_text, size_t *ret_len)
+/* Until a pipe has bytes or is at its end. */
+static int wait_for_bytes(int fd, uint64_t deadline_ns)
 {
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	for (;;) {
+		uint64_t now = mc_now_ns();
+		int r = now < deadline_ns ? poll(&p, 1, (int)((deadline_ns - now) / MC_MSEC) + 1) : 0;
+
+		if (r > 0)
+			return 0;
+		if (r == 0)
+			return -ETIMEDOUT;
+		if (errno != EINTR)
+			return -errno;
+	}
+}
+
+static int read_all(int fd, bool waits, char **ret_text, size_t *ret_len)
+{
+	uint64_t deadline = waits ? mc_now_ns() + PIPE_NS : 0;
 	size_t cap = 4096, len = 0;
 	mc_cleanup(mc_freep) char *text = malloc(cap);
 
 	if (!text)
 		return -ENOMEM;
 	for (;;) {
+		int r = waits ? wait_for_bytes(fd, deadline) : 0;
 		ssize_t n;
 
+		if (r < 0)
+			return r;
 		if (len + 1 == cap) {
 			char *more = realloc(text, cap * 2);
 
@@ -32,7 +57,7 @@ static int read_all(int fd, char **ret_text, size_t *ret_len)
 			cap *= 2;
 		}
 		n = read(fd, text + len, cap - len - 1);
-		if (n < 0 && errno == EINTR)
+		if (n < 0 && (errno == EINTR || (errno == EAGAIN && waits)))
 			continue;
 		if (n < 0)
 			return -errno;
@@ -50,11 +75,15 @@ static int read_all(int fd, char **ret_text, size_t *ret_len)
 
 int mc_read_file(const char *path, char **ret_text, size_t *ret_len, struct mc_error *err)
 {
-	/* A FIFO must not hold up who reads a config. */
+	/* A FIFO must not hold up who reads a config for longer than a command needs to write it. */
 	mc_cleanup(mc_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
 	int r;
 
-	r = fd < 0 ? -errno : read_all(fd, ret_text, ret_len);
+	r = fd < 0 || fstat(fd, &st) < 0 ? -errno : read_all(fd, !S_ISREG(st.st_mode), ret_text, ret_len);
+	if (r == -ETIMEDOUT)
+		return mc_fail(err, r, "file '%s': it is a pipe whose writer is not done after %u s; give a file",
+			       path, (unsigned)(PIPE_NS / MC_SEC));
 	if (r == -EFBIG)
 		return mc_fail(err, r, "file '%s': it is larger than %u MiB", path, FILE_SIZE_MAX >> 20);
 	if (r < 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* JSON: positions, 64-bit numbers, every refusal with its place; the writer; files and words. */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "clock.h"
 #include "json.h"
 
 static struct mc_error err;
@@ -185,12 +187,82 @@ static void test_file(void **state)
 	assert_int_equal(mc_read_file("/", &text, &len, &err), -EISDIR);
 }
 
+struct writer {
+	pthread_t thread;
+	int fd;
+	size_t len;
+};
+
+static void *writer_run(void *arg)
+{
+	struct writer *wr = arg;
+	char buf[1000];
+
+	memset(buf, 'x', sizeof buf);
+	for (size_t at = 0; at < wr->len; at += sizeof buf)
+		assert_int_equal(write(wr->fd, buf, sizeof buf), sizeof buf);
+	close(wr->fd);
+	return NULL;
+}
+
+/* As a shell's <(command): read while it is written, or once its writer has gone. */
+static void test_pipe(void **state)
+{
+	for (int early = 0; early < 2; early++) {
+		/* More than a pipe holds, if both go on at once. */
+		struct writer wr = {.len = early ? 10000 : 300000};
+		char path[32], *text = NULL;
+		size_t len = 0;
+		int fds[2];
+
+		assert_int_equal(pipe(fds), 0);
+		wr.fd = fds[1];
+		snprintf(path, sizeof path, "/dev/fd/%d", fds[0]);
+		assert_int_equal(pthread_create(&wr.thread, NULL, writer_run, &wr), 0);
+		if (early)
+			pthread_join(wr.thread, NULL);
+		assert_int_equal(mc_read_file(path, &text, &len, &err), 0);
+		assert_int_equal(len, wr.len);
+		assert_int_equal(strlen(text), len);
+		if (!early)
+			pthread_join(wr.thread, NULL);
+		free(text);
+		close(fds[0]);
+	}
+}
+
+/* Almost five seconds pass between two looks. */
+static uint64_t hurried_clock(void)
+{
+	static uint64_t now = 1;
+
+	return now += 4990 * MC_MSEC;
+}
+
+/* Nobody writes: it ends, and says what it is. */
+static void test_pipe_silent(void **state)
+{
+	char path[32], *text = NULL;
+	size_t len;
+	int fds[2];
+
+	assert_int_equal(pipe(fds), 0);
+	snprintf(path, sizeof path, "/dev/fd/%d", fds[0]);
+	mc_clock_hook = hurried_clock;
+	assert_int_equal(mc_read_file(path, &text, &len, &err), -ETIMEDOUT);
+	mc_clock_hook = NULL;
+	assert_non_null(strstr(err.text, "it is a pipe whose writer is not done"));
+	close(fds[0]);
+	close(fds[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_tree),	cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_many_values), cmocka_unit_test(test_writer),
 		cmocka_unit_test(test_closest), cmocka_unit_test(test_file),
+		cmocka_unit_test(test_pipe),	cmocka_unit_test(test_pipe_silent),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
