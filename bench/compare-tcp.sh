@@ -9,8 +9,10 @@
 # the process that measures at the same end.  CPU time comes from the runs of the throughput.
 # bench/lib/judge.sh says how many runs there are and what they are worth.
 #
-# Prints per case "CASE ratio R reach L ok|short [LO..HI]": more is better for R and L.
-# Exit: 0 all ok, 1 one is short or a run failed, 2 usage, 77 a peer is missing.
+# Prints per case "CASE ratio R reach L ok|short|unsure [LO..HI]": more is better for R and L, which are
+# ours / peer's for throughput and peer's / ours for times; LO..HI is R's 90 % interval.  With --quick
+# the word is unjudged.
+# Exit: 0 all ok, 1 one is short or unsure or a run failed, 2 usage, 77 a peer is missing.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 . bench/env.sh
@@ -61,7 +63,11 @@ for arg in "$@"; do
 	--json) json=yes ;;
 	--build=*) build=${arg#*=} ;;
 	-h | --help) usage; exit 0 ;;
-	-*) usage >&2; exit 2 ;;
+	-*)
+		echo "unknown flag, or a value that it does not take: $arg" >&2
+		usage >&2
+		exit 2
+		;;
 	*) choose "$arg" ;;
 	esac
 done
@@ -131,7 +137,7 @@ latency() {
 	our_flags="--nic_priority_matrix=$dir/matrix.json --operation=$2 --block_size=64 --batch_size=1"
 	start_target compare-tcp
 	pairs peer_pingpong ours_hot "$1=p[1] / o[5]"
-	verdict "$1" 0.667 "p50 in ns: ours $(median "$dir/$1.ours" 5), ping-pong $(median "$dir/$1.peer")"
+	verdict "$1" 0.667 "ping-pong / ours, p50 in ns: ours $(median "$dir/$1.ours" 5), ping-pong $(median "$dir/$1.peer")"
 }
 
 # ---- several threads -----------------------------------------------------------------------------
@@ -170,7 +176,7 @@ idle() {
 	set -- $(cat "$dir/idle-cpu.ours")
 	verdict idle-cpu 1 "$(awk -v x="$1" -v s="$idle_seconds" 'BEGIN { printf "%.4f", x / s / 1e7 }') % of a core"
 	verdict idle-rss 1 "$(awk -v x="$2" 'BEGIN { printf "%.1f", x / 1048576 }') MiB"
-	verdict idle-threads 1 "$3 threads"
+	verdict idle-threads 1 "$3 threads, a second later: helpers end after 10 s without work"
 }
 
 ours_open() {
@@ -304,6 +310,7 @@ own_cost() {
 # ---- all of them ---------------------------------------------------------------------------------
 
 say "machine: $(machine)"
+warn_if_busy
 for c in $cases; do
 	case $c in
 	write-1m) throughput $c write 1M 16 0.95 0.833 ;;

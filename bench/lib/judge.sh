@@ -5,7 +5,8 @@
 # the peer" or "just at the limit".  Runs alternate peer/ours/ours/peer, so that a drifting machine
 # hits both.  The figure of a case is the median R of its ratios; pairs are added, $min_pairs to
 # $max_pairs, until the 90 % interval of the median is within 5 % of it.  A case with the reach L is
-# ok if R >= L, or if R >= 0.95 L with the interval's upper end >= L.
+# ok if R >= L, or if R >= 0.95 L with the interval's upper end >= L; it is unsure, which is not ok, if
+# the interval's ends are more than a factor of 4 apart.  A quick run judges nothing: unjudged.
 
 quick=no json=no min_pairs=7 max_pairs=21 short=no
 
@@ -60,9 +61,14 @@ enough() {
 verdict() {
 	set -- "$1" "$2" "${3:-}" $(judge "$dir/$1.ratio")
 	[ $# -eq 7 ] || die "case '$1' has no runs"
-	word=$(awk -v r="$4" -v l="$2" -v hi="$6" \
-		'BEGIN { print (r >= l || (r >= 0.95 * l && hi >= l)) ? "ok" : "short" }')
-	[ "$word" = ok ] || short=yes
+	word=unjudged
+	[ $quick = yes ] || word=$(awk -v r="$4" -v l="$2" -v lo="$5" -v hi="$6" 'BEGIN {
+		if (hi > 4 * lo)
+			print "unsure"
+		else
+			print (r >= l || (r >= 0.95 * l && hi >= l)) ? "ok" : "short"
+	}')
+	case $word in short | unsure) short=yes ;; esac
 	runs=$(wc -l <"$dir/$1.ratio")
 	say "$1 ratio $4 reach $2 $word [$5..$6]"
 	say "  $runs runs${3:+; $3}"
@@ -84,6 +90,13 @@ entry() {
 machine() {
 	echo "$(uname -srm), $(nproc) processors, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo |
 		head -n 1)"
+}
+
+# warn_if_busy [LOAD]: what others do is in all figures.
+warn_if_busy() {
+	load=${1:-$(cut -d ' ' -f 1 /proc/loadavg)}
+	awk -v l="$load" -v n="$(nproc)" 'BEGIN { exit !(l > n) }' || return 0
+	echo "warning: the load average is $load on $(nproc) processors: the figures will not be steady" >&2
 }
 
 # finish_report: the JSON object, and the exit code: a quick run judges nothing.

@@ -5,7 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 here=$SOURCE/bench
 
-line='^[a-z0-9-]+ ratio [0-9.]+ reach [0-9.]+ (ok|short) \[[0-9.]+\.\.[0-9.]+\]$'
+line='^[a-z0-9-]+ ratio [0-9.]+ reach [0-9.]+ (ok|short|unsure|unjudged) \[[0-9.]+\.\.[0-9.]+\]$'
 
 # says WORD REACH RATIO...: a case with these ratios is judged so.
 says() {
@@ -23,6 +23,13 @@ case_judge() {
 	says short 1.0 0.8 0.9 0.8 0.7 0.8 0.9 0.8
 	says ok 1.0 0.97 0.96 0.97 1.02 1.01 0.95 0.97 # near, and the interval reaches it
 	says short 1.0 0.97 0.96 0.97 0.98 0.98 0.95 0.97 # near, and it does not
+	says unsure 1.0 1.0 0.4 2.0 1.1 0.9 1.2 1.0 # the ends are a factor of 5 apart
+	says ok 1.0 1.0 0.6 2.0 1.1 0.9 1.2 1.0
+	quick=yes
+	says unjudged 1.0 0.1 0.1
+	quick=no
+	warn_if_busy 100000 2>"$dir/busy" && grep -q 'load average is 100000' "$dir/busy" || die "no word of the load"
+	warn_if_busy 0 2>"$dir/busy" && [ ! -s "$dir/busy" ] || die "a quiet machine is called busy"
 	says short 1.0 0.90 0.91 0.90 1.20 1.20 0.90 0.94 # the interval reaches it, from too far
 	# The 2nd and the 6th of 7: P(at most 1 of 7 below the median) = 6.3 % > 5 %, so the ends.
 	[ "$(printf '%s\n' 7 1 2 3 4 5 6 >"$dir/x" && judge "$dir/x")" = '4.000 1.000 7.000 no' ] ||
@@ -46,7 +53,7 @@ case_run() {
 	for name in null-64b write-64k open ucx-4k; do
 		grep "^$name " "$dir/text.out" | grep -Eq "$line" || die "no line about $name"
 	done
-	grep -q ' short ' "$dir/text.out" && want=1 || want=0
+	grep -Eq ' (short|unsure) ' "$dir/text.out" && want=1 || want=0
 	[ $got -eq $want ] || die "it ended with $got instead of $want"
 	"$here/compare-tcp.sh" --build="$BUILD" --quick --json null-64b first-etcd >"$dir/json.out" \
 		2>"$dir/json.err" || die "--quick --json ended with $?"
@@ -55,11 +62,13 @@ case_run() {
 		o = json.load(open(sys.argv[1]))
 		c = o['cases'][0]
 		assert o['schema'] == 1 and o['quick'] is True and o['machine']
-		assert c['case'] == 'null-64b' and c['runs'] == 2 and c['verdict'] in ('ok', 'short')
+		assert c['case'] == 'null-64b' and c['runs'] == 2 and c['verdict'] == 'unjudged'
 		assert c['low'] <= c['ratio'] <= c['high'] and c['reach'] == 1
 	END
 	"$here/compare-tcp.sh" nonsense 2>"$dir/usage.err" && got=0 || got=$?
 	[ $got -eq 2 ] || die "an unknown case ended with $got"
+	"$here/compare-tcp.sh" --nonsense 2>"$dir/flag.err" && got=0 || got=$?
+	[ $got -eq 2 ] && head -n 1 "$dir/flag.err" | grep -q -- ': --nonsense$' || die "it does not name the unknown flag"
 	grep -q "there is no case 'nonsense'" "$dir/usage.err" || die "it does not name the unknown case"
 }
 
