@@ -317,7 +317,7 @@ static int judge(const struct opening *o, struct mc_error *err)
 		else if (o->named)
 			return mc_fail(err, f->err.code, "%s (and nothing else is left for location '%s')",
 				       f->err.text, f->row->location);
-		else
+		else if (i > 0 || o->engine->nr_devices) /* else it is in the error that ends all */
 			mc_warn("%s; nothing is left for location '%s'", f->err.text, f->row->location);
 	}
 	return 0;

@@ -187,6 +187,9 @@ case_segment() {
 }
 
 case_plugin() {
+	# Without a matrix it is why nothing is left, and is said once.
+	refused 1 2000 "filter 'falt' refused" -- --transports.tcp.filters=falt
+	[ "$(grep -c "filter 'falt'" "$dir/i.err")" -eq 1 ] || die "it is not said once: $(cat "$dir/i.err")"
 	mkdir "$dir/p" "$dir/c" "$dir/c/plugins.d"
 	cp "$PLUGINS"/plugins.d/*.json "$dir/c/plugins.d" || die "no manifests"
 	manifest='{"name": "%s", "kind": "transport", "library": "transport-%s.so", "wire": "x", "memory": ["cpu"]}'

@@ -242,6 +242,7 @@ case_target_killed() {
 	wait $initiator && got=0 || got=$?
 	[ $got -eq 1 ] || die "the initiator ended with $got"
 	grep -q "segment 't'" "$dir/i.err" || die "it does not name the segment"
+	! grep 'broke: \(.*\): \1;' "$dir/i.err" || die "it gives the reason twice"
 }
 
 case_unknown_segment() {
