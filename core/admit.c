@@ -53,7 +53,7 @@ static int check_file(int fd, const char *path, struct mc_error *err)
 		return mc_fail(err, -errno, "cluster_key_file '%s': %s", path, strerror(errno));
 	if (!S_ISREG(st.st_mode))
 		return mc_fail(err, -EINVAL, "cluster_key_file '%s': it is not a file", path);
-	if (st.st_uid == getuid() && (st.st_mode & 077))
+	if (st.st_uid == geteuid() && (st.st_mode & 077))
 		return mc_fail(err, -EACCES,
 			       "cluster_key_file '%s': others may read or change it (mode %04o); chmod 600 it",
 			       path, (unsigned)st.st_mode & 07777);

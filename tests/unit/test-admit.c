@@ -374,6 +374,14 @@ static void test_files(void **state)
 	refused(-EACCES, "(mode 0640); chmod 600 it");
 	write_file(key, 16, 0602);
 	refused(-EACCES, "chmod 600");
+	/* Whose it is says the user who we act as. */
+	if (getuid() == 0) {
+		write_file(key, 16, 0640);
+		assert_int_equal(chown(path, 65534, 65534), 0);
+		assert_int_equal(seteuid(65534), 0);
+		refused(-EACCES, "chmod 600");
+		assert_int_equal(seteuid(0), 0);
+	}
 	unlink(path);
 	refused(-ENOENT, "No such file");
 	assert_int_equal(mkfifo(path, 0600), 0);
