@@ -69,6 +69,19 @@ static void set_lo(bool up)
 	close(fd);
 }
 
+/* More news than a socket has room for. */
+static void flood_lo(void)
+{
+	struct ifreq ifr = { .ifr_name = "lo" };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	for (int i = 0; i < 2000; i++) {
+		ifr.ifr_mtu = 1500 + i % 2;
+		assert_int_equal(ioctl(fd, SIOCSIFMTU, &ifr), 0);
+	}
+	close(fd);
+}
+
 static bool is_down(void *ctx)
 {
 	return ((struct fake_inst *)ctx)->last_event == MC_DEVICE_DOWN;
@@ -106,6 +119,13 @@ static void test_link(void **state)
 	set_lo(true);
 	assert_int_equal(fake_run(w, is_up, inst, BOUND), 0);
 	assert_int_equal(inst->nr_events, 2);
+	set_lo(false);
+	assert_int_equal(fake_run(w, is_down, inst, BOUND), 0);
+	/* That it is up again finds no room. */
+	flood_lo();
+	set_lo(true);
+	assert_int_equal(fake_run(w, is_up, inst, BOUND), 0);
+	assert_int_equal(inst->nr_events, 4);
 	assert_int_equal(fake_close(inst, BOUND), 0);
 	assert_int_equal(fake_world_free(w), 0);
 }

@@ -5,11 +5,13 @@
  * around it at once instead of waiting for timeouts.  Lane 0 watches for all lanes.
  * A host without netlink (some sandboxes) goes on without.
  */
+#include <errno.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,6 +25,16 @@ static void link_told(struct tcp *tcp, int event, const char *why)
 	tcp->host->device_event(tcp->host, event, why);
 }
 
+static void link_flags(struct tcp *tcp, unsigned flags)
+{
+	if (!(flags & IFF_UP))
+		link_told(tcp, MC_DEVICE_DOWN, "the interface was taken down");
+	else if (!(flags & IFF_RUNNING))
+		link_told(tcp, MC_DEVICE_DOWN, "the interface has lost its carrier");
+	else
+		link_told(tcp, MC_DEVICE_UP, "the interface is up");
+}
+
 static void link_message(struct tcp *tcp, const struct nlmsghdr *nh)
 {
 	const struct ifinfomsg *ifi = NLMSG_DATA(nh);
@@ -31,14 +43,24 @@ static void link_message(struct tcp *tcp, const struct nlmsghdr *nh)
 		return;
 	if (nh->nlmsg_type == RTM_DELLINK)
 		link_told(tcp, MC_DEVICE_GONE, "the interface was removed");
-	else if (nh->nlmsg_type != RTM_NEWLINK)
+	else if (nh->nlmsg_type == RTM_NEWLINK)
+		link_flags(tcp, ifi->ifi_flags);
+}
+
+/* The kernel had no room for some news: what is true now counts. */
+static void link_look(struct tcp *tcp)
+{
+	struct ifreq ifr = { .ifr_ifindex = tcp->ifindex };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
 		return;
-	else if (!(ifi->ifi_flags & IFF_UP))
-		link_told(tcp, MC_DEVICE_DOWN, "the interface was taken down");
-	else if (!(ifi->ifi_flags & IFF_RUNNING))
-		link_told(tcp, MC_DEVICE_DOWN, "the interface has lost its carrier");
-	else
-		link_told(tcp, MC_DEVICE_UP, "the interface is up");
+	/* By index: the name may be another interface's by now. */
+	if (ioctl(fd, SIOCGIFNAME, &ifr) == 0 && ioctl(fd, SIOCGIFFLAGS, &ifr) == 0)
+		link_flags(tcp, (unsigned short)ifr.ifr_flags);
+	else if (errno == ENODEV)
+		link_told(tcp, MC_DEVICE_GONE, "the interface was removed");
+	close(fd);
 }
 
 /* [worker] */
@@ -46,16 +68,21 @@ static void link_ready(struct mc_watch *w, uint32_t revents)
 {
 	struct tcp *tcp = MC_CONTAINER_OF(w, struct tcp, link);
 	_Alignas(struct nlmsghdr) char buf[8192];
+	bool lost = false;
 	ssize_t n;
 
 	(void)revents;
-	while ((n = recv(w->fd, buf, sizeof buf, MSG_DONTWAIT)) > 0) {
+	while ((n = recv(w->fd, buf, sizeof buf, MSG_DONTWAIT)) > 0 || (n < 0 && errno == ENOBUFS)) {
 		int left = (int)n;
 
+		lost |= n < 0;
 		for (struct nlmsghdr *nh = (void *)buf; left > 0 && NLMSG_OK(nh, (unsigned)left);
 		     nh = NLMSG_NEXT(nh, left))
 			link_message(tcp, nh);
 	}
+	/* After what was still told, which is older. */
+	if (lost)
+		link_look(tcp);
 }
 
 /* [helper], inside open. */
