@@ -89,6 +89,7 @@ bool mc_worker_enter(struct mc_worker *w)
 		return false;
 	if (w->armed)
 		inner_set(w, false);
+	atomic_store_explicit(&w->fired, false, memory_order_relaxed);
 	return true;
 }
 
@@ -120,6 +121,9 @@ static void give(struct mc_worker *w, uint64_t next, uint64_t warm)
 	atomic_store_explicit(&w->holder, NULL, memory_order_relaxed);
 	held_count--;
 	atomic_store(&w->baton, 0);
+	/* The thread was woken, and so disarmed what was just armed, but could not have the baton yet. */
+	if (atomic_load(&w->fired))
+		wake_thread(w);
 }
 
 static bool has_mail(struct mc_worker *w)
@@ -379,8 +383,7 @@ static int until_ms(uint64_t until)
 	return ms > 60000 ? 60000 : (int)ms;
 }
 
-/* *ret_fired: the descriptors woke us, and the kernel has disarmed them. */
-static void thread_sleep(struct mc_worker *w, uint64_t until, bool *ret_fired)
+static void thread_sleep(struct mc_worker *w, uint64_t until)
 {
 	struct epoll_event ev[2];
 	uint64_t count;
@@ -399,7 +402,7 @@ static void thread_sleep(struct mc_worker *w, uint64_t until, bool *ret_fired)
 	atomic_store(&w->thread_until, 0);
 	for (int i = 0; i < n; i++) {
 		if (ev[i].data.fd != w->thread_wake) {
-			*ret_fired = true;
+			atomic_store(&w->fired, true);
 			continue;
 		}
 		while (read(w->thread_wake, &count, sizeof count) < 0 && errno == EINTR)
@@ -454,7 +457,6 @@ static uint64_t look_again(struct mc_worker *w, uint64_t now)
 static void *thread_main(void *arg)
 {
 	struct mc_worker *w = arg;
-	bool fired = false;
 
 	while (!atomic_load(&w->stopping)) {
 		uint64_t now = mc_now_ns(), until = look_again(w, now);
@@ -462,12 +464,11 @@ static void *thread_main(void *arg)
 		if (is_warm(w, now) && !has_mail(w) && now < atomic_load(&w->next_wake)) {
 			until = atomic_load(&w->next_wake);
 		} else if (take(w)) {
-			if (fired)
+			if (atomic_exchange(&w->fired, false))
 				w->armed = false;
 			until = is_warm(w, now) ? thread_visit(w) : thread_drive(w, now);
 		}
-		fired = false;
-		thread_sleep(w, until, &fired);
+		thread_sleep(w, until);
 	}
 	return NULL;
 }

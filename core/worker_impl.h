@@ -40,6 +40,7 @@ struct mc_worker {
 	atomic_bool thread_signalled; /* thread_wake was written and not yet read */
 	_Atomic uint64_t thread_until; /* when the sleeping thread wakes by itself; 0: awake */
 	_Atomic uint64_t next_wake;   /* when the loop must turn again; left by the last holder */
+	atomic_bool fired;            /* the thread was woken by inner, which disarmed it: armed is not true */
 	atomic_bool tick_now;         /* clients shall tick at the next turn */
 	atomic_bool stopping;
 

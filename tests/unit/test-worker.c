@@ -567,6 +567,34 @@ static void test_first_peer_after_sleep(void **state)
 	close_worker(&p);
 }
 
+/* What is readable when the baton is given back wakes the thread before the baton is free: it comes again. */
+static void test_readable_when_left(void **state)
+{
+	struct seen s = {.watch = {.size = sizeof s.watch, .events = POLLIN, .ready = seen_ready}};
+	uint64_t one = 1;
+	struct probe p;
+
+	open_worker(&p, 0, 100 * MC_SEC);
+	s.worker = p.worker;
+	s.watch.fd = eventfd(0, EFD_CLOEXEC);
+	mc_worker_call(p.worker, seen_watch, &s);
+	for (unsigned i = 1; i <= 20000; i++) {
+		uint64_t give_up = mc_now_ns() + PATIENCE;
+
+		while (!mc_worker_enter(p.worker))
+			sched_yield();
+		assert_int_equal(write(s.watch.fd, &one, sizeof one), sizeof one);
+		mc_worker_leave(p.worker);
+		while ((unsigned)atomic_load(&s.reads) < i) {
+			assert_true(mc_now_ns() < give_up);
+			sched_yield();
+		}
+	}
+	mc_worker_call(p.worker, seen_unwatch, &s);
+	close(s.watch.fd);
+	close_worker(&p);
+}
+
 /* An idle worker runs nothing. */
 static void test_idle(void **state)
 {
@@ -600,6 +628,7 @@ int main(void)
 		cmocka_unit_test(test_tick),
 		cmocka_unit_test(test_frozen),
 		cmocka_unit_test(test_first_peer_after_sleep),
+		cmocka_unit_test(test_readable_when_left),
 		cmocka_unit_test(test_idle),
 	};
 
