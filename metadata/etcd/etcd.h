@@ -55,6 +55,7 @@ ssize_t etcd_base64_decode(const unsigned char *text, size_t len, uint8_t *out);
 /* What an answer or one frame of a stream says beside its keys. */
 struct etcd_reply {
 	uint64_t revision; /* of the store, when it answered */
+	uint64_t cluster;  /* its id; 0: not told */
 	uint64_t deleted, id, ttl, compact_revision;
 	uint32_t nr_kvs;     /* keys and events that were handed out */
 	uint32_t nr_skipped; /* keys that no engine can have written: names or values too long */
@@ -216,7 +217,7 @@ int etcd_del(void *inst, const char *key, uint64_t expect_rev, uint64_t deadline
 	     struct mc_error *err);
 int etcd_list(void *inst, const char *prefix, uint64_t deadline_ns, mc_kv_emit emit, void *ctx,
 	      struct mc_error *err);
-/* The same, page by page; *ret_revision: the store's when the first page was read. */
+/* The same, page by page. */
 struct etcd_listing {
 	const char *prefix;
 	bool keys_only;
@@ -224,7 +225,7 @@ struct etcd_listing {
 	const int *stop;
 	mc_kv_emit emit;
 	void *ctx;
-	uint64_t revision; /* out */
+	uint64_t revision, cluster; /* out: the store's when the first page was read */
 };
 int etcd_list_pages(struct etcd_inst *e, struct etcd_listing *l, struct mc_error *err);
 int etcd_lease_grant(void *inst, uint64_t ttl_ns, uint64_t deadline_ns, uint64_t *ret_lease,

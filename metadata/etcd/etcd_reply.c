@@ -24,7 +24,7 @@ enum where { W_OTHER, W_TOP, W_HEADER, W_KVS, W_KV, W_RESPONSES, W_RESPONSE, W_R
 	     W_EVENT, W_EVENT_KV, W_ERROR };
 
 enum field { F_NONE, F_HEADER, F_KVS, F_RESULT, F_RESPONSES, F_RESPONSE_RANGE, F_EVENTS, F_EVENT_KV,
-	     F_ERROR, F_MESSAGE, F_CODE, F_GRPC_CODE, F_REVISION, F_MORE, F_SUCCEEDED, F_DELETED, F_ID,
+	     F_ERROR, F_MESSAGE, F_CODE, F_GRPC_CODE, F_CLUSTER, F_REVISION, F_MORE, F_SUCCEEDED, F_DELETED, F_ID,
 	     F_TTL, F_TOKEN, F_CREATED, F_CANCELED, F_CANCEL_REASON, F_COMPACT, F_TYPE, F_KEY, F_VALUE,
 	     F_MOD, F_LEASE };
 
@@ -51,6 +51,7 @@ static const struct {
 	{W_TOP, F_CANCELED, "canceled"},
 	{W_TOP, F_CANCEL_REASON, "cancel_reason"},
 	{W_TOP, F_COMPACT, "compact_revision"},
+	{W_HEADER, F_CLUSTER, "cluster_id"},
 	{W_HEADER, F_REVISION, "revision"},
 	{W_RESPONSE, F_RESPONSE_RANGE, "response_range"},
 	{W_RANGE, F_KVS, "kvs"},
@@ -260,6 +261,8 @@ static int on_key(void *ctx, const unsigned char *s, size_t len)
 static uint64_t *number_of(struct etcd_decoder *d)
 {
 	switch (d->field) {
+	case F_CLUSTER:
+		return &d->reply.cluster;
 	case F_REVISION:
 		return &d->reply.revision;
 	case F_DELETED:

@@ -286,8 +286,10 @@ int etcd_list_pages(struct etcd_inst *e, struct etcd_listing *l, struct mc_error
 		etcd_text_u64(&c.body, e->set.page);
 		etcd_text_add(&c.body, l->keys_only ? ",\"keys_only\":true}" : "}");
 		r = etcd_call(e, &c, what_of(what, "prefix", l->prefix), err);
-		if (first)
+		if (first) {
 			l->revision = c.reply.revision;
+			l->cluster = c.reply.cluster;
+		}
 		/* A page of nothing but strangers' keys has no last key to go on from. */
 		more = c.reply.more && m.nr > before;
 		if (r == 0 && c.reply.nr_skipped)

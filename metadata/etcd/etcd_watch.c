@@ -4,10 +4,12 @@
  * with events.  A stream that breaks is opened again, at another endpoint if
  * there is one, from the revision that was seen last; what etcd has compacted
  * meanwhile is made up for by a listing, whose difference to the keys that were
- * known is told as events.  A stream that is silent is believed only as long as
+ * known is told as events.  So is what an etcd holds that has lost its data or was
+ * restored, whose revisions begin anew.  A stream that is silent is believed only as long as
  * its server answers another request.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -165,6 +167,14 @@ static void on_kv(void *ctx, const struct mc_kv *kv)
 	ws->events_tail = &ev->next;
 }
 
+/* Whether an answer may be of a store that is not the one that the revisions are of.  A member that
+ * lags behind the others looks the same. */
+static bool other_store(const struct etcd_wstate *ws, uint64_t revision, uint64_t cluster)
+{
+	return (revision && revision + 1 < ws->from) ||
+	       (cluster && ws->cluster && cluster != ws->cluster);
+}
+
 static void on_frame(void *ctx, const struct etcd_reply *reply)
 {
 	struct etcd_wstate *ws = ctx;
@@ -178,6 +188,9 @@ static void on_frame(void *ctx, const struct etcd_reply *reply)
 			etcd_token_drop(ws->hub->inst, ws->stream.token_nr);
 		snprintf(why, sizeof why, "etcd answers '%s'", reply->message);
 		stream_over(ws, why);
+	} else if (other_store(ws, reply->revision, reply->cluster)) {
+		ws->lost = true;
+		stream_over(ws, "its revision is older than what was seen");
 	} else if (reply->created) {
 		ws->state = STREAM_LIVE;
 		ws->backoff_ns = 0;
@@ -338,10 +351,9 @@ static void stream_ended(struct etcd_wstate *ws, uint64_t now)
 	stream_close(ws);
 	ws->ended = false;
 	ws->state = STREAM_IDLE;
-	if (!ws->lost) {
+	if (!ws->lost)
 		etcd_endpoint_failed(e, ws->endpoint);
-		ws->endpoint = (ws->endpoint + 1) % e->nr_endpoints;
-	}
+	ws->endpoint = (ws->endpoint + 1) % e->nr_endpoints;
 	/* One that lived is resumed at once; one that did not come up, later and later. */
 	ws->due_ns = now + ws->backoff_ns;
 	if (was_live && !ws->lost)
@@ -358,6 +370,36 @@ static int listed(void *ctx, const struct mc_kv *kv)
 	return ws->ended || __atomic_load_n(&ws->hub->closing, __ATOMIC_RELAXED);
 }
 
+static int listed_none(void *ctx, const struct mc_kv *kv)
+{
+	return 1;
+}
+
+/* Ask the cluster, not a member of it, whether it is the store that was seen.  If not, no revision
+ * that is known says anything about a key. */
+static int known_check(struct etcd_wstate *ws, uint64_t now, struct mc_error *err)
+{
+	struct etcd_hub *h = ws->hub;
+	struct etcd_listing l = {.prefix = ws->prefix,
+				 .keys_only = true,
+				 .deadline_ns = now + RESYNC_NS,
+				 .stop = &h->closing,
+				 .emit = listed_none};
+	struct etcd_known *k, *next;
+	int r = etcd_list_pages(h->inst, &l, err);
+
+	if (r < 0 || !other_store(ws, l.revision, l.cluster))
+		return r;
+	h->host->log(h->host, MC_LOG_WARN,
+		     "watch of '%s': etcd has lost its data or was restored: its revision is %" PRIu64
+		     ", %" PRIu64 " was seen; what differs is told",
+		     ws->prefix, l.revision, ws->from - 1);
+	HASH_ITER(hh, ws->known, k, next)
+		k->revision = 0;
+	ws->from = 0;
+	return 0;
+}
+
 /* List, and tell what differs from what was known.  May wait. */
 static int resync(struct etcd_wstate *ws, uint64_t now, struct mc_error *err)
 {
@@ -370,6 +412,9 @@ static int resync(struct etcd_wstate *ws, uint64_t now, struct mc_error *err)
 	struct etcd_known *k, *next;
 	int r;
 
+	r = known_check(ws, now, err);
+	if (r < 0)
+		return r;
 	ws->sync_nr++;
 	r = etcd_list_pages(h->inst, &l, err);
 	if (r < 0 || ws->ended)
@@ -384,6 +429,7 @@ static int resync(struct etcd_wstate *ws, uint64_t now, struct mc_error *err)
 		known_drop(ws, k);
 	}
 	ws->from = l.revision + 1;
+	ws->cluster = l.cluster;
 	ws->lost = false;
 	return 0;
 }
@@ -591,6 +637,7 @@ int etcd_watch_add(void *inst, void *watch, const char *prefix, uint64_t deadlin
 	}
 	/* From here on the history of etcd holds what happens until the stream is up. */
 	ws->from = l.revision + 1;
+	ws->cluster = l.cluster;
 	ws->endpoint = __atomic_load_n(&e->current, __ATOMIC_RELAXED);
 	ws->due_ns = etcd_now(e);
 	pthread_mutex_lock(&h->mx);

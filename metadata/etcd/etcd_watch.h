@@ -34,6 +34,7 @@ struct etcd_wstate {
 	/* The turn's, after `watch` has filled them. */
 	struct etcd_known *known;
 	uint64_t from;    /* revision from which the stream is to go on */
+	uint64_t cluster; /* whose revision it is; 0: not told */
 	uint64_t sync_nr; /* of the last listing */
 	bool lost;        /* history is gone: list, and tell the difference */
 	enum etcd_stream state;

@@ -308,6 +308,35 @@ static void case_compaction(void)
 	mh_watch_free(watching);
 }
 
+/* etcd comes back without its data: its revisions begin anew, and are lower than what was seen. */
+static void case_wiped(void)
+{
+	struct mh_watch *watching;
+	uint64_t last = 0;
+
+	for (int i = 0; i < 30; i++)
+		last = put(w.direct, KEY "a", "one", 0);
+	put(w.direct, KEY "gone", "one", 0);
+	watching = watch(w.direct);
+	last = put(w.direct, KEY "a", "two", 0);
+	CHECK(mh_watch_wait(watching, KEY "a", last, 10 * MC_SEC));
+	for (int i = 0; i < 2; i++) {
+		command("wipe");
+		/* Not the revision that it had in the life before. */
+		for (int j = 0; j <= i; j++)
+			last = put(w.direct, KEY "a", "three", 0);
+		CHECK(mh_watch_wait(watching, KEY "a", last, 20 * MC_SEC), "a change is missing");
+		last = put(w.direct, KEY "new", "three", 0);
+		CHECK(mh_watch_wait(watching, KEY "new", last, 20 * MC_SEC), "a new key is missing");
+		CHECK(mh_watch_wait(watching, KEY "gone", 0, 20 * MC_SEC), "a deletion is missing");
+		for (int j = 0; j < 30 && i == 0; j++)
+			last = put(w.direct, KEY "gone", "four", 0);
+		if (i == 0)
+			CHECK(mh_watch_wait(watching, KEY "gone", last, 20 * MC_SEC), "the stream does not go on");
+	}
+	watch_end(watching);
+}
+
 /* Cut while nothing is compacted: every change is told. */
 static void case_resume(void)
 {
@@ -537,6 +566,7 @@ static const struct {
 	{"tls", "tls", false, case_tls},
 	{"wrong", "plain", false, case_wrong},
 	{"pages", "plain", false, case_pages},
+	{"wiped", "plain", false, case_wiped},
 };
 
 static int finish(void)

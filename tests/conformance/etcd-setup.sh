@@ -64,6 +64,11 @@ while read -r command argument; do
 	case $command in
 	kill) kill -KILL "$etcd" && wait "$etcd" 2>/dev/null ;;
 	start) etcd_start one $flags ;;
+	wipe)
+		kill -KILL "$etcd" && wait "$etcd" 2>/dev/null
+		rm -rf "$dir/one.data"
+		etcd_start one $flags
+		;;
 	stop) kill -STOP "$etcd" ;;
 	cont) kill -CONT "$etcd" ;;
 	compact) etcd_api "$endpoint" kv/compaction "{\"revision\":\"$argument\",\"physical\":true}" >/dev/null ;;
