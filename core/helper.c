@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Helper threads: one queue, at most two threads of an engine that take from it.
- * A thread is started when more jobs wait than threads are idle, and ends after
- * ten idle seconds; its slot keeps the handle until the next start, or the end,
- * joins it.  Without any thread (the system gives none) jobs stay queued until
- * one can be started; whoever waits for a job runs the queue itself.
+ * Helper threads: at most two of an engine, which take from one queue of jobs and
+ * one of look-ups, of which one runs at a time.  A thread is started when more
+ * jobs wait than threads are idle, and ends after ten idle seconds; its slot keeps
+ * the handle until the next start, or the end, joins it.  Without any thread (the
+ * system gives none) jobs stay queued until one can be started; whoever waits for
+ * a job runs the queue itself.
  */
 #include "helper.h"
 
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "clock.h"
 #include "core/util/check.h"
 
 #define NR_THREADS 2
@@ -28,12 +30,17 @@ struct slot {
 	enum slot_state state;
 };
 
+struct queue {
+	struct mc_job *head, **tail;
+	size_t nr;
+};
+
 struct mc_helpers {
 	/* Guards everything below; held for a few instructions, and over pthread_create. */
 	pthread_mutex_t lock;
 	pthread_cond_t work; /* a job was queued, or stopping was set */
-	struct mc_job *head, **tail;
-	size_t nr_queued;
+	struct queue jobs, lookups;
+	bool looking_up; /* a thread runs a look-up */
 	unsigned int nr_idle; /* threads inside pthread_cond_timedwait */
 	unsigned int nr_running; /* jobs that are being run */
 	unsigned int nr_waiters; /* in mc_helpers_wait, for `settled` */
@@ -49,33 +56,29 @@ bool mc_on_helper(void)
 	return on_helper;
 }
 
-static struct mc_job *pop(struct mc_helpers *h)
+static struct mc_job *take(struct queue *q, struct mc_job **at)
 {
-	struct mc_job *job = h->head;
+	struct mc_job *job = *at;
 
-	if (!job)
-		return NULL;
-	h->head = job->next;
-	if (!h->head)
-		h->tail = &h->head;
-	h->nr_queued--;
+	*at = job->next;
+	if (!*at)
+		q->tail = at;
+	q->nr--;
 	return job;
 }
 
-/* Run what is queued.  Called and left with the lock held. */
-static void drain(struct mc_helpers *h)
+/* The queue whose first job may begin now. */
+static struct queue *runnable(struct mc_helpers *h)
 {
-	struct mc_job *job;
+	if (h->jobs.nr)
+		return &h->jobs;
+	return h->lookups.nr && !h->looking_up ? &h->lookups : NULL;
+}
 
-	while ((job = pop(h))) {
-		h->nr_running++;
-		pthread_mutex_unlock(&h->lock);
-		job->run(job); /* the job may be gone from here on */
-		pthread_mutex_lock(&h->lock);
-		h->nr_running--;
-		if (h->nr_waiters)
-			pthread_cond_broadcast(&h->settled);
-	}
+static void settle(struct mc_helpers *h)
+{
+	if (h->nr_waiters)
+		pthread_cond_broadcast(&h->settled);
 }
 
 static struct timespec idle_until(void)
@@ -90,35 +93,7 @@ static struct timespec idle_until(void)
 	return ts;
 }
 
-static void *helper_main(void *arg)
-{
-	struct slot *slot = arg;
-	struct mc_helpers *h = slot->helpers;
-	struct timespec until;
-	int r;
-
-	on_helper = true;
-	pthread_mutex_lock(&h->lock);
-	until = idle_until();
-	for (;;) {
-		if (h->head) {
-			drain(h);
-			/* Rare jobs that the threads take in turn shall not keep both alive. */
-			if (!h->nr_idle)
-				until = idle_until();
-		}
-		if (h->stopping)
-			break;
-		h->nr_idle++;
-		r = pthread_cond_timedwait(&h->work, &h->lock, &until);
-		h->nr_idle--;
-		if (r == ETIMEDOUT && !h->head)
-			break;
-	}
-	slot->state = SLOT_ENDED;
-	pthread_mutex_unlock(&h->lock);
-	return NULL;
-}
+static void *helper_main(void *arg);
 
 /* Start one more thread if a slot is free.  Called with the lock held.  An ended thread has let go
  * of the lock for good, so that joining it here waits for nothing but its exit. */
@@ -152,6 +127,66 @@ static bool start_thread(struct mc_helpers *h)
 	return false;
 }
 
+/* The next look-up may begin; jobs go first here, and shall not hold it up. */
+static void look_up_ended(struct mc_helpers *h)
+{
+	h->looking_up = false;
+	if (h->lookups.nr == 0 || h->jobs.nr == 0)
+		return;
+	if (h->nr_idle || !start_thread(h))
+		pthread_cond_signal(&h->work);
+}
+
+/* Run what is queued.  Called and left with the lock held. */
+static void drain(struct mc_helpers *h)
+{
+	struct queue *q;
+
+	while ((q = runnable(h))) {
+		struct mc_job *job = take(q, &q->head);
+
+		h->nr_running++;
+		h->looking_up |= q == &h->lookups;
+		pthread_mutex_unlock(&h->lock);
+		job->run(job); /* the job may be gone from here on */
+		pthread_mutex_lock(&h->lock);
+		h->nr_running--;
+		if (q == &h->lookups)
+			look_up_ended(h);
+		settle(h);
+	}
+}
+
+static void *helper_main(void *arg)
+{
+	struct slot *slot = arg;
+	struct mc_helpers *h = slot->helpers;
+	struct timespec until;
+	int r;
+
+	on_helper = true;
+	pthread_mutex_lock(&h->lock);
+	until = idle_until();
+	for (;;) {
+		if (runnable(h)) {
+			drain(h);
+			/* Rare jobs that the threads take in turn shall not keep both alive. */
+			if (!h->nr_idle)
+				until = idle_until();
+		}
+		if (h->stopping)
+			break;
+		h->nr_idle++;
+		r = pthread_cond_timedwait(&h->work, &h->lock, &until);
+		h->nr_idle--;
+		if (r == ETIMEDOUT && !runnable(h))
+			break;
+	}
+	slot->state = SLOT_ENDED;
+	pthread_mutex_unlock(&h->lock);
+	return NULL;
+}
+
 static bool any_running(const struct mc_helpers *h)
 {
 	for (size_t i = 0; i < NR_THREADS; i++) {
@@ -162,13 +197,17 @@ static bool any_running(const struct mc_helpers *h)
 }
 
 /* Queue a job; false if no thread is there to run it.  Called with the lock held. */
-static bool push(struct mc_helpers *h, struct mc_job *job)
+static bool push(struct mc_helpers *h, struct mc_job *job, enum mc_job_kind kind)
 {
-	job->next = NULL;
-	*h->tail = job;
-	h->tail = &job->next;
-	h->nr_queued++;
-	if (h->nr_queued > h->nr_idle && start_thread(h))
+	struct queue *q = kind == MC_JOB_LOOKUP ? &h->lookups : &h->jobs;
+	struct mc_job **at = kind == MC_JOB_URGENT ? &q->head : q->tail;
+
+	job->next = *at;
+	*at = job;
+	if (!job->next)
+		q->tail = &job->next;
+	q->nr++;
+	if (h->jobs.nr + h->lookups.nr > h->nr_idle && start_thread(h))
 		return true;
 	pthread_cond_signal(&h->work);
 	return any_running(h);
@@ -181,7 +220,8 @@ int mc_helpers_new(struct mc_helpers **ret_helpers)
 
 	if (!h)
 		return -ENOMEM;
-	h->tail = &h->head;
+	h->jobs.tail = &h->jobs.head;
+	h->lookups.tail = &h->lookups.head;
 	pthread_mutex_init(&h->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -192,10 +232,10 @@ int mc_helpers_new(struct mc_helpers **ret_helpers)
 	return 0;
 }
 
-void mc_helpers_run(struct mc_helpers *helpers, struct mc_job *job)
+void mc_helpers_run_as(struct mc_helpers *helpers, struct mc_job *job, enum mc_job_kind kind)
 {
 	pthread_mutex_lock(&helpers->lock);
-	push(helpers, job);
+	push(helpers, job, kind);
 	pthread_mutex_unlock(&helpers->lock);
 }
 
@@ -221,17 +261,43 @@ static void call_run(struct mc_job *job)
 	pthread_mutex_unlock(&c->lock);
 }
 
-int mc_helpers_call(struct mc_helpers *helpers, int (*f)(void *arg), void *arg)
+static bool cancel(struct queue *q, struct mc_job *job)
+{
+	for (struct mc_job **at = &q->head; *at; at = &(*at)->next) {
+		if (*at == job) {
+			take(q, at);
+			return true;
+		}
+	}
+	return false;
+}
+
+bool mc_helpers_cancel(struct mc_helpers *helpers, struct mc_job *job)
+{
+	bool was_queued;
+
+	pthread_mutex_lock(&helpers->lock);
+	was_queued = cancel(&helpers->jobs, job) || cancel(&helpers->lookups, job);
+	if (was_queued)
+		settle(helpers);
+	pthread_mutex_unlock(&helpers->lock);
+	return was_queued;
+}
+
+int mc_helpers_call_until(struct mc_helpers *helpers, int (*f)(void *arg), void *arg,
+			  uint64_t deadline_ns)
 {
 	struct call c = {.job.run = call_run, .f = f, .arg = arg};
+	struct timespec until = mc_wait_until(deadline_ns);
+	int r = 0;
 
 	if (on_helper)
 		return f(arg);
 	pthread_mutex_init(&c.lock, NULL);
-	pthread_cond_init(&c.finished, NULL);
+	mc_cond_init(&c.finished);
 
 	pthread_mutex_lock(&helpers->lock);
-	if (!push(helpers, &c.job)) {
+	if (!push(helpers, &c.job, MC_JOB_PLAIN)) {
 		on_helper = true;
 		drain(helpers);
 		on_helper = false;
@@ -239,25 +305,48 @@ int mc_helpers_call(struct mc_helpers *helpers, int (*f)(void *arg), void *arg)
 	pthread_mutex_unlock(&helpers->lock);
 
 	pthread_mutex_lock(&c.lock);
-	while (!c.done)
-		pthread_cond_wait(&c.finished, &c.lock);
+	while (!c.done && r == 0)
+		r = pthread_cond_timedwait(&c.finished, &c.lock, &until);
+	if (!c.done) {
+		/* A helper that ends the call takes the one lock after having left the other. */
+		if (mc_helpers_cancel(helpers, &c.job)) {
+			c.result = -ETIMEDOUT;
+			c.done = true;
+		}
+		while (!c.done)
+			pthread_cond_wait(&c.finished, &c.lock);
+	}
 	pthread_mutex_unlock(&c.lock);
 	pthread_cond_destroy(&c.finished);
 	pthread_mutex_destroy(&c.lock);
 	return c.result;
 }
 
+int mc_helpers_call(struct mc_helpers *helpers, int (*f)(void *arg), void *arg)
+{
+	return mc_helpers_call_until(helpers, f, arg, UINT64_MAX);
+}
+
+/* Jobs that stand between now and having only nr_left of them. */
+static size_t load(const struct mc_helpers *h, unsigned int nr_left)
+{
+	size_t lookups = h->lookups.nr;
+
+	if (nr_left && lookups)
+		lookups = h->looking_up ? 0 : 1;
+	return h->jobs.nr + lookups + h->nr_running;
+}
+
 int mc_helpers_wait(struct mc_helpers *helpers, unsigned int nr_left, uint64_t deadline_ns)
 {
-	struct timespec until = {.tv_sec = (time_t)(deadline_ns / MC_SEC),
-				 .tv_nsec = (long)(deadline_ns % MC_SEC)};
+	struct timespec until = mc_wait_until(deadline_ns);
 	int r = 0;
 
 	pthread_mutex_lock(&helpers->lock);
 	helpers->nr_waiters++;
-	while (helpers->nr_queued + helpers->nr_running > nr_left && r == 0)
+	while (load(helpers, nr_left) > nr_left && r == 0)
 		r = pthread_cond_timedwait(&helpers->settled, &helpers->lock, &until);
-	if (helpers->nr_queued + helpers->nr_running <= nr_left)
+	if (load(helpers, nr_left) <= nr_left)
 		r = 0;
 	helpers->nr_waiters--;
 	pthread_mutex_unlock(&helpers->lock);

@@ -92,7 +92,10 @@ static int op_call(struct op_call *c)
 	int r;
 
 	c->err = &err;
-	r = mc_helpers_call(c->m->engine->helpers, op_run, c);
+	r = mc_helpers_call_until(c->m->engine->helpers, op_run, c,
+				  c->deadline_ns ? c->deadline_ns : UINT64_MAX);
+	if (r == -ETIMEDOUT && !err.text[0])
+		mc_fail(&err, r, "no answer in time");
 	if (is_answer(r) || !out) {
 		return mc_fail_with(out, r, &err);
 	}

@@ -455,6 +455,9 @@ static int keep(struct mc_meta *m, uint64_t deadline_ns, struct mc_error *err)
 	pthread_mutex_unlock(&m->lock);
 	r = lease ? mc_meta_keepalive(m, lease, deadline_ns, err) : -ENOENT;
 	if (r == -ENOENT) {
+		if (lease)
+			mc_warn("name '%s': its lease has ended before it was renewed, and its record with it; "
+				"publishing it again", m->engine->name);
 		r = republish(m, deadline_ns, err);
 		return r < 0 ? r : mc_kv_rewrite(m, false, deadline_ns, err);
 	}
@@ -518,7 +521,7 @@ static void keep_due(struct mc_timer *t, uint64_t now_ns)
 		m->job_running = true;
 	pthread_mutex_unlock(&m->lock);
 	if (run)
-		mc_helpers_run(m->engine->helpers, &m->job);
+		mc_helpers_run_as(m->engine->helpers, &m->job, MC_JOB_URGENT);
 }
 
 int mc_record_publish(struct mc_engine *engine, uint64_t deadline_ns, struct mc_error *err)

@@ -214,7 +214,7 @@ static int lookup(struct mc_engine *engine, const char *host)
 	l->refs = 2;
 	l->job.run = lookup_run;
 	snprintf(l->host, sizeof l->host, "%s", host);
-	mc_helpers_run(engine->helpers, &l->job);
+	mc_helpers_run_as(engine->helpers, &l->job, MC_JOB_LOOKUP);
 	pthread_mutex_lock(&l->lock);
 	while (!l->done && r == 0)
 		r = pthread_cond_timedwait(&l->changed, &l->lock, &until);

@@ -540,7 +540,7 @@ static void dial_begin(struct mc_control_post *post)
 	d->refs++;
 	dial_arm(d);
 	d->job.run = dial_resolve;
-	mc_helpers_run(d->port->engine->helpers, &d->job);
+	mc_helpers_run_as(d->port->engine->helpers, &d->job, MC_JOB_LOOKUP);
 }
 
 void mc_dials_cancel(struct mc_port *port)

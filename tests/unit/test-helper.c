@@ -12,6 +12,7 @@
 #include <semaphore.h>
 #include <string.h>
 
+#include "clock.h"
 #include "core/helper.h"
 #include "core/util/check.h"
 #include "../census.h"
@@ -121,6 +122,101 @@ static void test_order_and_two_threads(void **state)
 	sem_destroy(&entered);
 }
 
+static void hold(struct mc_helpers *h, struct mc_job *jobs, int nr, enum mc_job_kind kind)
+{
+	sem_init(&gate, 0, 0);
+	sem_init(&entered, 0, 0);
+	for (int i = 0; i < nr; i++) {
+		jobs[i].run = blocker;
+		mc_helpers_run_as(h, &jobs[i], kind);
+	}
+}
+
+static void release(struct mc_helpers *h, int nr)
+{
+	for (int i = 0; i < nr; i++)
+		sem_post(&gate);
+	mc_helpers_free(h);
+	sem_destroy(&gate);
+	sem_destroy(&entered);
+}
+
+/* Name services that are silent leave a thread to the others. */
+static void test_one_lookup_at_a_time(void **state)
+{
+	struct mc_helpers *h = fresh();
+	struct mc_job lookup[3];
+	int left = 0, n = 0;
+
+	hold(h, lookup, 3, MC_JOB_LOOKUP);
+	sem_wait(&entered);
+	for (int i = 0; i < 20; i++)
+		assert_int_equal(mc_helpers_call_until(h, add_one, &n, mc_now_ns() + 60 * MC_SEC), 7);
+	sem_getvalue(&entered, &left);
+	assert_int_equal(left, 0);
+	assert_int_equal(mc_helpers_wait(h, 1, mc_now_ns() + 60 * MC_SEC), 0);
+	assert_int_equal(mc_helpers_wait(h, 0, mc_now_ns() + MC_MSEC), -ETIMEDOUT);
+	/* The next one begins when the first has ended. */
+	sem_post(&gate);
+	sem_wait(&entered);
+	sem_getvalue(&entered, &left);
+	assert_int_equal(left, 0);
+	release(h, 2);
+}
+
+static void test_urgent_goes_first(void **state)
+{
+	struct mc_helpers *h = fresh();
+	struct mc_job block[2];
+	struct item items[3] = {{.idx = 1}, {.idx = 2}, {.idx = 3}};
+
+	hold(h, block, 2, MC_JOB_PLAIN);
+	sem_wait(&entered);
+	sem_wait(&entered);
+	nr_order = 0;
+	for (int i = 0; i < 3; i++) {
+		items[i].job.run = note;
+		mc_helpers_run_as(h, &items[i].job, i < 2 ? MC_JOB_PLAIN : MC_JOB_URGENT);
+	}
+	sem_post(&gate);
+	assert_int_equal(mc_helpers_wait(h, 1, mc_now_ns() + 60 * MC_SEC), 0);
+	assert_int_equal(nr_order, 3);
+	assert_int_equal(order[0], 3);
+	assert_int_equal(order[1], 1);
+	assert_int_equal(order[2], 2);
+	release(h, 1);
+}
+
+/* No thread is free in time: the call is off, and so is a job that its owner wants back. */
+static void test_deadline_and_cancel(void **state)
+{
+	struct mc_helpers *h = fresh();
+	struct mc_job block[2];
+	struct item items[3] = {{.job.run = note, .idx = 1}, {.job.run = note, .idx = 2},
+				{.job.run = note, .idx = 3}};
+	int n = 0;
+
+	hold(h, block, 2, MC_JOB_PLAIN);
+	sem_wait(&entered);
+	sem_wait(&entered);
+	nr_order = 0;
+	assert_int_equal(mc_helpers_call_until(h, add_one, &n, mc_now_ns() + MC_MSEC), -ETIMEDOUT);
+	for (int i = 0; i < 3; i++)
+		mc_helpers_run(h, &items[i].job);
+	assert_true(mc_helpers_cancel(h, &items[2].job));
+	assert_true(mc_helpers_cancel(h, &items[0].job));
+	assert_false(mc_helpers_cancel(h, &items[0].job));
+	assert_false(mc_helpers_cancel(h, &block[0]));
+	mc_helpers_run(h, &items[0].job);
+	sem_post(&gate);
+	assert_int_equal(mc_helpers_wait(h, 1, mc_now_ns() + 60 * MC_SEC), 0);
+	assert_int_equal(n, 0);
+	assert_int_equal(nr_order, 2);
+	assert_int_equal(order[0], 2);
+	assert_int_equal(order[1], 1);
+	release(h, 1);
+}
+
 struct chain {
 	struct mc_job job;
 	struct mc_helpers *h;
@@ -203,6 +299,9 @@ int main(void)
 		cmocka_unit_test(test_call),
 		cmocka_unit_test(test_call_on_helper_runs_at_once),
 		cmocka_unit_test(test_order_and_two_threads),
+		cmocka_unit_test(test_one_lookup_at_a_time),
+		cmocka_unit_test(test_urgent_goes_first),
+		cmocka_unit_test(test_deadline_and_cancel),
 		cmocka_unit_test(test_free_finishes_what_is_queued),
 		cmocka_unit_test(test_idle_threads_end),
 		cmocka_unit_test(test_many_callers),
