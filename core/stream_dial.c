@@ -3,7 +3,8 @@
  * The dialling side: try the addresses with a head start of 300 ms each, say
  * hello on each connection that comes up, take the first that is admitted.  With
  * a cluster key only answers that come with a proof of it are believed.
- * Names are resolved on a helper; numeric addresses need none.
+ * Numeric addresses go first; names are resolved on a helper, once a head start
+ * has brought no admission.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +34,7 @@ struct target {
 struct targets {
 	size_t nr;
 	struct target at[MAX_TARGETS];
-	bool named; /* a name was met and not resolved */
+	bool named; /* a name was met and left out */
 	int status; /* of the last address that gave none */
 	char why[256];
 };
@@ -66,7 +67,8 @@ struct mc_dial {
 	uint32_t refs; /* the dial itself, its timer, its attempts, its job; [control] */
 	bool finished;
 	uv_timer_t timer;
-	struct targets *resolving; /* the job's until it has posted */
+	bool names_left; /* to be resolved, when it is their turn */
+	struct targets *resolving; /* the job's until it has posted; NULL: none is under way */
 	struct targets targets;
 	size_t nr_tried;
 	struct attempt *attempts;
@@ -117,6 +119,11 @@ static void dial_finish(struct mc_dial *d, int fd, const char *why)
 		return;
 	d->finished = true;
 	DL_DELETE(d->port->dials, d);
+	if (d->resolving && mc_helpers_cancel(d->port->engine->helpers, &d->job)) {
+		free(d->resolving);
+		d->resolving = NULL;
+		d->refs--; /* the job's; ours is left */
+	}
 	while (d->attempts)
 		attempt_end(d->attempts);
 	uv_close((uv_handle_t *)&d->timer, timer_closed);
@@ -166,6 +173,7 @@ static void note(struct mc_dial *d, const char *to, int status, const char *why)
 }
 
 static void dial_next(struct mc_dial *d);
+static void names_resolve(struct mc_dial *d);
 
 static void attempt_fail(struct attempt *a, int status, const char *why)
 {
@@ -379,11 +387,16 @@ static int attempt_new(struct mc_dial *d, const struct target *t)
 
 static void dial_timeout(uv_timer_t *timer);
 
+static bool more_to_try(const struct mc_dial *d)
+{
+	return d->nr_tried < d->targets.nr || d->names_left;
+}
+
 static void dial_arm(struct mc_dial *d)
 {
 	uint64_t now = mc_now_ns(), at = d->deadline_ns;
 
-	if (d->nr_tried < d->targets.nr && d->next_ns < at)
+	if (more_to_try(d) && d->next_ns < at)
 		at = d->next_ns;
 	if (at > now + 3600 * MC_SEC)
 		at = now + 3600 * MC_SEC;
@@ -391,21 +404,38 @@ static void dial_arm(struct mc_dial *d)
 	uv_timer_start(&d->timer, dial_timeout, at > now ? (at - now) / MC_MSEC + 1 : 0, 0);
 }
 
-/* Begin with the next address that can be begun with; none and nothing under way: failed. */
+/* Begin with the next address that can be begun with, and after them with the names; nothing to begin
+ * with and nothing under way: failed. */
 static void dial_next(struct mc_dial *d)
 {
+	bool begun = false;
+
 	if (d->finished)
 		return;
-	while (d->nr_tried < d->targets.nr) {
+	while (!begun && d->nr_tried < d->targets.nr) {
 		if (attempt_new(d, &d->targets.at[d->nr_tried++]) == 0) {
 			d->next_ns = mc_now_ns() + HEAD_START_NS;
-			break;
+			begun = true;
 		}
 	}
-	if (d->attempts)
+	if (!begun && d->names_left)
+		names_resolve(d);
+	if (d->attempts || d->resolving)
 		dial_arm(d);
 	else
 		dial_fail(d);
+}
+
+/* Those that the job under way was to resolve. */
+static void note_names(struct mc_dial *d)
+{
+	for (char **at = d->addresses; *at; at++) {
+		struct sockaddr_storage ss;
+		struct mc_addr addr;
+
+		if (mc_addr_parse(*at, &addr) == 0 && addr.port && mc_addr_numeric(&addr, &ss) <= 0)
+			note(d, *at, -ETIMEDOUT, "the name service did not answer in time");
+	}
 }
 
 static void dial_timeout(uv_timer_t *timer)
@@ -413,7 +443,7 @@ static void dial_timeout(uv_timer_t *timer)
 	struct mc_dial *d = timer->data;
 
 	if (mc_now_ns() < d->deadline_ns) {
-		if (d->nr_tried < d->targets.nr && mc_now_ns() >= d->next_ns)
+		if (more_to_try(d) && mc_now_ns() >= d->next_ns)
 			dial_next(d);
 		else
 			dial_arm(d);
@@ -424,6 +454,8 @@ static void dial_timeout(uv_timer_t *timer)
 		     d->attempts->said_hello ? "no answer in time" : "no connection in time");
 		attempt_end(d->attempts);
 	}
+	if (d->resolving)
+		note_names(d);
 	if (!d->other)
 		d->other = -ETIMEDOUT;
 	dial_fail(d);
@@ -446,8 +478,8 @@ static void bad_target(struct targets *t, const char *address, int status, const
 	snprintf(t->why + at, sizeof t->why - at, "%s%s: %s", at ? "; " : "", address, why);
 }
 
-/* The targets in the order of the addresses; names only if `resolve`. */
-static void fill_targets(char *const *addresses, bool resolve, struct targets *t)
+/* The targets in the order of the addresses: those of names, or the others. */
+static void fill_targets(char *const *addresses, bool names, struct targets *t)
 {
 	memset(t, 0, sizeof *t);
 	for (; *addresses; addresses++) {
@@ -458,16 +490,17 @@ static void fill_targets(char *const *addresses, bool resolve, struct targets *t
 		int len, r;
 
 		if (mc_addr_parse(*addresses, &addr) < 0 || !addr.port) {
-			bad_target(t, *addresses, -EINVAL, "not an address with a port");
+			if (!names)
+				bad_target(t, *addresses, -EINVAL, "not an address with a port");
 			continue;
 		}
 		len = mc_addr_numeric(&addr, &ss);
-		if (len > 0) {
+		if (len > 0 && !names)
 			add_target(t, &ss, (socklen_t)len);
+		if (len > 0)
 			continue;
-		}
 		t->named = true;
-		if (!resolve)
+		if (!names)
 			continue;
 		snprintf(port, sizeof port, "%u", addr.port);
 		r = getaddrinfo(addr.host, port, &hints, &ai);
@@ -481,27 +514,33 @@ static void fill_targets(char *const *addresses, bool resolve, struct targets *t
 	}
 }
 
-static void dial_go(struct mc_dial *d)
+/* What gave no target is part of the sentence of a failure. */
+static void note_targets(struct mc_dial *d, const struct targets *t)
 {
-	if (d->targets.status) {
-		snprintf(d->why, sizeof d->why, "%s", d->targets.why);
-		if (d->targets.status == -EHOSTUNREACH)
-			d->other = d->targets.status;
-		else
-			d->nr_unusable++;
-	}
-	dial_next(d);
+	size_t at = strlen(d->why);
+
+	if (!t->status)
+		return;
+	snprintf(d->why + at, sizeof d->why - at, "%s%s", at ? "; " : "", t->why);
+	if (t->status != -EHOSTUNREACH)
+		d->nr_unusable++;
+	else if (!d->other)
+		d->other = t->status;
 }
 
 static void dial_resolved(struct mc_control_post *post)
 {
 	struct mc_dial *d = MC_CONTAINER_OF(post, struct mc_dial, post);
+	struct targets *t = d->resolving;
 
+	d->resolving = NULL;
 	if (!d->finished) {
-		d->targets = *d->resolving;
-		dial_go(d);
+		note_targets(d, t);
+		for (size_t i = 0; i < t->nr; i++)
+			add_target(&d->targets, &t->at[i].ss, t->at[i].len);
+		dial_next(d);
 	}
-	free(d->resolving);
+	free(t);
 	dial_unref(d);
 }
 
@@ -512,6 +551,19 @@ static void dial_resolve(struct mc_job *job)
 	fill_targets(d->addresses, true, d->resolving);
 	d->post.run = dial_resolved;
 	mc_control_post(d->port->engine->control, &d->post);
+}
+
+static void names_resolve(struct mc_dial *d)
+{
+	d->names_left = false;
+	d->resolving = calloc(1, sizeof *d->resolving);
+	if (!d->resolving) {
+		note(d, "names", -ENOMEM, NULL);
+		return;
+	}
+	d->refs++;
+	d->job.run = dial_resolve;
+	mc_helpers_run_as(d->port->engine->helpers, &d->job, MC_JOB_LOOKUP);
 }
 
 static void dial_begin(struct mc_control_post *post)
@@ -527,20 +579,9 @@ static void dial_begin(struct mc_control_post *post)
 		return;
 	}
 	fill_targets(d->addresses, false, &d->targets);
-	if (!d->targets.named) {
-		dial_go(d);
-		return;
-	}
-	d->targets.nr = 0;
-	d->resolving = calloc(1, sizeof *d->resolving);
-	if (!d->resolving) {
-		dial_finish(d, -ENOMEM, "out of memory");
-		return;
-	}
-	d->refs++;
-	dial_arm(d);
-	d->job.run = dial_resolve;
-	mc_helpers_run_as(d->port->engine->helpers, &d->job, MC_JOB_LOOKUP);
+	d->names_left = d->targets.named;
+	note_targets(d, &d->targets);
+	dial_next(d);
 }
 
 void mc_dials_cancel(struct mc_port *port)
