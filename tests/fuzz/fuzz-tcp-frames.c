@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Fuzzer of the tcp data wire.  The input's first byte says at which end the rest
- * arrives: bit 0 the target, else the initiator with slices in flight; bits 4..7 in
- * which portions.  Whatever comes: nothing outside the buffer is touched, every held
- * range is put back, and every slice ends once.
+ * arrives: bit 0 the target, else the initiator with slices in flight; bit 1 slices
+ * that the socket takes only in part; bits 4..7 in which portions.  Whatever comes: nothing outside the buffer is touched, every held
+ * range is put back, every slice ends once, and what is done is not sent any more.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +22,8 @@
 #define GUARD 64u
 #define SLICES 8u
 #define GENERATION 7u
+#define LARGE 200u /* times the length of a slice */
+#define OTHER 0xee
 
 static uint8_t memory[GUARD + LEN + GUARD];
 static int held, ended, streams_fenced;
@@ -72,6 +74,9 @@ static void h_complete(const struct mc_host *h, struct mc_slice *s, int status, 
 {
 	if (s->reserved2++)
 		die("a slice ended twice");
+	/* Its owner may use the memory for something else now. */
+	if (status == 0 && s->opcode == MC_OP_WRITE)
+		memset(s->local, OTHER, s->len);
 	ended++;
 }
 static void h_ready(const struct mc_host *h, void *peer, int status,
@@ -156,7 +161,8 @@ static void turn(void)
 	ops->progress(inst);
 }
 
-static unsigned submit_some(void *peer, struct mc_slice *slices, uint8_t *privs, uint8_t *local)
+static unsigned submit_some(void *peer, struct mc_slice *slices, uint8_t *privs, uint8_t *local,
+			    unsigned times)
 {
 	unsigned taken = 0;
 
@@ -165,7 +171,8 @@ static unsigned submit_some(void *peer, struct mc_slice *slices, uint8_t *privs,
 
 		*s = (struct mc_slice){ .size = sizeof *s, .epoch = 1, .peer = peer,
 					.opcode = i % 2 ? MC_OP_READ : MC_OP_WRITE,
-					.len = i * 100, .local = local + i * 1000,
+					.len = i * 100 * times,
+					.local = local + i * 1000 * times,
 					.remote_offset = BASE, .priv = privs + i * ops->slice_size };
 		taken += ops->submit(inst, s) == 0;
 	}
@@ -173,10 +180,23 @@ static unsigned submit_some(void *peer, struct mc_slice *slices, uint8_t *privs,
 	return taken;
 }
 
-static void feed(int fd, const uint8_t *data, size_t size, size_t portion)
+/* Take what was sent; an initiator's slices hold zeros. */
+static void drain(int fd, bool zeros)
 {
-	char drain[4096];
+	uint8_t bytes[4096];
+	unsigned other = 0;
+	ssize_t n;
 
+	while ((n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT)) > 0)
+		for (ssize_t i = 0; i < n; i++) {
+			other = bytes[i] == OTHER ? other + 1 : 0;
+			if (zeros && other > 16)
+				die("memory of a slice that had ended was sent");
+		}
+}
+
+static void feed(int fd, bool zeros, const uint8_t *data, size_t size, size_t portion)
+{
 	while (size) {
 		ssize_t n = send(fd, data, MC_MIN(size, portion), MSG_DONTWAIT | MSG_NOSIGNAL);
 
@@ -187,8 +207,7 @@ static void feed(int fd, const uint8_t *data, size_t size, size_t portion)
 			size -= (size_t)n;
 		}
 		turn();
-		while (recv(fd, drain, sizeof drain, MSG_DONTWAIT) > 0)
-			;
+		drain(fd, zeros);
 		/* The target waits for room that only reading makes; it was made above. */
 		turn();
 	}
@@ -201,7 +220,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 				     .wire_version = 1, .epoch = 1 };
 	struct mc_stream stream = { .size = sizeof stream, .epoch = 1 };
 	struct mc_slice slices[SLICES];
-	unsigned taken = 0;
+	unsigned taken = 0, times = size && data[0] & 2 ? LARGE : 1;
+	int sndbuf = 1;
 	uint8_t *peer, *privs, *local;
 	int fds[2];
 
@@ -215,18 +235,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	copies = 0;
 	peer = calloc(1, ops->peer_size);
 	privs = calloc(SLICES, ops->slice_size);
-	local = calloc(SLICES, 1000);
+	local = calloc(SLICES, 1000 * times);
 	args.passive = stream.passive = data[0] & 1;
 	if ((args.passive ? ops->peer_accept : ops->peer_open)(inst, peer, &args) < 0)
 		die("the peer did not open");
 	stream.fd = fds[0];
 	ops->peer_attach(inst, peer, &stream);
 	turn();
+	if (times > 1)
+		setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &sndbuf, sizeof sndbuf);
 	if (!args.passive)
-		taken = submit_some(peer, slices, privs, local);
-	feed(fds[1], data + 1, size - 1, (size_t)1 << (data[0] >> 4));
-	for (int i = 0; i < 8; i++)
+		taken = submit_some(peer, slices, privs, local, times);
+	feed(fds[1], !args.passive, data + 1, size - 1, (size_t)1 << (data[0] >> 4));
+	for (int i = 0; i < 8; i++) {
 		turn();
+		drain(fds[1], !args.passive);
+	}
 	close(fds[1]);
 	turn();
 	ops->fence(inst, peer, 1);
