@@ -76,15 +76,21 @@ static int batch_failure(struct load_thread *t, const struct mc_request *reqs)
 
 	for (size_t i = 0; i < o->batch_size; i++) {
 		struct mc_request_status st = {.size = sizeof st};
+		struct mc_error why;
 
-		if (mc_batch_status(t->batch, i, &st) == 0 && st.status < 0)
-			return mc_fail(&t->err, st.status,
-				       "%s of %" PRIu64 " bytes at offset 0x%" PRIx64
-				       " of segment '%s' (request %zu of a batch of thread %" PRIu64
-				       ") failed: %s",
-				       reqs[i].opcode == MC_OP_READ ? "read" : "write", reqs[i].len,
-				       reqs[i].offset, mc_segment_name(t->load->args.segment), i,
-				       t->idx, strerror(-st.status));
+		if (mc_batch_status(t->batch, i, &st) != 0 || st.status >= 0)
+			continue;
+		if (st.status == -EACCES && mc_request_check(&reqs[i], &why) == -EACCES)
+			return mc_fail(&t->err, -EACCES,
+				       "request %zu of a batch of thread %" PRIu64 " failed: %s: %.400s", i,
+				       t->idx, strerror(EACCES), why.text);
+		return mc_fail(&t->err, st.status,
+			       "%s of %" PRIu64 " bytes at offset 0x%" PRIx64
+			       " of segment '%s' (request %zu of a batch of thread %" PRIu64
+			       ") failed: %s",
+			       reqs[i].opcode == MC_OP_READ ? "read" : "write", reqs[i].len,
+			       reqs[i].offset, mc_segment_name(t->load->args.segment), i, t->idx,
+			       strerror(-st.status));
 	}
 	return mc_fail(&t->err, -EIO, "a batch of thread %" PRIu64 " failed without a status",
 		       t->idx);
@@ -326,10 +332,14 @@ static int thread_init(struct bench_load *load, uint64_t idx, struct mc_error *e
 	r = mc_batch_new(a->engine, n, &t->batch);
 	if (r == 0 && a->opts->prepared)
 		r = mc_list_new(a->engine, t->reqs, n, &t->list, &bad);
-	if (r < 0)
+	if (r < 0) {
+		struct mc_error why;
+		bool known = a->opts->prepared && mc_request_check(&t->reqs[bad], &why) == r;
+
 		return mc_fail(err, r,
-			       "batch of %zu requests of thread %" PRIu64 ": request %zu: %s", n,
-			       idx, bad, strerror(-r));
+			       "batch of %zu requests of thread %" PRIu64 ": request %zu: %s%s%.400s", n,
+			       idx, bad, strerror(-r), known ? ": " : "", known ? why.text : "");
+	}
 	if ((a->opts->init_mem && !a->opts->use_vram) || a->opts->check)
 		entries_fill(t);
 	return 0;

@@ -11,6 +11,7 @@
 #include <utlist.h>
 
 #include "addr.h"
+#include "batch.h"
 #include "clock.h"
 #include "device.h"
 #include "mc-config.h"
@@ -206,6 +207,28 @@ int mc_segment_buffer(const struct mc_segment *segment, size_t idx, struct mc_bu
 	all.size = info->size;
 	memcpy(info, &all, size);
 	return 0;
+}
+
+int mc_request_check(const struct mc_request *request, struct mc_error *err)
+{
+	struct mc_segment *segment = request ? request->segment : NULL;
+	struct mc_session *s = segment ? segment->session : NULL;
+	struct mc_local_buf *buf;
+
+	if (!segment || request->opcode >= MC_OP_COUNT || request->flags)
+		return mc_fail(err, -EINVAL, "request: no segment, or an opcode or flags that do not exist");
+	if (__atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == MC_SESSION_GONE)
+		return mc_fail(err, s->gone_status, "segment '%s': %s; open it again", segment->name,
+			       strerror(-s->gone_status));
+	if (!request->len)
+		return 0;
+	buf = mc_local_find(segment->engine, request->local, request->len);
+	if (!buf)
+		return mc_fail(err, -EFAULT, "segment '%s': our %llu bytes at %p are in no buffer that is "
+			       "registered here", segment->name, (unsigned long long)request->len,
+			       request->local);
+	mc_local_put(buf);
+	return mc_req_explain(s, request->opcode, request->offset, request->len, err);
 }
 
 int mc_segment_list(struct mc_engine *engine, uint64_t timeout_ns,

@@ -157,6 +157,14 @@ void mc_req_fail(struct mc_batch *batch, struct mc_req *req, int status, int sco
 /* batch->stop is set: what waits for a refresh ends soon, on [control].  The batch's lock is held. */
 void mc_batch_stop_deferred(struct mc_batch *batch);
 
+/* ---- batch_deny.c ----------------------------------------------------------------------------- */
+
+/* Does the peer's table, as we have it, allow the range?  0, or -EACCES and which bound, right or
+ * list forbids it; -ENOTCONN: there is no table.  [any] */
+int mc_req_explain(struct mc_session *s, uint32_t opcode, uint64_t offset, uint64_t len, struct mc_error *err);
+/* A request was refused for the table: say why, one line per session in ten seconds.  [any] */
+void mc_req_denied(struct mc_session *s, const struct mc_req *req);
+
 /* ---- for engine.c ---------------------------------------------------------------------------- */
 
 /* End every batch of the engine with status; all are complete when their sessions are gone. */

@@ -317,10 +317,12 @@ static void build_add(struct builder *b, struct mc_req *req, struct mc_session *
 	}
 	mc_local_put(lbuf);
 	mc_snapshot_unref(snapshot);
-	if (rbuf)
+	if (rbuf) {
 		mc_req_fail(batch, req, -ENOMEM, MC_SCOPE_REQUEST);
-	else if (b->last_try || !defer(b, req, session))
+	} else if (b->last_try || !defer(b, req, session)) {
+		mc_req_denied(session, req);
 		mc_req_fail(batch, req, -EACCES, MC_SCOPE_REQUEST);
+	}
 }
 
 static void build_init(struct builder *b, struct mc_batch *batch)
@@ -488,8 +490,10 @@ static int list_resolve(struct mc_list *list, struct list_entry *e)
 		g.rbuf_id = rbuf->id;
 	mc_local_put(lbuf);
 	mc_snapshot_unref(snapshot);
-	if (!rbuf)
+	if (!rbuf) {
+		mc_req_denied(e->session, &e->req);
 		return -EACCES;
+	}
 	for (i = list->nr_groups; i > 0; i--)
 		if (same_group(&list->groups[i - 1], &g))
 			break;

@@ -14,6 +14,8 @@
 
 #include <mooncake/types.h>
 
+#include "log.h"
+
 struct mc_engine;
 struct mc_matrix;
 
@@ -85,6 +87,7 @@ struct mc_session {
 	uint64_t heard_ns;          /* CLOCK_BOOTTIME of the last sign of life; atomic, any thread */
 	struct mc_snapshot *snapshot; /* active: latest; swapped on [control], read through get_snapshot */
 	void *paths;                /* route's: see path.h */
+	struct mc_ratelimit denials; /* of requests that the peer's table does not allow */
 	struct mc_session_impl *impl;
 };
 enum mc_session_state { MC_SESSION_CONNECTING = 0, MC_SESSION_UP, MC_SESSION_GONE };

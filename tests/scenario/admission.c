@@ -35,7 +35,7 @@ static void key_make(char setting[96], const char *name, const char *text)
 }
 
 /* Warnings of this process about the key, by what they say. */
-static atomic_uint nr_listener, nr_dialler, nr_access;
+static atomic_uint nr_listener, nr_dialler, nr_access, nr_bounds, nr_rights, nr_narrowed;
 
 static void on_log(void *arg, enum mc_log_level level, const char *line)
 {
@@ -47,6 +47,14 @@ static void on_log(void *arg, enum mc_log_level level, const char *line)
 		atomic_fetch_add(&nr_dialler, 1);
 	if (strstr(line, " refused: ") && strstr(line, "access"))
 		atomic_fetch_add(&nr_access, 1);
+	/* Why a request is denied: one of three, to be told apart. */
+	if (strstr(line, "outside of every buffer"))
+		atomic_fetch_add(&nr_bounds, 1);
+	if (strstr(line, "was registered there without MC_ACCESS_REMOTE_"))
+		atomic_fetch_add(&nr_rights, 1);
+	if (strstr(line, "its access list leaves 'reader1' only 'read'") ||
+	    strstr(line, "its access list leaves 'writer' only 'write'"))
+		atomic_fetch_add(&nr_narrowed, 1);
 }
 
 static void watch_log(void)
@@ -545,12 +553,15 @@ static void access_lists(void)
 	watch_log();
 	for (int i = 0; i < 5; i++)
 		refused(e, "right", -EACCES, "'stranger'", "rule '*': 'none'");
-	mc_log_set_handler(NULL, NULL);
 	CHECK(atomic_load(&nr_access) >= 1 && atomic_load(&nr_access) <= 1 + SLOW, "%u warnings", atomic_load(&nr_access));
 	for (int lies = 0; lies < 2; lies++) {
 		rights(b, there, "reader1", 0, -EACCES, lies);
 		rights(b, there, "writer", -EACCES, 0, lies);
 	}
+	/* One for each session that was denied something, whatever it asks for. */
+	CHECK(atomic_load(&nr_narrowed) >= 2 && !atomic_load(&nr_rights), "%u and %u warnings",
+	      atomic_load(&nr_narrowed), atomic_load(&nr_rights));
+	mc_log_set_handler(NULL, NULL);
 	rights(b, there, "both", 0, 0, false);
 	end(e);
 	end(b);
@@ -583,6 +594,7 @@ static void buffers(void)
 	struct mc_engine *b = engine_with("right", plain);
 	struct mc_error err = {0};
 
+	watch_log();
 	CHECK(mc_memory_register(b, all, sizeof all, "cpu:0", MC_ACCESS_ALL, T, &err) == 0, "%s", err.text);
 	for (uint32_t access = 0; access <= MC_ACCESS_ALL; access++)
 		CHECK(mc_memory_register(b, of[access], sizeof of[access], "cpu:0", access, T, &err) == 0, "%s", err.text);
@@ -601,6 +613,9 @@ static void buffers(void)
 		end(honest);
 		end(liar);
 	}
+	mc_log_set_handler(NULL, NULL);
+	CHECK(atomic_load(&nr_bounds) == 1 && atomic_load(&nr_rights) == 2 && !atomic_load(&nr_narrowed),
+	      "%u, %u, %u warnings", atomic_load(&nr_bounds), atomic_load(&nr_rights), atomic_load(&nr_narrowed));
 	end(b);
 }
 

@@ -164,6 +164,9 @@ case_metadata() {
 	nowhere "file://$dir/f" 'Not a directory' 'name a directory'
 	nowhere "file://$dir/f/x" 'Not a directory'
 	nowhere "file:///proc/mooncake" 'cannot create' 'may write'
+	# Only the last part of a path is made.
+	nowhere "file://$dir/none/x" "no directory '$dir/none'" 'mkdir -p'
+	[ ! -e "$dir/none" ] || die "a parent was created"
 	nowhere "nosuch://$dir" "'nosuch'" 'file://'
 	nowhere "http://127.0.0.1:1" "'http'" 'file://'
 	refused 2 5000 "'file://relative'" 'three slashes' -- --metadata_server=file://relative
@@ -179,6 +182,12 @@ case_segment() {
 	target t --nic_priority_matrix="$tcp_matrix"
 	refused 1 2000 "segment 'x'" "there are: 't'" "!'i'" -- --segment_id=x --nic_priority_matrix="$tcp_matrix"
 	refused 1 2000 "'a/b'" "'/' is not allowed" -- --segment_id=a/b --nic_priority_matrix="$tcp_matrix"
+	# Found, but not to be written.
+	target r --nic_priority_matrix="$tcp_matrix" --access='{"i": "read"}'
+	for how in --noprepared --prepared; do
+		refused 1 5000 'Permission denied' "access list leaves 'i' only 'read'" -- --segment_id=r \
+			--operation=write $how --log_level=warn --nic_priority_matrix="$tcp_matrix"
+	done
 	# Ten of ten thousand.
 	"$RECORDS" "$dir/metadata" 10000 || die "the records could not be written"
 	refused 1 2000 "segment 'node-04711x'" "the closest are: 'node-04711'" "'node-0471" '!node-09' "!'t'" -- \

@@ -173,6 +173,12 @@ static void test_segment_args(struct mc_engine *e, struct mc_segment *s)
 	CHECK(mc_segment_buffer(s, SIZE_MAX, &info) == -ERANGE, "range");
 	info.size = 3;
 	INVAL(mc_segment_buffer(s, 0, &info));
+	INVALID(mc_request_check(NULL, &err));
+	INVALID(mc_request_check(&(struct mc_request){.len = 1}, &err));
+	INVALID(mc_request_check(&(struct mc_request){.segment = s, .opcode = MC_OP_COUNT}, &err));
+	CHECK(mc_request_check(&(struct mc_request){.segment = s}, &err) == 0, "of no bytes");
+	CHECK(mc_request_check(&(struct mc_request){.segment = s, .local = huge, .len = 1}, &err) == -EFAULT,
+	      "of our memory");
 	INVALID(mc_segment_list(NULL, T, each_name, NULL, &err));
 	INVALID(mc_segment_list(e, T, NULL, NULL, &err));
 	INVALID(mc_notify_send(NULL, "x", 1, T, &err));

@@ -429,6 +429,39 @@ static void refresh_is_late(void **state)
 	}
 }
 
+static void explained(uint32_t opcode, uint64_t offset, uint64_t len, const char *word)
+{
+	struct mc_error err = {0};
+
+	assert_int_equal(mc_req_explain(&w.session, opcode, REMOTE + offset, len, &err), -EACCES);
+	assert_non_null(strstr(err.text, "of 64 bytes at 0x"));
+	assert_non_null(strstr(err.text, word));
+}
+
+/* Bounds, rights of the buffer, and the access list are told apart. */
+static void explains(void **state)
+{
+	char near[96];
+
+	snprintf(w.engine.name, sizeof w.engine.name, "vm");
+	assert_int_equal(mc_req_explain(&w.session, MC_OP_WRITE, REMOTE, 64, NULL), 0);
+	snprintf(near, sizeof near, "outside of every buffer that it shows; the nearest is %llu bytes at %#llx",
+		 (unsigned long long)BUF_LEN, (unsigned long long)REMOTE);
+	explained(MC_OP_READ, BUF_LEN - 63, 64, near);
+	explained(MC_OP_READ, (uint64_t)-4096, 64, near);
+	w.rbuf[0].access = MC_ACCESS_REMOTE_READ;
+	assert_int_equal(mc_req_explain(&w.session, MC_OP_READ, REMOTE, 64, NULL), 0);
+	explained(MC_OP_WRITE, 0, 64, "was registered there without MC_ACCESS_REMOTE_WRITE");
+	w.rbuf[0].access = MC_ACCESS_REMOTE_WRITE;
+	explained(MC_OP_READ, 0, 64, "was registered there without MC_ACCESS_REMOTE_READ");
+	w.rbuf[0].access = MC_ACCESS_REMOTE_READ | MC_REMOTE_NO_KEYS;
+	explained(MC_OP_WRITE, 0, 64, "its access list leaves 'vm' only 'read' of buffer");
+	w.rbuf[0].access = MC_REMOTE_NO_KEYS;
+	explained(MC_OP_WRITE, 0, 64, "its access list leaves 'vm' only 'none' of buffer");
+	w.snapshot.nr = 0;
+	explained(MC_OP_READ, 0, 64, "it shows no buffer");
+}
+
 static void submit_after_gone(void **state)
 {
 	struct mc_batch *b = batch_new(2);
@@ -649,7 +682,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(coalesces), T(coalesces_up_to_a_slice), T(cuts_into_chunks), T(runs_end_with_the_buffer),
 		T(retries), T(cut_by_several), T(failed_request), T(status_arguments), T(submit_arguments),
-		T(bad_requests), T(refresh_finds), T(refresh_is_late), T(submit_after_gone), T(lists), T(callbacks),
+		T(bad_requests), T(refresh_finds), T(refresh_is_late), T(explains), T(submit_after_gone), T(lists), T(callbacks),
 		T(callback_without_baton), T(event_fd), T(cancels), T(notifies),
 	};
 

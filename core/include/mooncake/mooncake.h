@@ -219,6 +219,12 @@ struct mc_request {
 	void *user;      /* the caller's, untouched */
 };
 
+/* Would submit take this request now, by our memory and by what we know of the segment's?  Sends
+ * nothing; for the message after a failure.  [any]
+ *   returns   0; -EFAULT, -EACCES, -EINVAL, ...: err says which buffer, right or access list
+ *   since 0.1 */
+MC_EXPORT int mc_request_check(const struct mc_request *request, struct mc_error *err);
+
 enum mc_request_state { MC_REQUEST_PENDING = 0, MC_REQUEST_DONE = 1, MC_REQUEST_FAILED = 2 };
 
 /* What became of a request.  size is set by the caller. */
