@@ -56,6 +56,8 @@ size_t bench_locations(const struct bench_options *opts, char (*locations)[MC_LO
 int bench_memory_alloc(struct bench_memory *mem, struct mc_engine *engine,
 		       const struct bench_options *opts, uint64_t len, uint32_t access,
 		       struct mc_error *err);
+/* Has the engine's matrix (mc_engine_matrix) a row for any of it? */
+bool bench_memory_reachable(const struct bench_memory *mem, const char *matrix);
 void bench_memory_free(struct bench_memory *mem, struct mc_engine *engine);
 /* Does [addr, addr + len) lie inside one buffer? */
 bool bench_memory_has(const struct bench_memory *mem, uint64_t addr, uint64_t len);

@@ -88,6 +88,20 @@ int bench_memory_alloc(struct bench_memory *mem, struct mc_engine *engine,
 	return 0;
 }
 
+bool bench_memory_reachable(const struct bench_memory *mem, const char *matrix)
+{
+	char key[MC_LOCATION_MAX + 5];
+
+	if (strstr(matrix, "\"*\":"))
+		return true;
+	for (size_t i = 0; i < mem->nr; i++) {
+		snprintf(key, sizeof key, "\"%s\":", mem->bufs[i].location);
+		if (strstr(matrix, key))
+			return true;
+	}
+	return false;
+}
+
 void bench_memory_free(struct bench_memory *mem, struct mc_engine *engine)
 {
 	for (size_t i = 0; i < mem->nr; i++)

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include <core/util/bytes.h>
+#include <core/util/check.h>
 
 #define MAGIC UINT64_C(0x3148434e4542434d) /* "MCBENCH1" */
 
@@ -68,9 +69,14 @@ int bench_msg_decode(const void *buf, size_t len, struct bench_msg *msg)
 	return 0;
 }
 
-static int wait_reply(struct mc_engine *engine, uint64_t generation, struct bench_msg *msg,
+/* Messages do not say that their sender is gone, its session does: looked at this often. */
+#define GONE_POLL_NS (200 * MC_MSEC)
+
+static int wait_reply(struct mc_engine *engine, struct mc_segment *segment, struct bench_msg *msg,
 		      uint64_t deadline_ns)
 {
+	const struct mc_request probe = {.segment = segment};
+	uint64_t generation = mc_segment_generation(segment);
 	struct mc_notify notify = {.size = sizeof notify};
 
 	for (;;) {
@@ -80,16 +86,18 @@ static int wait_reply(struct mc_engine *engine, uint64_t generation, struct benc
 
 		if (now >= deadline_ns)
 			return -ETIMEDOUT;
-		r = mc_notify_recv(engine, &notify, deadline_ns - now);
-		if (r < 0 && r != -EAGAIN)
-			return r;
+		r = mc_notify_recv(engine, &notify, MC_MIN(deadline_ns - now, GONE_POLL_NS));
 		/* Late answers to earlier questions, and messages of others, are dropped. */
-		if (r == 0 && notify.generation == generation &&
-		    bench_msg_decode(notify.data, notify.len, &got) == 0 && got.reply &&
-		    got.seq == msg->seq && got.type == msg->type) {
+		if (r == -ETIMEDOUT)
+			r = mc_request_check(&probe, NULL);
+		else if (r == 0 && notify.generation == generation &&
+			 bench_msg_decode(notify.data, notify.len, &got) == 0 && got.reply &&
+			 got.seq == msg->seq && got.type == msg->type) {
 			*msg = got;
 			return 0;
 		}
+		if (r < 0 && r != -EAGAIN)
+			return r;
 	}
 }
 
@@ -108,7 +116,10 @@ int bench_ask(struct mc_engine *engine, struct mc_segment *segment, struct bench
 	r = mc_notify_send(segment, buf, sizeof buf, timeout_ns, err);
 	if (r < 0)
 		return r;
-	r = wait_reply(engine, mc_segment_generation(segment), msg, deadline_ns);
+	r = wait_reply(engine, segment, msg, deadline_ns);
+	if (r < 0 && r != -ETIMEDOUT)
+		return mc_fail(err, r, "segment '%s': peer gone before it answered: %s",
+			       mc_segment_name(segment), strerror(-r));
 	if (r < 0)
 		return mc_fail(err, r,
 			       "segment '%s': no answer within %.0f s: %s; is it a "

@@ -78,7 +78,9 @@ static void answer(struct mc_engine *engine, const struct bench_memory *mem,
 		r = mc_notify_send(segment, buf, sizeof buf, BENCH_CONNECT_NS, &err);
 		mc_segment_close(segment);
 	}
-	if (r < 0 && !bench_stopping())
+	if (r == -ENOENT || r == -ESTALE || r == -EHOSTDOWN)
+		fprintf(stderr, "'%s' has left before it was answered\n", notify->from);
+	else if (r < 0 && !bench_stopping())
 		fprintf(stderr, "no answer to '%s': %s\n", notify->from, err.text);
 }
 
@@ -145,6 +147,11 @@ static int run(const struct bench_options *opts, struct mc_engine *engine, struc
 		len = need;
 	}
 	r = bench_memory_alloc(&mem, engine, opts, len, MC_ACCESS_ALL, err);
+	if (r == 0 && !bench_memory_reachable(&mem, mc_engine_matrix(engine)))
+		r = mc_fail(err, -ENETUNREACH,
+			    "target '%s': no row of nic_priority_matrix covers its memory at '%s', so nobody "
+			    "could reach it: %.300s; add a row for it, or for \"*\"",
+			    mc_engine_name(engine), mem.bufs[0].location, mc_engine_matrix(engine));
 	if (r == 0 && opts->init_mem && !opts->use_vram)
 		touch(engine, &mem);
 	if (r == 0 && !bench_stopping())
@@ -166,9 +173,7 @@ int bench_target(const struct bench_options *opts, const struct mc_config *confi
 	if (r == 0) {
 		bench_stop_name(mc_engine_name(engine));
 		r = run(opts, engine, &err);
-		if (mc_engine_close(engine, BENCH_CLOSE_NS) == -ETIMEDOUT)
-			fprintf(stderr, "not everything was confirmed in time; if the record is left, it "
-					"ends with its lease\n");
+		mc_engine_close(engine, BENCH_CLOSE_NS); /* warns of what was not confirmed in time */
 	}
 	bench_stop_done();
 	if (r < 0) {

@@ -23,6 +23,7 @@
 #include "http.h"
 #include "kind.h"
 #include "log.h"
+#include "meta.h"
 #include "notify.h"
 #include "path.h"
 #include "record.h"
@@ -256,13 +257,15 @@ static void *end_later(void *arg)
 
 /* A helper is still in a call of a metadata or name service that does not come back: what it uses
  * is freed when it does, behind the caller's back, for his deadline is over. */
-static void leave_to_thread(struct mc_engine *engine)
+static void leave_to_thread(struct mc_engine *engine, bool said)
 {
 	sigset_t all, old;
 	pthread_t thread;
 
-	mc_warn("engine '%s': close: a helper waits for a service that does not answer; the rest is freed "
-		"when it does", engine->name);
+	if (!said)
+		mc_warn("engine '%s': close: a call of metadata server '%s', or of the resolver of host names, does "
+			"not return; the rest is freed when it does", engine->name,
+			engine->meta ? engine->meta->url : "none");
 	/* Signals are the application's threads' affair. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -280,6 +283,9 @@ static int engine_end(struct mc_engine *engine, uint64_t deadline_ns)
 	/* Half of what is left: the transports need time, too. */
 	if (engine->meta)
 		r = mc_record_withdraw(engine, deadline_ns > now ? now + (deadline_ns - now) / 2 : now);
+	if (r == -ETIMEDOUT)
+		mc_warn("engine '%s': close: metadata server '%s' does not answer; the record '%s' there ends "
+			"with its lease", engine->name, engine->meta->url, engine->name);
 	mc_stream_unlisten(engine);
 	mc_http_close(engine);
 	mc_batches_stop(engine, -ECANCELED);
@@ -298,7 +304,7 @@ static int engine_end(struct mc_engine *engine, uint64_t deadline_ns)
 	mc_batches_free(engine);
 	segments_free(engine);
 	if (engine->helpers && mc_helpers_wait(engine->helpers, 0, deadline_ns) < 0) {
-		leave_to_thread(engine);
+		leave_to_thread(engine, r == -ETIMEDOUT);
 		return -ETIMEDOUT;
 	}
 	r2 = engine_end_on_helpers(engine, deadline_ns);

@@ -46,6 +46,10 @@ const struct mc_manifest *mc_registry_scheme(const struct mc_registry *registry,
 const struct mc_manifest *mc_registry_claim(const struct mc_registry *registry, const char *device,
 					    const char *kind, struct mc_error *err);
 
+/* Is it a memory kind, though perhaps not of this host?  cpu, cuda and cxl are; others where a memory
+ * plugin has the name or a transport reaches it.  -EINVAL: err names the known ones. */
+int mc_registry_memory_kind(const struct mc_registry *registry, const char *kind, struct mc_error *err);
+
 /* A loaded plugin: refcounted, shared by its instances, never unloaded.  The ops tables are the
  * host's copies, laid over stubs that answer -ENOTSUP, so no slot is NULL. */
 struct mc_plugin {

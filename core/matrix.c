@@ -455,6 +455,7 @@ int mc_matrix_resolve(struct mc_matrix *matrix, const struct mc_registry *regist
 {
 	struct place at = {.what = matrix->path ? matrix->path : "nic_priority_matrix", .err = err};
 	char kind[MC_PLUGIN_NAME_MAX + 1];
+	struct mc_error why;
 	int32_t ordinal;
 	int r;
 
@@ -463,6 +464,8 @@ int mc_matrix_resolve(struct mc_matrix *matrix, const struct mc_registry *regist
 
 		at.location = row->location;
 		r = mc_location_parse(row->location, kind, &ordinal, err);
+		if (r == 0 && strcmp(kind, "*") != 0 && mc_registry_memory_kind(registry, kind, &why) < 0)
+			r = mc_fail(err, why.code, "%s: $.%s: %.800s", at.what, row->location, why.text);
 		for (at.tier = 0; r == 0 && at.tier < row->nr_tiers; at.tier++) {
 			struct mc_matrix_tier *tier = &row->tiers[at.tier];
 

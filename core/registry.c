@@ -283,6 +283,53 @@ static bool claims(const struct mc_manifest *m, const char *device)
 	return false;
 }
 
+static void kind_add(const char **words, size_t *nr, const char *word)
+{
+	for (size_t i = 0; i < *nr; i++)
+		if (strcmp(words[i], word) == 0)
+			return;
+	if (strcmp(word, "*") != 0)
+		words[(*nr)++] = word;
+}
+
+int mc_registry_memory_kind(const struct mc_registry *registry, const char *kind, struct mc_error *err)
+{
+	/* One matrix may serve hosts with such memory and hosts without. */
+	static const char *const everywhere[] = {"cpu", "cuda", "cxl"};
+	size_t nr = 0, cap = MC_ARRAY_SIZE(everywhere) + 1, at = 0;
+	mc_cleanup(mc_freep) const char **words = NULL;
+	const char *near;
+	char known[512] = "";
+
+	for (size_t i = 0; i < registry->nr; i++) {
+		cap++;
+		for (char **k = registry->manifests[i].memory; *k; k++)
+			cap++;
+	}
+	words = calloc(cap, sizeof *words);
+	if (!words)
+		return mc_fail(err, -ENOMEM, "memory kinds: out of memory");
+	for (size_t i = 0; i < MC_ARRAY_SIZE(everywhere); i++)
+		kind_add(words, &nr, everywhere[i]);
+	for (size_t i = 0; i < registry->nr; i++) {
+		const struct mc_manifest *m = &registry->manifests[i];
+
+		if (m->kind == MC_KIND_MEMORY)
+			kind_add(words, &nr, m->name);
+		for (char **k = m->memory; *k; k++)
+			kind_add(words, &nr, *k);
+	}
+	for (size_t i = 0; i < nr; i++) {
+		if (strcmp(words[i], kind) == 0)
+			return 0;
+		if (at < sizeof known)
+			at += (size_t)snprintf(known + at, sizeof known - at, "%s%s", at ? ", " : "", words[i]);
+	}
+	near = mc_closest(kind, words);
+	return mc_fail(err, -EINVAL, "no memory kind '%.64s'%s%s%s; there are: %s", kind,
+		       near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "", known);
+}
+
 static bool reaches(const struct mc_manifest *m, const char *kind)
 {
 	if (strcmp(kind, "*") == 0)

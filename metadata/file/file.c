@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "file.h"
+#include "core/util/cleanup.h"
 
 #ifndef MC_VERSION
 #define MC_VERSION "0"
@@ -98,34 +99,30 @@ static int parse_url(const char *url, char **ret_path, struct mc_error *err)
 	return 0;
 }
 
-/* mkdir -p.  Only what we create gets our mode. */
-static int make_dirs(const char *path, mode_t mode)
+/* The directory itself, not its parents: one of them that is missing is more often mistyped, or not
+ * mounted, than wanted. */
+static int make_dir(const char *path, mode_t mode)
 {
-	char *copy = strdup(path), *p = copy;
-	int r = 0;
+	if (mkdir(path, 0700) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	return mode != 0700 && chmod(path, mode) < 0 ? -errno : 0;
+}
 
-	if (!copy)
-		return -ENOMEM;
-	while (r == 0 && p) {
-		p = strchr(p + 1, '/');
-		if (p)
-			*p = '\0';
-		if (mkdir(copy, 0700) == 0) {
-			if (mode != 0700 && chmod(copy, mode) < 0)
-				r = -errno;
-		} else if (errno != EEXIST) {
-			struct stat st;
-			int e = errno;
+static int make_failed(const char *url, const char *path, int code, struct mc_error *err)
+{
+	int len = (int)(strrchr(path, '/') - path);
+	mc_cleanup(mc_freep) char *parent = strndup(path, (size_t)len);
 
-			/* A parent on a read-only file system says EROFS even if it exists. */
-			if (stat(copy, &st) < 0)
-				r = -e;
-		}
-		if (p)
-			*p = '/';
-	}
-	free(copy);
-	return r;
+	/* Where nothing can be created, as in /proc, it is not the parent that is missing. */
+	if (code == -ENOENT && len && parent && access(parent, F_OK) < 0)
+		return mc_fail(err, code,
+			       "metadata '%s': there is no directory '%s' to create '%s' in; create it "
+			       "(mkdir -p), or name another",
+			       url, parent, path + len + 1);
+	return mc_fail(err, code,
+		       "metadata '%s': cannot create directory '%s': %s; name one in a place that this "
+		       "user may write to",
+		       url, path, strerrordesc_np(-code));
 }
 
 static int open_dir(struct file_inst *f, const char *url, mode_t dir_mode, struct mc_error *err)
@@ -134,12 +131,9 @@ static int open_dir(struct file_inst *f, const char *url, mode_t dir_mode, struc
 
 	f->dirfd = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (f->dirfd < 0 && errno == ENOENT) {
-		r = make_dirs(f->path, dir_mode);
+		r = make_dir(f->path, dir_mode);
 		if (r < 0)
-			return mc_fail(err, r,
-				       "metadata '%s': cannot create directory '%s': %s; name one in a "
-				       "place that this user may write to",
-				       url, f->path, strerrordesc_np(-r));
+			return make_failed(url, f->path, r, err);
 		f->dirfd = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	}
 	if (f->dirfd < 0) {

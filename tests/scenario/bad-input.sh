@@ -53,6 +53,10 @@ case_matrix() {
 	matrix '{"cpu:0": [["tcp:lo"], [5]]}' '$.cpu:0[1][0]' 'not a whole number'
 	matrix '{"cpu:0": [[{"device": "tcp:lo", "wieght": 2}]]}' '$.cpu:0[0][0]' 'wieght' "weight"
 	matrix '{"cpux": [["tcp:lo"]]}' '$.cpux' "write 'cpux:0'"
+	matrix '{"cpux:0": [["tcp:lo"]]}' '$.cpux:0' "no memory kind 'cpux'" "did you mean 'cpu'" 'there are: cpu, cuda, cxl'
+	# Known, but not here: not refused; a target that nobody could use says so.
+	refused 1 5000 "its memory at 'cpu:0'" 'cuda:0' 'add a row' -- --mode=target \
+		--nic_priority_matrix='{"cuda:0": [["tcp:lo"]]}' --buffer_size=1M --log_level=error
 	matrix '{"*": [["tcp:lo", "tcp:lo"]]}' '$.*[0][1]' 'already' '[0][0]'
 	matrix '{"*": [["tcp:lo"]], "*": [["tcp:lo"]]}' "'*' is there twice"
 	printf '{ "*": [["tcp:lo"], ["tcp:lo", "tpc:lo"]] }' >"$f"

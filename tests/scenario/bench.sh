@@ -245,6 +245,26 @@ case_target_killed() {
 	! grep 'broke: \(.*\): \1;' "$dir/i.err" || die "it gives the reason twice"
 }
 
+# A frozen target is given up at peer_timeout, also while an answer of it is waited for, and the target
+# does not call who has left meanwhile an error.
+case_target_frozen() {
+	target t --nic_priority_matrix="$tcp_matrix" --set peer_timeout=1s
+	initiate i --segment_id=t --nic_priority_matrix="$tcp_matrix" --set peer_timeout=1s --duration=100 \
+		--log_level=warn &
+	initiator=$!
+	pids="$pids $initiator"
+	wait_until "the initiator to find the target" has_record i
+	sleep 1
+	kill -STOP "$target"
+	begin=$(date +%s%N)
+	wait $initiator && got=0 || got=$?
+	took=$((($(date +%s%N) - begin) / 1000000))
+	kill -CONT "$target"
+	[ $got -eq 1 ] || die "the initiator ended with $got"
+	[ $took -lt 8000 ] || die "it took $took ms"
+	! grep -q 'no answer within' "$dir/i.err" || die "it waited for the answer's own time"
+}
+
 case_unknown_segment() {
 	target t --nic_priority_matrix="$tcp_matrix"
 	expect 1 "nowhere" i --segment_id=nowhere --nic_priority_matrix="$tcp_matrix"

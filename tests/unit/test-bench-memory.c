@@ -51,6 +51,14 @@ uint64_t mc_segment_generation(const struct mc_segment *segment)
 	return 77;
 }
 
+/* What the session of the segment has ended with; 0: it lives. */
+static int gone_status;
+
+int mc_request_check(const struct mc_request *request, struct mc_error *err)
+{
+	return gone_status;
+}
+
 const char *mc_segment_name(const struct mc_segment *segment)
 {
 	return "target";
@@ -216,6 +224,19 @@ static void test_ask(void **state)
 	assert_non_null(strstr(err.text, "transfer_engine_bench --mode=target"));
 }
 
+/* Who is gone is not waited for until the answer's time is over. */
+static void test_ask_gone(void **state)
+{
+	struct bench_msg msg = {.type = BENCH_MSG_CPU};
+	struct mc_error err = {0};
+
+	inbox_at = inbox_nr = 0;
+	gone_status = -EHOSTDOWN;
+	assert_int_equal(bench_ask(NULL, NULL, &msg, 3600 * MC_SEC, &err), -EHOSTDOWN);
+	assert_string_equal(err.text, "segment 'target': peer gone before it answered: Host is down");
+	gone_status = 0;
+}
+
 static void test_numa_nodes(void **state)
 {
 	static const struct {
@@ -251,6 +272,7 @@ int main(void)
 		cmocka_unit_test(test_bad_entries_are_refused),
 		cmocka_unit_test(test_serve_stops),
 		cmocka_unit_test(test_ask),
+		cmocka_unit_test(test_ask_gone),
 		cmocka_unit_test(test_numa_nodes),
 	};
 

@@ -206,7 +206,7 @@ static void test_bare_names(void **state)
 	refused("{\"*\": [[\"zz0\"]]}", -ENODEV, "no transport claims it", "'TRANSPORT:zz0'");
 	refused("{\"*\": [[\"null0\"], [\"zz0\"]]}", -ENODEV, "$.*[1][0]", "zz0");
 	refused("{\"*\": [[\"kesy:keys0\"]]}", -ENODEV, "kesy", "did you mean 'keys'?");
-	refused("{\"fake:0\": [[\"ktx\"]]}", -ENODEV, "ktx", "does not reach fake memory");
+	refused("{\"cuda:0\": [[\"ktx\"]]}", -ENODEV, "ktx", "does not reach cuda memory");
 	opens("{\"*\": [[\"altkeys0\", \"keys:keys0\"]]}");
 	assert_int_equal(engine->nr_devices, 2);
 	assert_null(mc_device_find(engine, "keys", "altkeys0"));

@@ -203,6 +203,10 @@ static void test_resolve(void **state)
 		"nic_priority_matrix: $.cpu:0[0][0]: device 'a': no transport claims it; if it exists, write 'TRANSPORT:a' with one of: efa, gdr, rdma, tcp");
 	resolve(reg, "{\"cxl:0\":[[\"eth0\"],[\"mlx5_1\"]]}", -ENODEV,
 		"nic_priority_matrix: $.cxl:0[1][0]: device 'mlx5_1': transport 'rdma' claims it, but does not reach cxl memory");
+	resolve(reg, "{\"cpux:0\":[[\"lo\"]]}", -EINVAL,
+		"nic_priority_matrix: $.cpux:0: no memory kind 'cpux' (did you mean 'cpu'?); there are: cpu, cuda, cxl");
+	resolve(reg, "{\"cuda:0\":[[\"lo\"]],\"cxl:3\":[[\"lo\"]]}", 0,
+		"{\"cuda:0\":[[\"tcp:lo\"]],\"cxl:3\":[[\"tcp:lo\"]]}");
 	resolve(reg, "{\"cpu:0\":[[\"rdmaa:x\"]]}", -ENOENT,
 		"nic_priority_matrix: $.cpu:0[0][0]: no transport 'rdmaa' (did you mean 'rdma'?); there are: efa, gdr, rdma, tcp");
 	resolve(reg, "{\"cpu:0\":[[\"mlx5_0\"],[\"rdma:mlx5_0\"]]}", -EINVAL,
