@@ -369,8 +369,7 @@ static void fill(struct mc_req *req, const struct mc_request *r)
 	atomic_store_explicit(&req->state, MC_REQUEST_PENDING, memory_order_relaxed);
 }
 
-/* Room for nr more, and the marks of a submit under way. */
-/* Before anything of the nr is looked at. */
+/* Before anything of the nr is looked at: is there room for them? */
 static int submit_check(const struct mc_batch *batch, size_t nr, size_t *reterr_idx)
 {
 	int r = nr ? mc_engine_check(batch->engine) : -EINVAL;

@@ -160,21 +160,9 @@ pairs() {
 
 # single OURS CASE=FORMULA...: the same against fixed limits, with o[1..] only.
 single() {
-	ours=$1 nr=0 names=
+	ours=$1
 	shift
-	for one in "$@"; do
-		names="$names ${one%%=*}"
-		rm -f "$dir/${one%%=*}".*
-	done
-	at=$dir/${1%%=*}
-	until enough $nr $names; do
-		o=$($ours) || exit 1
-		echo "$o" >>"$at.ours"
-		for one in "$@"; do
-			ratio "" "$o" "${one#*=}" >>"$dir/${one%%=*}.ratio"
-		done
-		nr=$((nr + 1))
-	done
+	pairs : "$ours" "$@"
 }
 
 # ratio PEER OURS FORMULA

@@ -7,11 +7,10 @@
  *
  *   faults CASE
  */
-#include "engines.h"
+#include "patient.h"
 
 #include <stdarg.h>
 #include <stdatomic.h>
-#include <time.h>
 
 #define LEN ((size_t)4 << 20)
 #define PIECE 65536u
@@ -19,38 +18,6 @@
 /* Neighbours would be carried as one slice. */
 #define PLACE(i) ((i) * 27 % NR * PIECE)
 #define BOUND MC_SEC /* peer_timeout of both engines */
-
-/* Bounds of time are for builds that are not instrumented. */
-#ifndef SLOW
-#define SLOW 1
-#endif
-
-#define NEED(cond, ...)                                                                            \
-	do {                                                                                       \
-		bool ok_ = (cond);                                                                 \
-                                                                                                   \
-		CHECK(ok_, "%s: ", #cond);                                                         \
-		if (!ok_) {                                                                        \
-			printf(__VA_ARGS__);                                                       \
-			printf("\n");                                                              \
-			exit(1);                                                                   \
-		}                                                                                  \
-	} while (0)
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * MC_SEC + (uint64_t)t.tv_nsec;
-}
-
-static void nap(uint64_t ns)
-{
-	struct timespec t = {.tv_sec = (time_t)(ns / MC_SEC), .tv_nsec = (long)(ns % MC_SEC)};
-
-	nanosleep(&t, NULL);
-}
 
 /* ---- what was logged ------------------------------------------------------------------------- */
 
@@ -81,26 +48,6 @@ struct pair {
 	unsigned char *local, *remote;
 	atomic_uint calls; /* of the last batch's callback */
 };
-
-static struct mc_engine *engine_with(const char *name, const char *const *settings)
-{
-	struct mc_config *c = config_new(name, "{\"*\": [[\"tcp:lo\"]]}");
-	struct mc_engine *e = NULL;
-	struct mc_error err = {0};
-	char key[128];
-	int r;
-
-	for (; *settings; settings++) {
-		const char *eq = strchr(*settings, '=');
-
-		snprintf(key, sizeof key, "%.*s", (int)(eq - *settings), *settings);
-		NEED(mc_config_set(c, key, eq + 1, &err) == 0, "%s: %s", *settings, err.text);
-	}
-	r = mc_engine_open(c, T, &e, &err);
-	mc_config_free(c);
-	NEED(r == 0, "%s: %d %s", name, r, err.text);
-	return e;
-}
 
 /* faults: "drop=0.1 drop_nth=3", options of the filter.  target: a setting of the target's, or NULL. */
 static struct pair *pair_with(const char *faults, const char *verify, const char *target)

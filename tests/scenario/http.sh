@@ -190,30 +190,7 @@ hostile)
 	stop_and_check $target TERM 0
 	;;
 hosts)
-	[ "$(id -u)" -eq 0 ] || skip "network name spaces need root"
-	command -v ip >/dev/null || skip "there is no ip (package iproute2)"
-	ns=mchttp$$
-	ip netns add $ns 2>/dev/null || skip "network name spaces are not allowed here"
-	far=mchttpf$$
-	ip netns add $far || skip "network name spaces are not allowed here"
-	leave() {
-		ip netns del $ns 2>/dev/null
-		ip netns del $far 2>/dev/null
-	}
-	trap 'code=$?; leave; (exit $code); finish' EXIT
-	for i in 0 1; do
-		ip link add near$i netns $ns type veth peer name far$i netns $far || skip "no veth devices here"
-		ip -n $ns addr add 10.79.$i.1/24 dev near$i
-		ip -n $far addr add 10.79.$i.2/24 dev far$i
-		ip -n $ns link set near$i up
-		ip -n $far link set far$i up
-	done
-	ip -n $ns link set lo up
-	ip -n $far link set lo up
-	for i in 0 1; do
-		wait_until "cable $i" ip netns exec $ns grep -q up /sys/class/net/near$i/operstate
-		wait_until "cable $i" ip netns exec $far grep -q up /sys/class/net/far$i/operstate
-	done
+	two_hosts near far 79
 	# in SPACE NAME FLAG...: an engine there, in the background.
 	engine() {
 		space=$1 name=$2
@@ -234,34 +211,34 @@ hosts)
 	port=$(port_of shy)
 	expect_is "on its own host" "$(ask $far 127.0.0.1:$port | tail -n 1)" 200
 	expect_is "by ::1" "$(ask $far "[::1]:$port" | tail -n 1)" 200
-	ask $ns 10.79.0.2:$port >"$dir/a.out"
+	ask $near 10.79.0.2:$port >"$dir/a.out"
 	expect_is "from another host" "$(tail -n 1 "$dir/a.out")" 403
 	grep -q 'http=on would change that' "$dir/a.out" || die "the refusal does not say what to set"
 	grep -q 'asks by HTTP from another host' "$dir/shy.err" || die "the log does not say it"
-	expect_is "http=on, from another host" "$(ask $ns 10.79.0.2:$(port_of open) | tail -n 1)" 200
+	expect_is "http=on, from another host" "$(ask $near 10.79.0.2:$(port_of open) | tail -n 1)" 200
 
 	# A cable is cut: the rail over it is down, and health says which.
-	engine $ns i --segment_id=shy --nic_priority_matrix='{"*": [["tcp:near0", "tcp:near1"]]}' \
+	engine $near i --segment_id=shy --nic_priority_matrix='{"*": [["tcp:near0", "tcp:near1"]]}' \
 		--threads=1 --block_size=1M --batch_size=16 --operation=write --duration=60
 	run=${pids##* }
 	iport=$(port_of i)
 	istate() {
-		ask $ns 127.0.0.1:$iport | grep -q "\"state\": \"$1\""
+		ask $near 127.0.0.1:$iport | grep -q "\"state\": \"$1\""
 	}
 	carry() {
-		ip netns exec $ns curl -sS --noproxy '*' http://127.0.0.1:$iport/metrics |
+		ip netns exec $near curl -sS --noproxy '*' http://127.0.0.1:$iport/metrics |
 			grep -c '^mooncake_rail_written_bytes_total.* [1-9]' | grep -qx 2
 	}
 	wait_until "both rails to carry" carry
-	istate ok || die "health before the cut: $(ask $ns 127.0.0.1:$iport)"
-	ip -n $ns link set near0 down
+	istate ok || die "health before the cut: $(ask $near 127.0.0.1:$iport)"
+	ip -n $near link set near0 down
 	wait_until "a degraded initiator" istate degraded
 	broken() {
-		ask $ns 127.0.0.1:$iport | grep -Eq "tcp:near0 (is down|-> )"
+		ask $near 127.0.0.1:$iport | grep -Eq "tcp:near0 (is down|-> )"
 	}
 	wait_until "the cut to be named" broken
-	expect_is "the status" "$(ask $ns 127.0.0.1:$iport | tail -n 1)" 200
-	ip -n $ns link set near0 up
+	expect_is "the status" "$(ask $near 127.0.0.1:$iport | tail -n 1)" 200
+	ip -n $near link set near0 up
 	wait_until "a healthy initiator" istate ok
 	kill -INT $run
 	wait $run

@@ -114,3 +114,27 @@ stop_and_check() {
 has_record() {
 	ls "$dir/metadata" | grep -q "^k\\..*engine%2F$1\$"
 }
+
+# two_hosts NEAR FAR NET: name spaces $near and $far with two cables: device NEAR0 at 10.NET.0.1 to FAR0 at
+# 10.NET.0.2, NEAR1 and FAR1 likewise.  They go when the script ends.
+two_hosts() {
+	[ "$(id -u)" -eq 0 ] || skip "network name spaces need root"
+	command -v ip >/dev/null || skip "there is no ip (package iproute2)"
+	near=mc$1$$ far=mc$2$$
+	ip netns add $near 2>/dev/null || skip "network name spaces are not allowed here"
+	trap 'code=$?; ip netns del $near; ip netns del $far; (exit $code); finish' EXIT
+	ip netns add $far || skip "network name spaces are not allowed here"
+	for i in 0 1; do
+		ip link add $1$i netns $near type veth peer name $2$i netns $far || skip "no veth devices here"
+		ip -n $near addr add 10.$3.$i.1/24 dev $1$i
+		ip -n $far addr add 10.$3.$i.2/24 dev $2$i
+		ip -n $near link set $1$i up
+		ip -n $far link set $2$i up
+	done
+	ip -n $near link set lo up
+	ip -n $far link set lo up
+	for i in 0 1; do
+		wait_until "cable $i" ip netns exec $near grep -q up /sys/class/net/$1$i/operstate
+		wait_until "cable $i" ip netns exec $far grep -q up /sys/class/net/$2$i/operstate
+	done
+}

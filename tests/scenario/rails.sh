@@ -4,43 +4,23 @@
 # cable, both cables carry, when one is cut the other goes on, and when it is healed it carries again.
 . "$(dirname "$0")/lib.sh"
 
-[ "$(id -u)" -eq 0 ] || skip "network name spaces need root"
-command -v ip >/dev/null || skip "there is no ip (package iproute2)"
-a=mca$$ b=mcb$$
-ip netns add $a 2>/dev/null || skip "network name spaces are not allowed here"
-ip netns add $b || skip "network name spaces are not allowed here"
-leave() {
-	ip netns del $a 2>/dev/null
-	ip netns del $b 2>/dev/null
-}
-trap 'code=$?; leave; (exit $code); finish' EXIT
-for i in 0 1; do
-	ip link add va$i netns $a type veth peer name vb$i netns $b || skip "no veth devices here"
-	ip -n $a addr add 10.78.$i.1/24 dev va$i
-	ip -n $b addr add 10.78.$i.2/24 dev vb$i
-	ip -n $a link set va$i up
-	ip -n $b link set vb$i up
-done
-for i in 0 1; do
-	wait_until "cable $i" ip netns exec $a grep -q up /sys/class/net/va$i/operstate
-	wait_until "cable $i" ip netns exec $b grep -q up /sys/class/net/vb$i/operstate
-done
+two_hosts vb va 78
 
-ip netns exec $a "$BENCH" --mode=target --metadata_server="$metadata" --local_server_name=far --port=0 \
+ip netns exec $far "$BENCH" --mode=target --metadata_server="$metadata" --local_server_name=far --port=0 \
 	--nic_priority_matrix='{"*": [["tcp:va0", "tcp:va1"]]}' --ready_file="$dir/far.ready" \
 	--buffer_size=64M >"$dir/far.out" 2>"$dir/far.err" </dev/null &
 pids="$pids $!"
 wait_until "the target" test -f "$dir/far.ready"
 
 near() {
-	ip netns exec $b "$BENCH" --metadata_server="$metadata" --local_server_name=near --port=0 \
+	ip netns exec $near "$BENCH" --metadata_server="$metadata" --local_server_name=near --port=0 \
 		--segment_id=far --nic_priority_matrix='{"*": [["tcp:vb0", "tcp:vb1"]]}' --threads=1 \
 		--block_size=1M --batch_size=16 --operation=write --json "$@" </dev/null
 }
 
 # sent N: bytes that went out of cable N.
 sent() {
-	ip netns exec $b cat /sys/class/net/vb$1/statistics/tx_bytes
+	ip netns exec $near cat /sys/class/net/vb$1/statistics/tx_bytes
 }
 
 before0=$(sent 0) before1=$(sent 1)
@@ -62,10 +42,10 @@ near --duration=7 --check >"$dir/near.out" 2>"$dir/near.err" &
 run=$!
 pids="$pids $run"
 sleep 1
-ip -n $b link set vb0 down
+ip -n $near link set vb0 down
 sleep 1
 cut=$(sent 0)
-ip -n $b link set vb0 up
+ip -n $near link set vb0 up
 wait $run || { cat "$dir/near.err"; die "the transfer did not survive the cut"; }
 grep -q 'rail tcp:vb0.*broke' "$dir/near.err" || { cat "$dir/near.err"; die "nothing was said about the cut"; }
 echo "vb0: $(($(sent 0) - cut)) bytes after it was healed"
