@@ -33,7 +33,9 @@ static_assert(LABELS_MAX >
 			      256,
 	      "labels of a rail");
 
-enum rail_state { RAIL_IDLE = 0, RAIL_OPENING, RAIL_UP, RAIL_FENCING, RAIL_DOWN };
+enum rail_state {
+	RAIL_IDLE = 0, RAIL_OPENING, RAIL_UP, RAIL_DRAINING, RAIL_DOWN, RAIL_PROBING, RAIL_RAMPING
+};
 
 struct rail {
 	char *labels;
@@ -60,11 +62,15 @@ static enum rail_state state_of(const struct mc_path *p)
 {
 	static const enum rail_state states[] = {
 		[MC_PATH_IDLE] = RAIL_IDLE, [MC_PATH_OPENING] = RAIL_OPENING,
-		[MC_PATH_UP] = RAIL_UP,     [MC_PATH_FENCING] = RAIL_FENCING,
+		[MC_PATH_UP] = RAIL_UP,     [MC_PATH_FENCING] = RAIL_DRAINING,
 		[MC_PATH_DOWN] = RAIL_DOWN, [MC_PATH_CLOSED] = RAIL_DOWN};
+	struct mc_path *path = (struct mc_path *)(uintptr_t)p;
+	enum rail_state state = states[atomic_load_explicit(&path->state, memory_order_relaxed)];
 
-	return states[atomic_load_explicit(&((struct mc_path *)(uintptr_t)p)->state,
-					   memory_order_relaxed)];
+	/* On its way back from a failure. */
+	if (atomic_load_explicit(&path->failures, memory_order_relaxed))
+		state = state == RAIL_OPENING ? RAIL_PROBING : state == RAIL_UP ? RAIL_RAMPING : state;
+	return state;
 }
 
 static struct rail *rail_new(struct gathering *g)
@@ -135,10 +141,17 @@ static int by_labels(const void *a, const void *b)
 	return strcmp(((const struct rail *)a)->labels, ((const struct rail *)b)->labels);
 }
 
-/* Lanes of one rail: one is up, so the rail is; else the worst says what is wrong. */
+/* Lanes of one rail: one works, so the rail does; else the one that is furthest from it says what is
+ * wrong. */
 static void merge(struct rail *into, const struct rail *r)
 {
-	if (into->state != RAIL_UP && (r->state == RAIL_UP || r->state > into->state))
+	static const uint8_t badness[] = {
+		[RAIL_UP] = 0, [RAIL_RAMPING] = 1, [RAIL_IDLE] = 2, [RAIL_OPENING] = 3, [RAIL_DRAINING] = 4,
+		[RAIL_PROBING] = 5, [RAIL_DOWN] = 6};
+	bool works = into->state == RAIL_UP || into->state == RAIL_RAMPING;
+
+	if (r->state == RAIL_UP || (!works && badness[r->state] > badness[into->state]) ||
+	    (r->state == RAIL_RAMPING && !works))
 		into->state = r->state;
 	into->bytes_read += r->bytes_read;
 	into->bytes_written += r->bytes_written;
@@ -212,7 +225,7 @@ static void write_rails(struct mc_prom *p, const struct gathering *g)
 		       "Rails that are not listed here, for they are too many.");
 	mc_prom_u64(p, "mooncake_rails_omitted", "", g->nr - shown);
 	mc_prom_family(p, state, MC_PROM_GAUGE,
-		       "0 idle (not needed yet), 1 opening, 2 up, 3 being fenced, 4 down.");
+		       "0 idle (not needed yet), 1 opening, 2 up, 3 draining, 4 down, 5 probing, 6 ramping.");
 	for (size_t i = 0; i < shown; i++)
 		mc_prom_u64(p, state, g->rails[i].labels, g->rails[i].state);
 #define FAMILY(name, type, field, help) \

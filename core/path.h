@@ -98,7 +98,7 @@ struct mc_path {
 	uint64_t window;            /* bytes allowed in flight */
 	uint64_t ramp;              /* upper bound of the window after a failure; UINT64_MAX: none */
 	uint64_t learn_since, learn_bytes, last_used, last_heard;
-	uint32_t failures;          /* in a row, for the back-off */
+	_Atomic uint32_t failures;  /* in a row, for the back-off; 0 again when the ramp is over */
 	struct mc_timer timer;      /* back-off, or the bound of opening */
 	struct mc_link *queue, **queue_tail;
 	struct mc_hslice *inflight_list;
