@@ -309,7 +309,8 @@ void mc_batch_open(struct mc_batch *batch)
 	atomic_store(&batch->complete, false);
 }
 
-static void publish(struct mc_batch *batch)
+/* Returns whom to wake (mc_bell_wake) once the batch may go away. */
+static uint32_t *publish(struct mc_batch *batch)
 {
 	uint64_t one = 1;
 
@@ -326,7 +327,7 @@ static void publish(struct mc_batch *batch)
 		mc_worker_callback(false);
 		in_callback = outer;
 	}
-	mc_bell_ring(&batch->bell);
+	return mc_bell_strike(&batch->bell);
 }
 
 static void notify_done(void *arg, int status)
@@ -370,10 +371,13 @@ void mc_batch_begin(struct mc_batch *batch)
 
 void mc_batch_end(struct mc_batch *batch)
 {
+	uint32_t *futex = NULL;
+
 	atomic_fetch_add(&batch->finishing, 1);
 	if (atomic_fetch_sub(&batch->open_runs, 1) == 1 && !start_notify(batch))
-		publish(batch);
+		futex = publish(batch);
 	atomic_fetch_sub(&batch->finishing, 1);
+	mc_bell_wake(futex);
 }
 
 /* ---- waiting ------------------------------------------------------------------------------------- */

@@ -96,17 +96,17 @@ bool mc_worker_enter(struct mc_worker *w)
 /* Somebody waits for the baton: tell him that it is free. */
 static void ring_want(struct mc_worker *w)
 {
+	uint32_t *futex = NULL;
+
 	if (!atomic_load(&w->wanted))
 		return;
 	pthread_mutex_lock(&w->want_lock);
 	atomic_store(&w->wanted, false);
-	if (w->want) {
-		struct mc_bell *bell = w->want;
-
-		w->want = NULL;
-		mc_bell_ring(bell);
-	}
+	if (w->want)
+		futex = mc_bell_strike(w->want);
+	w->want = NULL;
 	pthread_mutex_unlock(&w->want_lock);
+	mc_bell_wake(futex);
 }
 
 /* next: when the loop must turn again.  Left before the baton is, so that the thread, which looks at
@@ -310,6 +310,7 @@ int mc_worker_turn(struct mc_worker *w)
 	int n = 0;
 
 	check_frozen(w);
+	mc_bell_hold();
 	n += drain(w);
 	if (w->nr_timers)
 		n += mc_worker_fire(w, now);
@@ -320,6 +321,7 @@ int mc_worker_turn(struct mc_worker *w)
 	if (++w->turns_since_poll >= TURNS_PER_POLL || (!n && !mc_worker_spin_on(w)))
 		n += mc_worker_poll(w);
 	tick(w, now);
+	mc_bell_let_go();
 	return n;
 }
 

@@ -101,6 +101,12 @@ struct mc_bell {
 	struct mc_worker *sleeper; /* a worker whose driver sleeps for this bell, or NULL */
 };
 void mc_bell_ring(struct mc_bell *bell);
+/* The two halves of it, for who keeps the waiter from going on: strike while the bell is sure to be
+ * there, then let him go, then wake him; else he is often awake at once, in our place, and waits
+ * again, for us.  The bell need not be there any more: who sleeps at its address by then is woken for
+ * nothing, which every futex allows.  NULL: nobody sleeps.  Within a turn the wake comes at its end. */
+uint32_t *mc_bell_strike(struct mc_bell *bell);
+void mc_bell_wake(uint32_t *futex);
 int mc_worker_drive(struct mc_worker *const *workers, size_t nr, struct mc_bell *bell,
 		    bool (*done)(void *arg), void *arg, uint64_t deadline_ns);
 

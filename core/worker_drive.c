@@ -18,18 +18,58 @@
 
 /* ---- bells ---------------------------------------------------------------------------------- */
 
-void mc_bell_ring(struct mc_bell *bell)
+uint32_t *mc_bell_strike(struct mc_bell *bell)
 {
 	struct mc_worker *sleeper;
 	uint64_t one = 1;
 
 	__atomic_add_fetch(&bell->seq, 1, __ATOMIC_SEQ_CST);
-	if (__atomic_load_n(&bell->waiters, __ATOMIC_SEQ_CST))
-		syscall(SYS_futex, &bell->seq, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 	sleeper = __atomic_load_n(&bell->sleeper, __ATOMIC_SEQ_CST);
 	if (sleeper)
 		while (write(sleeper->holder_wake, &one, sizeof one) < 0 && errno == EINTR)
 			;
+	return __atomic_load_n(&bell->waiters, __ATOMIC_SEQ_CST) ? &bell->seq : NULL;
+}
+
+/* Wakes that a turn of this thread puts off to its end: who is woken often runs at once in our place,
+ * and what the turn still has to send would wait for him. */
+#define LATER_MAX 16
+static __thread struct {
+	unsigned depth, nr;
+	uint32_t *futexes[LATER_MAX];
+} later;
+
+static void wake_now(uint32_t *futex)
+{
+	syscall(SYS_futex, futex, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+void mc_bell_wake(uint32_t *futex)
+{
+	if (!futex)
+		return;
+	if (later.depth && later.nr < LATER_MAX)
+		later.futexes[later.nr++] = futex;
+	else
+		wake_now(futex);
+}
+
+void mc_bell_hold(void)
+{
+	later.depth++;
+}
+
+void mc_bell_let_go(void)
+{
+	if (--later.depth)
+		return;
+	while (later.nr)
+		wake_now(later.futexes[--later.nr]);
+}
+
+void mc_bell_ring(struct mc_bell *bell)
+{
+	mc_bell_wake(mc_bell_strike(bell));
 }
 
 static void span_to(uint64_t deadline_ns, struct timespec *ts)

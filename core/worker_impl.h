@@ -78,6 +78,10 @@ int mc_worker_poll(struct mc_worker *w);             /* handle ready watches, no
 int mc_worker_fire(struct mc_worker *w, uint64_t now); /* timers that are due */
 uint64_t mc_worker_next_deadline(const struct mc_worker *w); /* UINT64_MAX: none */
 
+/* worker_drive.c: what mc_bell_wake wakes after the first waits for the second.  They nest. */
+void mc_bell_hold(void);
+void mc_bell_let_go(void);
+
 /* worker.c */
 bool mc_worker_arm(struct mc_worker *w); /* false: a client has work */
 void mc_worker_cool(struct mc_worker *w); /* a warm baton becomes the thread's, if it is free */
