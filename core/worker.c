@@ -40,8 +40,11 @@ bool mc_worker_any_mine(void)
 	return held_count != 0;
 }
 
+/* A user's callback may wait for what a thread does that is still to be woken. */
 void mc_worker_callback(bool begin)
 {
+	if (begin)
+		mc_bell_wake_all();
 	held_count += begin ? 1 : -1u;
 }
 

@@ -59,12 +59,16 @@ void mc_bell_hold(void)
 	later.depth++;
 }
 
-void mc_bell_let_go(void)
+void mc_bell_wake_all(void)
 {
-	if (--later.depth)
-		return;
 	while (later.nr)
 		wake_now(later.futexes[--later.nr]);
+}
+
+void mc_bell_let_go(void)
+{
+	if (!--later.depth)
+		mc_bell_wake_all();
 }
 
 void mc_bell_ring(struct mc_bell *bell)

@@ -81,6 +81,7 @@ uint64_t mc_worker_next_deadline(const struct mc_worker *w); /* UINT64_MAX: none
 /* worker_drive.c: what mc_bell_wake wakes after the first waits for the second.  They nest. */
 void mc_bell_hold(void);
 void mc_bell_let_go(void);
+void mc_bell_wake_all(void); /* those put off so far */
 
 /* worker.c */
 bool mc_worker_arm(struct mc_worker *w); /* false: a client has work */
