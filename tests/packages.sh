@@ -5,7 +5,7 @@
 pkg_build="meson ninja-build gcc pkg-config libc6-dev libuv1-dev libyajl-dev uthash-dev
 	libhwloc-dev libxxhash-dev libssl-dev libmicrohttpd-dev libcurl4-openssl-dev"
 pkg_tests="libcmocka-dev g++ clang libclang-rt-14-dev iperf3 ucx-utils etcd-server etcd-client openssl python3
-	iproute2 valgrind qemu-system-x86 busybox-static cpio kmod xz-utils curl"
+	iproute2 valgrind qemu-system-x86 busybox-static cpio kmod xz-utils curl ibverbs-providers perftest"
 
 have() {
 	command -v "$1" >/dev/null 2>&1
@@ -46,7 +46,9 @@ present() {
 	python3) have python3 ;;
 	iperf3) have iperf3 ;;
 	ucx-utils) have ucx_perftest ;;
-	iproute2) have ip && have tc ;;
+	iproute2) have ip && have tc && have rdma ;;
+	ibverbs-providers) ls /etc/libibverbs.d/rxe.driver >/dev/null 2>&1 ;;
+	perftest) have ib_write_bw ;;
 	valgrind | cpio | curl) have "$1" ;;
 	qemu-system-x86) have qemu-system-x86_64 ;;
 	busybox-static) have busybox ;;
