@@ -770,6 +770,8 @@ int fake_close(struct fake_inst *inst, uint64_t bound_ns)
 		fake_breach(inst->world, "after stop, progress ends every slice: %u of %s are in flight",
 			    inst->nr_inflight, inst->name);
 	peers_close(inst, bound_ns);
+	/* What closing a peer gave to helpers ends before close, too. */
+	fake_run_on(inst, nothing_inflight, inst, bound_ns);
 	end_thread(inst);
 	jobs_run(inst);
 	links_close(inst);

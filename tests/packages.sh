@@ -3,7 +3,8 @@
 # that one is there without asking dpkg (it may come from elsewhere), and how to install them.
 
 pkg_build="meson ninja-build gcc pkg-config libc6-dev libuv1-dev libyajl-dev uthash-dev
-	libhwloc-dev libxxhash-dev libssl-dev libmicrohttpd-dev libcurl4-openssl-dev"
+	libhwloc-dev libxxhash-dev libssl-dev libmicrohttpd-dev libcurl4-openssl-dev
+	libibverbs-dev"
 pkg_tests="libcmocka-dev g++ clang libclang-rt-14-dev iperf3 ucx-utils etcd-server etcd-client openssl python3
 	iproute2 valgrind qemu-system-x86 busybox-static cpio kmod xz-utils curl ibverbs-providers perftest"
 
@@ -40,6 +41,9 @@ present() {
 	uthash-dev) have_header uthash.h ;;
 	libxxhash-dev) have_header xxhash.h ;;
 	libcurl4-openssl-dev) pkg-config --exists libcurl 2>/dev/null ;;
+	libibverbs-dev) pkg-config --exists libibverbs 2>/dev/null ;;
+	ibverbs-providers) [ -e /etc/libibverbs.d/rxe.driver ] ;;
+	perftest) have ib_write_bw ;;
 	etcd-server) have etcd ;;
 	etcd-client) have etcdctl ;;
 	openssl) have openssl ;;

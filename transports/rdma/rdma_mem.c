@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * rdma transport, memory: registration with the device, and the keys that peers get.
+ *
+ * A buffer larger than the device's largest memory region (option max_mr_size) becomes several, of
+ * equal size but for the last.  Registering pins pages, which for large buffers takes long; helpers
+ * of several devices do it side by side.
+ */
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include "rdma.h"
+
+#define PAGE UINT64_C(4096)
+#define TELL_NS (2 * MC_SEC)            /* how often a slow registration says how far it is */
+#define TOUCH_FROM (UINT64_C(4) << 30)  /* buffers from this size on are touched first, */
+#define TOUCH_STEP (UINT64_C(1) << 30)  /* so much at a time */
+
+/* "64 MiB"; rounded. */
+static const char *size_text(uint64_t len, char *buf, size_t cap)
+{
+	static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	double n = (double)len;
+	size_t u = 0;
+
+	for (; n >= 1024 && u + 1 < MC_ARRAY_SIZE(units); u++)
+		n /= 1024;
+	snprintf(buf, cap, "%.*f %s", n < 10 && u && n != (double)(int)n ? 1 : 0, n, units[u]);
+	return buf;
+}
+
+int rdma_mem_fail(struct rdma *rdma, int error, const char *what, uint64_t len, struct mc_error *err)
+{
+	struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
+	char size[32], most[32];
+
+	size_text(len, size, sizeof size);
+	getrlimit(RLIMIT_MEMLOCK, &limit);
+	if ((error == ENOMEM || error == EPERM || error == EAGAIN) && limit.rlim_cur != RLIM_INFINITY)
+		return mc_fail(err, -error, "%s: pinning %s for %s: %s: this process may lock %s (RLIMIT_MEMLOCK): raise "
+			       "it by ulimit -l unlimited, LimitMEMLOCK=infinity in the service's unit, or docker run "
+			       "--ulimit memlock=-1", rdma->host->instance, size, what, strerror(error),
+			       size_text(limit.rlim_cur, most, sizeof most));
+	if (error == ENOMEM)
+		return mc_fail(err, -error, "%s: pinning %s for %s: %s: the kernel or the device has none left (it holds "
+			       "%u memory regions of at most %d): register less, or free some", rdma->host->instance, size,
+			       what, strerror(error), (unsigned)rdma->lane0->nr_mrs, rdma->attr.max_mr);
+	return mc_fail(err, -error, "%s: registering %s for %s: %s", rdma->host->instance, size, what, strerror(error));
+}
+
+static uint32_t access_flags(const struct rdma *rdma, uint32_t access)
+{
+	uint32_t flags = IBV_ACCESS_LOCAL_WRITE;
+
+	if (access & MC_ACCESS_REMOTE_READ)
+		flags |= IBV_ACCESS_REMOTE_READ;
+	if (access & MC_ACCESS_REMOTE_WRITE)
+		flags |= IBV_ACCESS_REMOTE_WRITE;
+	if (rdma->set.relaxed)
+		flags |= IBV_ACCESS_RELAXED_ORDERING;
+	return flags;
+}
+
+/* One memory region of [at, at + len) of the buffer.  NULL with errno. */
+static struct ibv_mr *reg_one(struct rdma *rdma, const struct mc_mem_desc *desc, uint64_t at, uint64_t len,
+			      uint32_t flags)
+{
+	uint64_t addr = (uintptr_t)desc->addr + at;
+	struct ibv_mr *mr;
+
+	errno = 0;
+	if (desc->dmabuf_fd >= 0)
+		mr = ibv_reg_dmabuf_mr(rdma->pd, desc->dmabuf_offset + at, len, addr, desc->dmabuf_fd, (int)flags);
+	else
+		mr = ibv_reg_mr(rdma->pd, (void *)(uintptr_t)addr, len, (int)flags);
+	if (!mr && !errno)
+		errno = EIO;
+	return mr;
+}
+
+static bool is_readonly_error(int error)
+{
+	return error == EFAULT || error == EACCES || error == EPERM;
+}
+
+/* Can the first page be pinned if nobody writes to it?  Then it is mapped read-only, or lies in a
+ * file that the kernel lets no device write to. */
+static bool pins_readonly(struct rdma *rdma, const struct mc_mem_desc *desc)
+{
+	struct ibv_mr *mr = desc->len ? reg_one(rdma, desc, 0, 1, IBV_ACCESS_REMOTE_READ) : NULL;
+
+	if (mr)
+		ibv_dereg_mr(mr);
+	return mr;
+}
+
+static int fail_reg(struct rdma *rdma, const struct mc_mem_desc *desc, int error, struct mc_error *err)
+{
+	char size[32];
+
+	size_text(desc->len, size, sizeof size);
+	if (desc->dmabuf_fd >= 0 && (error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS || error == EINVAL))
+		return mc_fail(err, -EOPNOTSUPP, "%s: registering %s of kind '%s' by a dma-buf: %s: the driver of this device "
+			       "cannot; name another device for this kind of memory in nic_priority_matrix, or leave it to "
+			       "staging", rdma->host->instance, size, desc->kind, strerror(error));
+	if (is_readonly_error(error) && (desc->access & MC_ACCESS_REMOTE_WRITE) && pins_readonly(rdma, desc))
+		return mc_fail(err, -error, "%s: registering %s at %p: it is mapped read-only, and peers are to write to it: "
+			       "map it writable, or register it with MC_ACCESS_REMOTE_READ or MC_ACCESS_LOCAL only",
+			       rdma->host->instance, size, desc->addr);
+	if (error == EFAULT)
+		return mc_fail(err, -error, "%s: registering %s at %p: %s: a part of the range is not mapped, or its file "
+			       "cannot be pinned: register what mmap or malloc gave, all of it mapped", rdma->host->instance,
+			       size, desc->addr, strerror(error));
+	return rdma_mem_fail(rdma, error, "a buffer", desc->len, err);
+}
+
+/* ---- slow registrations ------------------------------------------------------------------------------ */
+
+struct progress {
+	uint64_t since_ns, told_ns;
+	bool told;
+};
+
+static void tell_progress(struct rdma *rdma, struct progress *p, const char *how, uint64_t done, uint64_t len)
+{
+	uint64_t now = rdma->host->now_ns(rdma->host), took = now - p->since_ns;
+
+	if (now - p->told_ns < TELL_NS && !(p->told && done == len))
+		return;
+	p->told_ns = now;
+	p->told = true;
+	rdma->host->log(rdma->host, MC_LOG_INFO, "registering memory: %.1f of %.1f GiB %s, %.1f GiB/s",
+			(double)done / (double)(1 << 30), (double)len / (double)(1 << 30), how,
+			(double)done * 1e9 / (double)(1 << 30) / (double)MC_MAX(took, UINT64_C(1)));
+}
+
+/* Let the kernel find the pages of a large buffer step by step: most of the time of pinning it goes
+ * there, and the call that pins says nothing until its end.  What cannot be touched so (an old
+ * kernel, a read-only mapping, beyond the limit) is left to that call and its errors. */
+static void touch_pages(struct rdma *rdma, const struct mc_mem_desc *desc, struct progress *p)
+{
+#ifdef MADV_POPULATE_WRITE
+	uint64_t base = (uintptr_t)desc->addr & ~(PAGE - 1), end = (uintptr_t)desc->addr + desc->len, n;
+	struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
+
+	getrlimit(RLIMIT_MEMLOCK, &limit);
+	if (desc->dmabuf_fd >= 0 || desc->len < TOUCH_FROM || desc->len > limit.rlim_cur)
+		return;
+	for (uint64_t at = base; at < end; at += n) {
+		n = MC_MIN(TOUCH_STEP, end - at);
+		if (madvise((void *)(uintptr_t)at, n, MADV_POPULATE_WRITE) < 0)
+			return;
+		tell_progress(rdma, p, "touched", at + n - base, desc->len);
+	}
+#else
+	(void)rdma;
+	(void)desc;
+	(void)p;
+#endif
+}
+
+/* ---- operations ---------------------------------------------------------------------------------------- */
+
+static void dereg(struct rdma *rdma, struct rdma_region *region)
+{
+	for (uint32_t i = 0; i < region->nr; i++) {
+		int r = ibv_dereg_mr(region->mrs[i]);
+
+		/* The device has gone, or a driver has a fault; nothing can be done about it here. */
+		if (r)
+			rdma->host->log(rdma->host, MC_LOG_WARN, "a memory region could not be deregistered: %s",
+					strerror(abs(r)));
+		atomic_fetch_sub(&rdma->lane0->nr_mrs, 1);
+	}
+	if (region->mrs != &region->one)
+		free(region->mrs);
+	region->mrs = NULL;
+	region->nr = 0;
+}
+
+/* All of the buffer with these rights: 0, or the errno with nothing registered. */
+static int reg_all(struct rdma *rdma, struct rdma_region *region, const struct mc_mem_desc *desc,
+		   uint32_t nr, struct progress *p)
+{
+	region->mrs = nr == 1 ? &region->one : calloc(nr, sizeof(struct ibv_mr *));
+	if (!region->mrs)
+		return ENOMEM;
+	while (region->nr < nr) {
+		uint64_t at = region->nr * region->chunk, len = MC_MIN(region->chunk, desc->len - at);
+		struct ibv_mr *mr = reg_one(rdma, desc, at, len, region->access);
+		int error = errno;
+
+		if (!mr) {
+			dereg(rdma, region);
+			return error;
+		}
+		region->mrs[region->nr++] = mr;
+		atomic_fetch_add(&rdma->lane0->nr_mrs, 1);
+		tell_progress(rdma, p, "pinned", at + len, desc->len);
+	}
+	return 0;
+}
+
+/* [helper] on lane 0 */
+int rdma_mem_reg(void *inst, void *region, const struct mc_mem_desc *desc, struct mc_error *err)
+{
+	struct rdma *rdma = inst;
+	struct rdma_region *reg = region;
+	uint64_t nr = desc->len ? (desc->len - 1) / rdma->set.max_mr_size + 1 : 1;
+	struct progress p = { .since_ns = rdma->host->now_ns(rdma->host) };
+	char size[32];
+	int error;
+
+	if (nr > RDMA_CHUNKS_MAX)
+		return mc_fail(err, -EFBIG, "%s: registering %s: that takes %llu memory regions, and a buffer may have %u: "
+			       "raise option 'max_mr_size', or register the range in parts", rdma->host->instance,
+			       size_text(desc->len, size, sizeof size), (unsigned long long)nr, RDMA_CHUNKS_MAX);
+	if (strcmp(desc->kind, "cpu") != 0 && desc->dmabuf_fd < 0)
+		return mc_fail(err, -EOPNOTSUPP, "%s: memory of kind '%s' without a dma-buf cannot be registered: leave it to "
+			       "staging, or name a transport for it in nic_priority_matrix", rdma->host->instance,
+			       desc->kind);
+	p.told_ns = p.since_ns;
+	*reg = (struct rdma_region){ .base = (uintptr_t)desc->addr, .len = desc->len,
+				     .chunk = nr > 1 ? rdma->set.max_mr_size : MC_MAX(desc->len, UINT64_C(1)),
+				     .relaxed = rdma->set.relaxed, .access = access_flags(rdma, desc->access) };
+	touch_pages(rdma, desc, &p);
+	error = reg_all(rdma, reg, desc, (uint32_t)nr, &p);
+	/* Our own reads cannot land there, but it can be sent. */
+	if (is_readonly_error(error) && !(desc->access & MC_ACCESS_REMOTE_WRITE)) {
+		reg->access &= ~(uint32_t)IBV_ACCESS_LOCAL_WRITE;
+		if (reg_all(rdma, reg, desc, (uint32_t)nr, &p) == 0)
+			error = 0;
+	}
+	return error ? fail_reg(rdma, desc, error, err) : 0;
+}
+
+/* [helper] on lane 0 */
+void rdma_mem_unreg(void *inst, void *region)
+{
+	dereg(inst, region);
+}
+
+/* [helper] on lane 0 */
+int rdma_mem_export(void *inst, void *region, void *blob, size_t cap)
+{
+	const struct rdma_region *reg = region;
+	struct rdma_keys keys = { .base = reg->base, .len = reg->len, .chunk = reg->chunk, .nr = reg->nr,
+				  .relaxed = reg->relaxed };
+	size_t len;
+
+	(void)inst;
+	for (uint32_t i = 0; i < reg->nr; i++)
+		keys.rkeys[i] = reg->mrs[i]->rkey;
+	len = rdma_keys_encode(&keys, blob, cap);
+	return len ? (int)len : -ENOSPC;
+}
+
+/* [worker] */
+int rdma_mem_import(void *inst, void *remote, void *peer, const struct mc_remote_buffer *buf)
+{
+	struct rdma_remote *rem = remote;
+	struct rdma_keys keys;
+
+	(void)inst;
+	(void)peer;
+	if (!buf->blob || rdma_keys_decode(buf->blob, buf->blob_len, &keys) < 0 || keys.base != buf->base ||
+	    keys.len != buf->len)
+		return -EPROTO;
+	*rem = (struct rdma_remote){ .base = keys.base, .len = keys.len, .chunk = keys.chunk, .nr = keys.nr,
+				     .relaxed = keys.relaxed, .one = keys.rkeys[0] };
+	rem->rkeys = &rem->one;
+	if (keys.nr == 1)
+		return 0;
+	rem->rkeys = malloc(keys.nr * sizeof *rem->rkeys);
+	if (!rem->rkeys)
+		return -ENOMEM;
+	memcpy(rem->rkeys, keys.rkeys, keys.nr * sizeof *rem->rkeys);
+	return 0;
+}
+
+/* [worker] */
+void rdma_mem_release(void *inst, void *remote)
+{
+	struct rdma_remote *rem = remote;
+
+	(void)inst;
+	if (rem->rkeys != &rem->one)
+		free(rem->rkeys);
+	rem->rkeys = NULL;
+}

@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Peers: the handshake, parking, fences, and what the host is told.
+ *
+ *   initiator                                          target
+ *   makes queue pairs; HELLO  ----------------------->
+ *                                                      chooses a pair of GIDs, makes queue pairs, RTR
+ *             <--------------------------------------- ACCEPT, or REFUSE and why
+ *   RTR, RTS; a WRITE of one MTU on each of them ....> into its scratch
+ *   peer_ready
+ *
+ * A way that fails is an attempt: the next one has new queue pairs, and the target's
+ * next best pair of GIDs.  PARK ends the queue pairs of an idle connection, the next
+ * slice begins a handshake again; LEAVE is a target's wish for that.
+ */
+#include "rdma.h"
+
+#include <errno.h>
+#include <string.h>
+#include <utlist.h>
+
+#define LINGER_NS UINT64_C(2000000) /* one that has just connected is parked no sooner */
+
+static void attempt(struct rdma_peer *peer);
+
+/* ---- what the host is told ------------------------------------------------------------------------ */
+
+static void report(struct rdma_peer *peer, int status, const char *why)
+{
+	peer->news = true;
+	peer->rdma->news = true;
+	peer->report = status;
+	if (why != peer->why)
+		snprintf(peer->why, sizeof peer->why, "%s", why ? why : "");
+}
+
+void rdma_peer_broke(struct rdma_peer *peer, int status, const char *why)
+{
+	if (peer->dead)
+		return;
+	peer->dead = true;
+	peer->up = false;
+	mc_counter_add(peer->rdma->c_broken, 1);
+	report(peer, status, why);
+}
+
+static void tell(struct rdma_peer *peer)
+{
+	struct rdma *rdma = peer->rdma;
+	struct mc_transport_caps caps = rdma->caps;
+
+	if (peer->relaxed)
+		caps.visibility = MC_VISIBLE_AFTER_FLUSH;
+	peer->news = false;
+	if (peer->report == 0) {
+		peer->reported = true;
+		rdma->host->peer_ready(rdma->host, peer, 0, &caps, NULL);
+	} else {
+		rdma->host->peer_ready(rdma->host, peer, peer->report, NULL, peer->why);
+	}
+}
+
+static void tell_fenced(struct rdma_peer *peer)
+{
+	peer->fenced = false;
+	peer->rdma->host->fenced(peer->rdma->host, peer, peer->fence_epoch);
+}
+
+/* Room enough that the host does not come back for every single place. */
+static bool has_room(const struct rdma_peer *peer)
+{
+	const struct rdma_ep *ep = peer->ep;
+
+	if (!peer->up || !ep || ep->state != RDMA_EP_UP || peer->rdma->cq_free < peer->rdma->set.cq_depth / 4)
+		return false;
+	for (uint32_t i = 0; i < ep->nr_qps; i++)
+		if (ep->qps[i].head - ep->qps[i].tail <= ep->qps[i].depth / 2)
+			return true;
+	return false;
+}
+
+static void tell_writable(struct rdma *rdma)
+{
+	struct rdma_peer *peer;
+
+	DL_FOREACH(rdma->peers, peer)
+		if (peer->starved && has_room(peer)) {
+			peer->starved = false;
+			rdma->nr_starved--;
+			rdma->host->peer_writable(rdma->host, peer);
+		}
+}
+
+static void end_ops(struct rdma *rdma)
+{
+	while (rdma->done) {
+		struct rdma_op *op = rdma->done;
+		struct mc_slice *slice = op->slice;
+		int status = op->status, scope = op->scope;
+
+		rdma->done = op->next;
+		if (!rdma->done)
+			rdma->done_tail = &rdma->done;
+		rdma->host->complete(rdma->host, slice, status, scope, status ? 0 : slice->len);
+	}
+}
+
+/* Not from inside submit: the host says what it hears only between its own calls. */
+void rdma_settle(struct rdma *rdma)
+{
+	struct rdma_peer *peer, *next;
+
+	if (rdma->settling)
+		return;
+	rdma->settling = true;
+	end_ops(rdma);
+	while (rdma->news) {
+		rdma->news = false;
+		for (int half = 0; half < 2; half++)
+			if (rdma->half[half].waiters)
+				rdma_sieve(rdma, half);
+		DL_FOREACH_SAFE(rdma->peers, peer, next) {
+			if (peer->news)
+				tell(peer);
+			if (peer->fenced)
+				tell_fenced(peer);
+		}
+		end_ops(rdma);
+	}
+	if (rdma->nr_starved)
+		tell_writable(rdma);
+	rdma->settling = false;
+}
+
+/* ---- messages -------------------------------------------------------------------------------------- */
+
+static int send_hello(struct rdma_peer *peer, const struct rdma_hello *hello)
+{
+	unsigned char buf[RDMA_HELLO_MAX];
+	size_t len = rdma_hello_encode(hello, buf, sizeof buf);
+
+	return peer->rdma->host->peer_send(peer->rdma->host, peer, buf, len);
+}
+
+static void send_word(struct rdma_peer *peer, uint8_t msg)
+{
+	struct rdma_hello hello = {.msg = msg, .round = peer->round};
+
+	/* Without a control session the host ends the peer anyway. */
+	(void)send_hello(peer, &hello);
+}
+
+/* What HELLO and ACCEPT have in common. */
+static void fill_hello(const struct rdma_ep *ep, struct rdma_hello *hello)
+{
+	struct rdma *rdma = ep->rdma;
+
+	hello->round = ep->peer->round;
+	hello->relaxed = rdma->set.relaxed;
+	hello->rd_atomic = rdma_reads(rdma);
+	hello->scratch = (uint64_t)(uintptr_t)rdma->scratch + RDMA_SCRATCH / 2;
+	hello->scratch_rkey = rdma->scratch_peer_mr->rkey;
+	hello->port = ep->made.own;
+	hello->nr_qps = ep->nr_qps;
+	for (uint32_t i = 0; i < ep->nr_qps; i++) {
+		hello->qpns[i] = ep->qps[i].qp->qp_num;
+		hello->psns[i] = ep->made.psns[i];
+	}
+}
+
+/* ---- initiator ----------------------------------------------------------------------------------------- */
+
+/* This attempt led nowhere; the last one's reason is the one that is told. */
+static void attempt_failed(struct rdma_peer *peer, int status, const char *why)
+{
+	struct rdma *rdma = peer->rdma;
+
+	snprintf(peer->why, sizeof peer->why, "%s", why);
+	if (peer->ep)
+		rdma_ep_bury(peer->ep);
+	if (peer->dead)
+		return;
+	if (status != -ENODEV && peer->attempt + 1 < peer->nr_attempts &&
+	    rdma->host->now_ns(rdma->host) < peer->deadline_ns) {
+		rdma->host->log(rdma->host, MC_LOG_DEBUG, "'%s' by %s, attempt %u of %u: %s", peer->name, peer->device,
+				peer->attempt + 1, peer->nr_attempts, why);
+		peer->attempt++;
+		attempt(peer);
+		return;
+	}
+	rdma_peer_broke(peer, status, peer->why);
+	/* It may be the port that is not well. */
+	rdma_port_check(rdma);
+}
+
+static void made(struct rdma_ep *ep, int status)
+{
+	struct rdma_peer *peer = ep->peer;
+	struct rdma_hello hello = {.msg = RDMA_MSG_HELLO, .attempt = peer->attempt, .mtu = ep->rdma->set.mtu};
+	int r;
+
+	if (status < 0) {
+		peer->nr_attempts = 0; /* it is not the way that fails */
+		attempt_failed(peer, status, ep->made.why);
+		return;
+	}
+	hello.mtu = MC_MIN(hello.mtu, ep->made.own.mtu);
+	fill_hello(ep, &hello);
+	ep->state = RDMA_EP_ASKED;
+	r = send_hello(peer, &hello);
+	if (r < 0) {
+		peer->nr_attempts = 0;
+		attempt_failed(peer, r, "the handshake cannot be sent: there is no control session");
+	}
+}
+
+/* Begin with new queue pairs, or wait for room. */
+bool rdma_peer_start(struct rdma_peer *peer)
+{
+	struct rdma *rdma = peer->rdma;
+	uint32_t nr = peer->passive ? MC_MIN(peer->hello.nr_qps, rdma->set.qps_per_peer) : rdma->set.qps_per_peer;
+	struct rdma_ep *ep = rdma_ep_new(peer, nr);
+
+	if (!ep) {
+		peer->waiting = true;
+		LL_PREPEND2(rdma->half[peer->passive].waiters, peer, next_waiter);
+		return false;
+	}
+	rdma_port_get(rdma, &ep->made.own);
+	if (peer->passive) {
+		ep->made.far = peer->hello;
+		rdma_ep_run(ep, rdma_ep_serve, rdma_peer_served);
+	} else {
+		peer->round++;
+		rdma_ep_run(ep, rdma_ep_make, made);
+	}
+	return true;
+}
+
+/* Take a place behind those that wait already. */
+static void attempt(struct rdma_peer *peer)
+{
+	struct rdma *rdma = peer->rdma;
+
+	if (peer->waiting)
+		return;
+	peer->waiting = true;
+	LL_APPEND2(rdma->half[peer->passive].waiters, peer, next_waiter);
+	rdma->news = true;
+}
+
+static void joined(struct rdma_ep *ep, int status)
+{
+	if (status < 0) {
+		attempt_failed(ep->peer, status, ep->made.why);
+		return;
+	}
+	ep->state = RDMA_EP_PROBING;
+	rdma_post_probe(ep);
+}
+
+static void on_accept(struct rdma_peer *peer, const struct rdma_hello *msg)
+{
+	struct rdma_ep *ep = peer->ep;
+	const struct rdma_port *own = &ep->made.own;
+
+	if (msg->nr_qps > ep->nr_qps || msg->nr_attempts > 4 * RDMA_PAIRS_MAX || msg->mtu > ep->made.own.mtu ||
+	    (own->nr_gids && msg->port.nr_gids && (msg->far >= own->nr_gids || msg->own >= msg->port.nr_gids))) {
+		peer->nr_attempts = 0;
+		attempt_failed(peer, -EPROTO, "the other end accepted what was not offered");
+		return;
+	}
+	/* The other end may want fewer.  A flushing READ pushes only what went down its own queue pair. */
+	ep->nr_used = msg->relaxed ? 1 : msg->nr_qps;
+	peer->relaxed = msg->relaxed;
+	peer->nr_attempts = msg->nr_attempts;
+	peer->scratch_addr = msg->scratch;
+	peer->scratch_rkey = msg->scratch_rkey;
+	ep->made.far = *msg;
+	ep->made.pair = (struct rdma_pair){.own = msg->far, .far = msg->own};
+	ep->made.mtu = msg->mtu;
+	ep->state = RDMA_EP_JOINING;
+	rdma_ep_run(ep, rdma_ep_join, joined);
+}
+
+/* All queue pairs have carried a request (0), or one has not. */
+void rdma_peer_probed(struct rdma_ep *ep, int status, const char *why)
+{
+	struct rdma_peer *peer = ep->peer;
+	struct rdma *rdma = ep->rdma;
+	char own[96] = "LID only", far[96] = "LID only", text[sizeof peer->why];
+
+	if (status == 0) {
+		if (ep->made.mtu == RDMA_MTU_SAFE && peer->attempt && MC_MIN(ep->made.own.mtu, ep->made.far.port.mtu) >
+		    RDMA_MTU_SAFE)
+			rdma->host->log(rdma->host, MC_LOG_WARN, "'%s' by %s: packets of more than %u bytes do not get "
+					"through: raise the MTU of the network between them, or set option mtu",
+					peer->name, peer->device, RDMA_MTU_SAFE);
+		ep->state = RDMA_EP_UP;
+		peer->up = true;
+		rdma->host->timer_set(rdma->host, &peer->timer, 0);
+		/* The target wants it back already: first let it do what it was made for. */
+		if (ep->leaving)
+			rdma->host->timer_set(rdma->host, &ep->timer, rdma->host->now_ns(rdma->host) + LINGER_NS);
+		if (!peer->reported)
+			report(peer, 0, NULL);
+		return;
+	}
+	if (ep->made.own.nr_gids && ep->made.far.port.nr_gids) {
+		rdma_gid_print(&ep->made.own.gids[ep->made.pair.own], own, sizeof own);
+		rdma_gid_print(&ep->made.far.port.gids[ep->made.pair.far], far, sizeof far);
+	}
+	snprintf(text, sizeof text, "nothing gets from GID %s to %s with MTU %u (%s): see that the network carries UDP "
+		 "port 4791 between them, or set gid_index", own, far, ep->made.mtu, why);
+	attempt_failed(peer, status, text);
+}
+
+void rdma_peer_wake(struct rdma_peer *peer)
+{
+	struct rdma *rdma = peer->rdma;
+
+	if (peer->waiting || peer->ep || peer->dead)
+		return;
+	peer->deadline_ns = rdma->host->now_ns(rdma->host) + rdma->peer_timeout_ns;
+	rdma->host->timer_set(rdma->host, &peer->timer, peer->deadline_ns);
+	attempt(peer);
+}
+
+/* Idle, and its place is wanted: let the queue pairs go at both ends. */
+void rdma_peer_park(struct rdma_peer *peer)
+{
+	send_word(peer, RDMA_MSG_PARK);
+	rdma_ep_bury(peer->ep);
+	if (peer->starved)
+		rdma_peer_wake(peer);
+}
+
+static void on_leave(struct rdma_peer *peer)
+{
+	struct rdma_ep *ep = peer->ep;
+
+	if (!ep || ep->leaving)
+		return;
+	ep->leaving = true;
+	if (ep->state == RDMA_EP_UP)
+		rdma_ep_drain(ep);
+}
+
+static void active_msg(struct rdma_peer *peer, const struct rdma_hello *msg)
+{
+	bool asked = peer->ep && peer->ep->state == RDMA_EP_ASKED;
+
+	if (msg->round != peer->round)
+		return; /* of queue pairs that we have given up */
+	if (msg->msg == RDMA_MSG_ACCEPT && asked) {
+		on_accept(peer, msg);
+	} else if (msg->msg == RDMA_MSG_REFUSE && asked) {
+		peer->nr_attempts = MC_MIN(msg->nr_attempts, 4 * RDMA_PAIRS_MAX);
+		attempt_failed(peer, -EHOSTUNREACH, msg->why[0] ? msg->why : "the other end refused");
+	} else if (msg->msg == RDMA_MSG_LEAVE) {
+		on_leave(peer);
+	}
+}
+
+/* ---- target ------------------------------------------------------------------------------------------------ */
+
+void rdma_peer_served(struct rdma_ep *ep, int status)
+{
+	struct rdma_peer *peer = ep->peer;
+	struct rdma_hello hello = {.msg = RDMA_MSG_REFUSE, .round = peer->round, .nr_attempts = ep->made.nr_attempts};
+
+	if (status < 0) {
+		snprintf(hello.why, sizeof hello.why, "at the other end: %.170s", ep->made.why);
+		rdma_ep_bury(ep);
+		(void)send_hello(peer, &hello);
+		return;
+	}
+	hello.msg = RDMA_MSG_ACCEPT;
+	hello.own = ep->made.pair.own;
+	hello.far = ep->made.pair.far;
+	hello.mtu = ep->made.mtu;
+	fill_hello(ep, &hello);
+	ep->nr_used = ep->nr_qps;
+	ep->state = RDMA_EP_UP;
+	peer->up = true;
+	(void)send_hello(peer, &hello);
+	if (!peer->reported)
+		report(peer, 0, NULL);
+}
+
+/* Ask the initiator to let go; it answers by PARK once nothing is in flight. */
+void rdma_peer_dismiss(struct rdma_peer *peer)
+{
+	peer->ep->leaving = true;
+	send_word(peer, RDMA_MSG_LEAVE);
+}
+
+static void passive_msg(struct rdma_peer *peer, const struct rdma_hello *msg)
+{
+	if (msg->msg != RDMA_MSG_HELLO && msg->msg != RDMA_MSG_PARK)
+		return;
+	/* The initiator uses the old queue pairs no more, or says so by asking for new ones. */
+	if (peer->ep)
+		rdma_ep_bury(peer->ep);
+	if (msg->msg == RDMA_MSG_PARK)
+		return;
+	peer->hello = *msg;
+	peer->round = msg->round;
+	attempt(peer);
+}
+
+/* ---- operations ---------------------------------------------------------------------------------------------- */
+
+static void on_deadline(struct mc_timer *t, uint64_t now_ns)
+{
+	struct rdma_peer *peer = t->user;
+	char text[sizeof peer->why];
+
+	(void)now_ns;
+	if (peer->up || peer->dead)
+		return;
+	snprintf(text, sizeof text, "no connection to %s in time%s%.120s", peer->device,
+		 peer->waiting ? ": all endpoints are in use, raise max_endpoints" : peer->why[0] ? ": " : "",
+		 peer->waiting ? "" : peer->why);
+	rdma_peer_broke(peer, -ETIMEDOUT, text);
+	rdma_settle(peer->rdma);
+}
+
+static void init(struct rdma *rdma, struct rdma_peer *peer, const struct mc_peer_args *args)
+{
+	memset(peer, 0, sizeof *peer);
+	peer->rdma = rdma;
+	peer->passive = args->passive;
+	peer->deadline_ns = args->deadline_ns;
+	snprintf(peer->name, sizeof peer->name, "%s", args->segment ? args->segment : "?");
+	snprintf(peer->device, sizeof peer->device, "%s", args->remote_device ? args->remote_device : "?");
+	peer->timer = (struct mc_timer){.size = sizeof peer->timer, .fire = on_deadline, .user = peer};
+	DL_APPEND(rdma->peers, peer);
+}
+
+int rdma_peer_open(void *inst, void *p, const struct mc_peer_args *args)
+{
+	struct rdma *rdma = inst;
+	struct rdma_peer *peer = p;
+
+	if (rdma->stopped)
+		return -ESHUTDOWN;
+	init(rdma, peer, args);
+	rdma->host->timer_set(rdma->host, &peer->timer, peer->deadline_ns);
+	attempt(peer);
+	rdma_settle(rdma);
+	return 0;
+}
+
+int rdma_peer_accept(void *inst, void *p, const struct mc_peer_args *args)
+{
+	struct rdma *rdma = inst;
+
+	if (rdma->stopped)
+		return -ESHUTDOWN;
+	init(rdma, p, args);
+	return 0;
+}
+
+void rdma_peer_msg(void *inst, void *p, const void *msg, size_t len)
+{
+	struct rdma_peer *peer = p;
+	struct rdma_hello hello;
+
+	if (peer->dead)
+		return;
+	if (rdma_hello_decode(msg, len, &hello) < 0)
+		rdma_peer_broke(peer, -EPROTO, "a handshake message of a wrong form");
+	else if (peer->passive)
+		passive_msg(peer, &hello);
+	else
+		active_msg(peer, &hello);
+	rdma_settle(inst);
+}
+
+static void leave_waiters(struct rdma_peer *peer)
+{
+	if (peer->waiting)
+		LL_DELETE2(peer->rdma->half[peer->passive].waiters, peer, next_waiter);
+	peer->waiting = false;
+}
+
+void rdma_peer_close(void *inst, void *p)
+{
+	struct rdma *rdma = inst;
+	struct rdma_peer *peer = p;
+
+	rdma->host->timer_set(rdma->host, &peer->timer, 0);
+	leave_waiters(peer);
+	if (peer->ep)
+		rdma_ep_bury(peer->ep);
+	if (peer->starved)
+		rdma->nr_starved--;
+	DL_DELETE(rdma->peers, peer);
+}
+
+void rdma_peer_drained(struct rdma_ep *ep)
+{
+	struct rdma_peer *peer = ep->peer;
+
+	ep->rdma->host->timer_set(ep->rdma->host, &ep->timer, 0);
+	if (!peer->fencing)
+		return;
+	peer->fencing = false;
+	peer->fenced = true;
+	ep->rdma->news = true;
+}
+
+/* Before its first request is posted an endpoint has nothing to fence: the other end does not know
+ * its queue pairs, or has nothing to say on them. */
+int rdma_fence(void *inst, void *p, uint32_t epoch)
+{
+	struct rdma *rdma = inst;
+	struct rdma_peer *peer = p;
+	struct rdma_ep *ep = peer->ep;
+
+	peer->dead = true;
+	peer->up = false;
+	peer->news = false;
+	peer->fence_epoch = epoch;
+	rdma->host->timer_set(rdma->host, &peer->timer, 0);
+	leave_waiters(peer);
+	if (ep && (ep->state == RDMA_EP_MAKING || ep->state == RDMA_EP_ASKED || ep->state == RDMA_EP_JOINING)) {
+		rdma_ep_bury(ep);
+		ep = NULL;
+	}
+	peer->fencing = true;
+	if (!ep) {
+		peer->fencing = false;
+		peer->fenced = true;
+		rdma->news = true;
+	} else if (ep->state == RDMA_EP_ERROR) {
+		if (rdma_ep_drained(ep))
+			rdma_peer_drained(ep);
+	} else if (ep->state != RDMA_EP_DYING) {
+		rdma_ep_error(ep);
+	}
+	rdma_settle(rdma);
+	return 0;
+}
