@@ -332,6 +332,8 @@ static struct fabric *map_file(const char *dir)
 		f = map(fd);
 	if (f && !st.st_size)
 		shared_lock_init(&f->lock);
+	/* The mapping keeps the open file, and would keep the lock. */
+	flock(fd, LOCK_UN);
 	close(fd);
 	return f;
 }

@@ -317,6 +317,7 @@ static void fill_caps(struct rdma *rdma, const struct ibv_port_attr *port, struc
 	caps->latency_ns = 5000;
 	caps->max_inflight = set->qps_per_peer * set->max_wr;
 	rdma->caps = *caps;
+	rdma->max_slice = caps->max_slice;
 }
 
 static int open_lane(struct rdma *rdma, const struct mc_open_args *args, struct mc_transport_caps *caps,

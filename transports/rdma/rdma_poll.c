@@ -239,6 +239,7 @@ static void look(struct mc_timer *t, uint64_t now_ns)
 	char why[96];
 
 	poll_cq(rdma);
+	now_ns = rdma->host->now_ns(rdma->host); /* not before the last completion */
 	learn_rate(rdma, now_ns);
 	limit = patience(rdma);
 	DL_FOREACH_SAFE(rdma->eps, ep, next) {
