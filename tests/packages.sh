@@ -51,7 +51,6 @@ present() {
 	iperf3) have iperf3 ;;
 	ucx-utils) have ucx_perftest ;;
 	iproute2) have ip && have tc && have rdma ;;
-	ibverbs-providers) ls /etc/libibverbs.d/rxe.driver >/dev/null 2>&1 ;;
 	perftest) have ib_write_bw ;;
 	valgrind | cpio | curl) have "$1" ;;
 	qemu-system-x86) have qemu-system-x86_64 ;;
