@@ -17,6 +17,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 . bench/env.sh
 . bench/lib/judge.sh
+. bench/lib/flags.sh
 . bench/lib/processes.sh
 
 throughput_cases="write-1m read-1m write-4m read-4m write-64k read-64k write-4k read-4k"
@@ -27,66 +28,14 @@ own_cases="null-64b null-64b-scattered"
 all_cases="$throughput_cases $latency_cases $threads_cases $engine_cases ucx-4k $own_cases"
 
 usage() {
-	cat <<-END
-	usage: bench/compare-tcp.sh [FLAG...] [CASE...]
-	  --quick      2 pairs of 0.5 s: a smoke run, judges nothing
-	  --pairs=N    so many pairs, whatever the interval (default: 7 to 21, see the head)
-	  --seconds=S  length of a run (default 2)
-	  --json       one object on stdout instead of lines
-	  --build=DIR  the build to measure (default build)
-	A case may be a pattern ('write-*', '*-64k').  Cases:
-	END
+	usage_flags
 	printf '  %s\n' "$throughput_cases (the 1m ones also say cpu-write-1m, cpu-read-1m)" \
 		"$latency_cases" "$threads_cases" "$engine_cases" "ucx-4k" "$own_cases"
 }
 
-# choose PATTERN: the cases that it means go to $cases.
-choose() {
-	chosen=
-	for c in $all_cases; do
-		case $c in $1) chosen="$chosen $c" ;; esac
-	done
-	[ -n "$chosen" ] || {
-		echo "there is no case '$1'" >&2
-		usage >&2
-		exit 2
-	}
-	cases="$cases $chosen"
-}
-
-build=build seconds=2 cases= idle_seconds=10
-for arg in "$@"; do
-	case $arg in
-	--quick) quick=yes seconds=0.5 min_pairs=2 max_pairs=2 idle_seconds=1 ;;
-	--pairs=[1-9] | --pairs=[1-9][0-9]) min_pairs=${arg#*=} max_pairs=${arg#*=} ;;
-	--seconds=[0-9]*) seconds=${arg#*=} ;;
-	--json) json=yes ;;
-	--build=*) build=${arg#*=} ;;
-	-h | --help) usage; exit 0 ;;
-	-*)
-		echo "unknown flag, or a value that it does not take: $arg" >&2
-		usage >&2
-		exit 2
-		;;
-	*) choose "$arg" ;;
-	esac
-done
-: "${cases:=$all_cases}"
-
-# needs PROGRAM PACKAGE CASE...: it must be there if one of the cases is to be run.
-needs() {
-	program=$1 package=$2
-	shift 2
-	command -v "$program" >/dev/null && return 0
-	for one in "$@"; do
-		case " $cases " in *" $one "*)
-			echo "there is no $program (package $package)"
-			exit 77
-			;;
-		esac
-	done
-}
-
+parse_flags "$@"
+idle_seconds=10
+[ $quick = no ] || idle_seconds=1
 needs iperf3 iperf3 $throughput_cases
 needs ucx_perftest ucx-utils ucx-4k
 use_build "$build" || exit 1

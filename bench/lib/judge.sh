@@ -9,10 +9,17 @@
 # the interval's ends are more than a factor of 4 apart.  A quick run judges nothing: unjudged.
 
 quick=no json=no min_pairs=7 max_pairs=21 short=no
+guest= # the machine inside of this one where the cases were run, if they were
+progress=$([ -t 2 ] && echo yes || echo no)
 
 # say TEXT: for people; with --json stdout is for the object alone.
 say() {
 	if [ $json = yes ]; then echo "$*" >&2; else echo "$*"; fi
+}
+
+# show TEXT: where a person looks on; the next one replaces it.
+show() {
+	[ $progress = no ] || printf '\r%s\033[K' "$*" >&2
 }
 
 die() {
@@ -103,7 +110,7 @@ warn_if_busy() {
 finish_report() {
 	[ $json = no ] || {
 		printf '{\n  "schema": 1,\n  "program": "%s",\n  "machine": "%s",\n  "time": "%s",\n' \
-			"${0##*/}" "$(machine | tr -d '"\\')" "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
+			"${0##*/}" "$(echo "$(machine)${guest:+, in it $guest}" | tr -d '"\\')" "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
 		printf '  "quick": %s,\n  "cases": [' $([ $quick = yes ] && echo true || echo false)
 		cat "$dir/entries" 2>/dev/null
 		printf '\n  ]\n}\n'
@@ -144,6 +151,7 @@ pairs() {
 	done
 	at=$dir/${1%%=*}
 	until enough $nr $names; do
+		show "${at##*/}: $((nr + 1)) of $min_pairs to $max_pairs pairs"
 		if [ $((nr % 2)) -eq 0 ]; then
 			p=$($peer) && o=$($ours) || exit 1
 		else
@@ -156,6 +164,7 @@ pairs() {
 		done
 		nr=$((nr + 1))
 	done
+	show
 }
 
 # single OURS CASE=FORMULA...: the same against fixed limits, with o[1..] only.

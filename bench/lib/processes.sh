@@ -84,6 +84,57 @@ run_ucx() {
 		die "ucx_perftest said no rate: $(tail -n 3 "$dir/ucx.log")"
 }
 
+# ---- perftest ------------------------------------------------------------------------------------
+
+# gid_index DEVICE: the place of its IPv4 address.
+gid_index() {
+	for gid in "/sys/class/infiniband/$1/ports/1/gids"/*; do
+		case $(cat "$gid") in
+		0000:0000:0000:0000:0000:ffff:*)
+			echo "${gid##*/}"
+			return 0
+			;;
+		esac
+	done
+	die "device '$1' has no IPv4 address"
+}
+
+# run_perftest PROGRAM FLAG...: from ra0 to rb0; bytes or messages per second, or a time in us, as
+# --output says.  It tries for ever when nothing arrives, and its unit MB is 2^20.
+run_perftest() {
+	program=$1
+	shift
+	free_port
+	bound=$((30 + $(ceil "$seconds")))
+	set -- "$@" --CPU-freq --duration="$(ceil "$seconds")" --margin=0 --port="$port"
+	timeout $bound "$program" --ib-dev=rb0 --gid-index="$(gid_index rb0)" "$@" >"$dir/perftest-server.log" 2>&1 &
+	server=$!
+	n=0
+	until grep -q "$(printf ':%04X [0:]* 0A' "$port")" /proc/net/tcp /proc/net/tcp6; do
+		n=$((n + 1))
+		[ $n -lt 200 ] && kill -0 $server 2>/dev/null ||
+			die "$program did not start: $(tail -n 3 "$dir/perftest-server.log")"
+		sleep 0.05
+	done
+	timeout $bound "$program" --ib-dev=ra0 --gid-index="$(gid_index ra0)" "$@" 127.0.0.1 \
+		>"$dir/perftest.log" 2>&1 || {
+		kill $server
+		die "$program failed: $(tail -n 3 "$dir/perftest.log" "$dir/perftest-server.log")"
+	}
+	wait $server
+	# Warnings may stand before the figure, which is a line of its own.
+	awk -v how="$*" '
+		/^ *[0-9]+[.][0-9]+ *$/ { x = $1; found = 1 }
+		END {
+			if (how ~ /--output=bandwidth/)
+				x *= 1048576
+			else if (how ~ /--output=message_rate/)
+				x *= 1e6
+			printf "%.6g\n", x
+			exit !(found && x > 0)
+		}' "$dir/perftest.log" || die "$program said no figure: $(tail -n 3 "$dir/perftest.log")"
+}
+
 # ---- etcd ----------------------------------------------------------------------------------------
 
 # why_no_etcd: why the cases on etcd cannot run; nothing if they can.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# bench/compare-tcp.sh: what it prints and how it judges, not how fast anything is.
-# compare.sh judge|run; SOURCE: the source tree, BUILD: the build to measure.
+# bench/compare-*.sh: what they print and how they judge, not how fast anything is.
+# compare.sh judge|run|rdma; SOURCE: the source tree, BUILD: the build to measure.
 . "$(dirname "$0")/lib.sh"
 here=$SOURCE/bench
 
@@ -70,6 +70,25 @@ case_run() {
 	"$here/compare-tcp.sh" --nonsense 2>"$dir/flag.err" && got=0 || got=$?
 	[ $got -eq 2 ] && head -n 1 "$dir/flag.err" | grep -q -- ': --nonsense$' || die "it does not name the unknown flag"
 	grep -q "there is no case 'nonsense'" "$dir/usage.err" || die "it does not name the unknown case"
+}
+
+# One boot of a guest, for one case of both sides.
+case_rdma() {
+	"$here/compare-rdma.sh" --build="$BUILD" --quick --json write-64k >"$dir/json.out" 2>"$dir/json.err" &&
+		got=0 || got=$?
+	[ $got -ne 77 ] || skip "$(tail -n 1 "$dir/json.out")"
+	[ $got -eq 0 ] || die "--quick --json ended with $got"
+	grep '^write-64k ' "$dir/json.err" | grep -Eq "$line" || die "no line about write-64k"
+	python3 - "$dir/json.out" <<-'END' || die "the object is not as it should be"
+		import json, sys
+		o = json.load(open(sys.argv[1]))
+		c, = o['cases']
+		assert o['program'] == 'compare-rdma.sh' and o['quick'] is True and ', in it Linux' in o['machine']
+		assert c['case'] == 'write-64k' and c['runs'] == 2 and c['verdict'] == 'unjudged'
+		assert 0 < c['low'] <= c['ratio'] <= c['high'] and 'perftest' in c['detail']
+	END
+	"$here/compare-rdma.sh" --build="$BUILD" nonsense 2>"$dir/usage.err" && got=0 || got=$?
+	[ $got -eq 2 ] && grep -q "there is no case 'nonsense'" "$dir/usage.err" || die "an unknown case ended with $got"
 }
 
 "case_$1"
