@@ -134,6 +134,11 @@ static uint64_t *below_counter(const struct mc_host *h, const char *name, const 
 	return UP(h)->counter(UP(h), name, doc);
 }
 
+static uint64_t *below_gauge(const struct mc_host *h, const char *name, const char *doc)
+{
+	return mc_gauge_new(UP(h), name, doc);
+}
+
 static int below_watch(const struct mc_host *h, struct mc_watch *w)
 {
 	return UP(h)->watch(UP(h), w);
@@ -264,4 +269,5 @@ const struct mc_host mc_filter_below_host = {
 	.kv = below_kv,
 	.kv_event = below_kv_event,
 	.copied = below_copied,
+	.gauge = below_gauge,
 };

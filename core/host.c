@@ -33,7 +33,7 @@ static void host_free(const struct mc_host *h, void *ptr, size_t len)
 	mc_pages_free(ptr, len);
 }
 
-static uint64_t *host_counter(const struct mc_host *h, const char *name, const char *doc)
+static uint64_t *count(const struct mc_host *h, const char *name, const char *doc, bool gauge)
 {
 	struct mc_lane *lane = lane_of(h);
 	uint32_t nr = lane->nr_counters;
@@ -45,8 +45,19 @@ static uint64_t *host_counter(const struct mc_host *h, const char *name, const c
 		return NULL;
 	memcpy(lane->counters[nr].name, name, strlen(name) + 1);
 	lane->counters[nr].doc = doc;
+	lane->counters[nr].gauge = gauge;
 	__atomic_store_n(&lane->nr_counters, nr + 1, __ATOMIC_RELEASE);
 	return &lane->counters[nr].value;
+}
+
+static uint64_t *host_counter(const struct mc_host *h, const char *name, const char *doc)
+{
+	return count(h, name, doc, false);
+}
+
+static uint64_t *host_gauge(const struct mc_host *h, const char *name, const char *doc)
+{
+	return count(h, name, doc, true);
 }
 
 /* ---- the worker's loop ---------------------------------------------------------------------- */
@@ -266,6 +277,7 @@ void mc_host_init(struct mc_lane *lane)
 	lane->host.alloc = host_alloc;
 	lane->host.free = host_free;
 	lane->host.counter = host_counter;
+	lane->host.gauge = host_gauge;
 	lane->host.watch = host_watch;
 	lane->host.rewatch = host_rewatch;
 	lane->host.unwatch = host_unwatch;

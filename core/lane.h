@@ -21,6 +21,7 @@ struct mc_lane_counter {
 	char name[48];
 	const char *doc;
 	uint64_t value;
+	bool gauge; /* goes down too */
 };
 
 struct mc_lane {

@@ -325,8 +325,9 @@ static void write_counter(struct mc_prom *p, const struct mc_engine *engine, con
 	len = strlen(name);
 	name[len++] = '_';
 	mc_prom_name(name + len, sizeof name - len - sizeof "_total", like->name);
-	strcat(name, "_total");
-	mc_prom_family(p, name, MC_PROM_COUNTER, like->doc && *like->doc ? like->doc : like->name);
+	if (!like->gauge)
+		strcat(name, "_total");
+	mc_prom_family(p, name, like->gauge ? MC_PROM_GAUGE : MC_PROM_COUNTER, like->doc && *like->doc ? like->doc : like->name);
 	for (size_t i = 0; i < engine->nr_devices; i++) {
 		const struct mc_device *d = engine->devices[i];
 

@@ -593,6 +593,7 @@ void services_fill(struct mc_host *host, const char *instance)
 		.alloc = host_alloc,
 		.free = host_free,
 		.counter = host_counter,
+		.gauge = host_counter,
 		.watch = host_watch,
 		.rewatch = host_rewatch,
 		.unwatch = host_unwatch,

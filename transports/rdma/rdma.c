@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "rdma.h"
 
@@ -296,6 +297,12 @@ static void open_counters(struct rdma *rdma)
 	rdma->c_events = h->counter(h, "cq_events", "times that the completion channel woke the worker");
 	rdma->c_parked = h->counter(h, "endpoints_parked", "idle connections that gave up their queue pairs");
 	rdma->c_broken = h->counter(h, "endpoints_broken", "connections that ended by an error");
+	rdma->g_qps = mc_gauge_new(h, "qps", "queue pairs that there are");
+	if (rdma->lane0 == rdma)
+		rdma->g_mrs = mc_gauge_new(h, "mrs", "memory regions of registered buffers");
+	rdma->g_cq_used = mc_gauge_new(h, "cq_used", "entries of the completion queue that are spoken for");
+	rdma->g_active = mc_gauge_new(h, "endpoints_active", "connections that we opened");
+	rdma->g_passive = mc_gauge_new(h, "endpoints_passive", "connections that peers opened");
 	rdma->c_suspect = h->counter(h, "endpoints_suspect", "connections given up because nothing completed");
 }
 
@@ -410,11 +417,13 @@ static void rdma_counters(void *inst, void (*emit)(void *ctx, const char *name, 
 {
 	struct rdma *rdma = inst;
 
-	emit(ctx, "qps", atomic_load(&rdma->nr_qps));
-	emit(ctx, "mrs", atomic_load(&rdma->nr_mrs));
-	emit(ctx, "cq_used", rdma->set.cq_depth - rdma->cq_free);
-	emit(ctx, "endpoints_active", rdma->half[0].nr_eps);
-	emit(ctx, "endpoints_passive", rdma->half[1].nr_eps);
+	uint32_t waiting[2];
+	struct rdma_peer *peer;
+
+	for (int half = 0; half < 2; half++)
+		LL_COUNT2(rdma->half[half].waiters, peer, waiting[half], next_waiter);
+	emit(ctx, "waiting_active", waiting[0]);
+	emit(ctx, "waiting_passive", waiting[1]);
 	emit(ctx, "in_flight", rdma->nr_flight);
 }
 

@@ -343,6 +343,7 @@ struct rdma {
 	struct mc_timer suspect;
 	bool stopped, news, settling;
 	_Atomic uint32_t nr_mrs, nr_qps; /* shown as gauges; lane 0's nr_mrs counts for the device */
+	uint64_t *g_qps, *g_mrs, *g_cq_used, *g_active, *g_passive; /* gauges; g_mrs in lane 0 only */
 	uint64_t *c_sent, *c_read, *c_posted, *c_doorbells, *c_events, *c_parked, *c_broken, *c_suspect;
 };
 
@@ -406,6 +407,13 @@ static inline struct rdma_qp *rdma_qp_of(const struct rdma *rdma, uint64_t wr_id
 	struct rdma_qp *qp = slot < rdma->nr_slots ? rdma->slots[slot] : NULL;
 
 	return qp && (qp->serial & 0x7ff) == (wr_id >> 33 & 0x7ff) ? qp : NULL;
+}
+
+/* Once per turn. */
+static inline void rdma_show_cq(struct rdma *rdma)
+{
+	if (rdma->g_cq_used)
+		__atomic_store_n(rdma->g_cq_used, rdma->set.cq_depth - rdma->cq_free, __ATOMIC_RELAXED);
 }
 
 /* Reads that a queue pair of ours can serve at a time. */

@@ -70,6 +70,7 @@ static int qp_create(struct rdma_qp *qp)
 	if (!qp->qp)
 		return -errno;
 	atomic_fetch_add(&rdma->nr_qps, 1);
+	mc_gauge_add(rdma->g_qps, 1);
 	qp->depth = MC_MIN(init.cap.max_send_wr, rdma->set.max_wr);
 	return ring_new(qp);
 }
@@ -237,8 +238,10 @@ static int destroy(struct rdma_ep *ep)
 		if (r)
 			ep->rdma->host->log(ep->rdma->host, MC_LOG_WARN, "a queue pair cannot be destroyed and is lost: %s",
 					    strerror(r));
-		if (qp->qp)
+		if (qp->qp) {
 			atomic_fetch_sub(&ep->rdma->nr_qps, 1);
+			mc_gauge_add(ep->rdma->g_qps, -1);
+		}
 		qp->qp = NULL;
 	}
 	return 0;
@@ -335,6 +338,7 @@ struct rdma_ep *rdma_ep_new(struct rdma_peer *peer, uint32_t nr_qps)
 		ep->made.psns[i] &= 0xffffff;
 	}
 	rdma->half[ep->passive].nr_eps++;
+	mc_gauge_add(ep->passive ? rdma->g_passive : rdma->g_active, 1);
 	DL_APPEND(rdma->eps, ep);
 	peer->ep = ep;
 	return ep;
@@ -401,6 +405,7 @@ void rdma_ep_bury(struct rdma_ep *ep)
 			rdma->half[i].hand = ep->next;
 	DL_DELETE(rdma->eps, ep);
 	half->nr_eps--;
+	mc_gauge_add(ep->passive ? rdma->g_passive : rdma->g_active, -1);
 	if (ep->peer)
 		ep->peer->ep = NULL;
 	ep->peer = NULL;

@@ -7,12 +7,14 @@
  * of several devices do it side by side.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#include "core/util/cleanup.h"
 #include "rdma.h"
 
 #define PAGE UINT64_C(4096)
@@ -52,6 +54,12 @@ int rdma_mem_fail(struct rdma *rdma, int error, const char *what, uint64_t len, 
 	return mc_fail(err, -error, "%s: registering %s for %s: %s", rdma->host->instance, size, what, strerror(error));
 }
 
+/* Writes in relaxed order need a READ behind them, so only what peers may read takes them. */
+static bool relaxed(const struct rdma *rdma, uint32_t access)
+{
+	return rdma->set.relaxed && (access & MC_ACCESS_REMOTE_READ);
+}
+
 static uint32_t access_flags(const struct rdma *rdma, uint32_t access)
 {
 	uint32_t flags = IBV_ACCESS_LOCAL_WRITE;
@@ -60,7 +68,7 @@ static uint32_t access_flags(const struct rdma *rdma, uint32_t access)
 		flags |= IBV_ACCESS_REMOTE_READ;
 	if (access & MC_ACCESS_REMOTE_WRITE)
 		flags |= IBV_ACCESS_REMOTE_WRITE;
-	if (rdma->set.relaxed)
+	if (relaxed(rdma, access))
 		flags |= IBV_ACCESS_RELAXED_ORDERING;
 	return flags;
 }
@@ -87,19 +95,30 @@ static bool is_readonly_error(int error)
 	return error == EFAULT || error == EACCES || error == EPERM;
 }
 
-/* Can the first page be pinned if nobody writes to it?  Then it is mapped read-only, or lies in a
- * file that the kernel lets no device write to. */
-static bool pins_readonly(struct rdma *rdma, const struct mc_mem_desc *desc)
-{
-	struct ibv_mr *mr = desc->len ? reg_one(rdma, desc, 0, 1, IBV_ACCESS_REMOTE_READ) : NULL;
+enum mapping { MAPPING_FINE, MAPPING_HOLE, MAPPING_READONLY };
 
-	if (mr)
-		ibv_dereg_mr(mr);
-	return mr;
+/* What of the range would keep a device from writing to it, as the kernel lists this process' mappings. */
+static enum mapping look_at_mapping(const struct mc_mem_desc *desc)
+{
+	uint64_t at = (uintptr_t)desc->addr, end = at + desc->len, from, to;
+	mc_cleanup(mc_fclosep) FILE *f = fopen("/proc/self/maps", "re");
+	bool readonly = false;
+	char line[512], rights[5];
+
+	while (f && at < end && fgets(line, sizeof line, f)) {
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s", &from, &to, rights) != 3 || to <= at)
+			continue;
+		if (from > at)
+			break;
+		readonly |= rights[1] != 'w';
+		at = to;
+	}
+	return f && at < end ? MAPPING_HOLE : readonly ? MAPPING_READONLY : MAPPING_FINE;
 }
 
 static int fail_reg(struct rdma *rdma, const struct mc_mem_desc *desc, int error, struct mc_error *err)
 {
+	enum mapping mapping;
 	char size[32];
 
 	size_text(desc->len, size, sizeof size);
@@ -107,14 +126,22 @@ static int fail_reg(struct rdma *rdma, const struct mc_mem_desc *desc, int error
 		return mc_fail(err, -EOPNOTSUPP, "%s: registering %s of kind '%s' by a dma-buf: %s: the driver of this device "
 			       "cannot; name another device for this kind of memory in nic_priority_matrix, or leave it to "
 			       "staging", rdma->host->instance, size, desc->kind, strerror(error));
-	if (is_readonly_error(error) && (desc->access & MC_ACCESS_REMOTE_WRITE) && pins_readonly(rdma, desc))
+	mapping = is_readonly_error(error) && desc->dmabuf_fd < 0 ? look_at_mapping(desc) : MAPPING_FINE;
+	if (mapping == MAPPING_READONLY && (desc->access & MC_ACCESS_REMOTE_WRITE))
 		return mc_fail(err, -error, "%s: registering %s at %p: it is mapped read-only, and peers are to write to it: "
 			       "map it writable, or register it with MC_ACCESS_REMOTE_READ or MC_ACCESS_LOCAL only",
 			       rdma->host->instance, size, desc->addr);
+	if (mapping == MAPPING_READONLY)
+		return mc_fail(err, -error, "%s: registering %s at %p: %s: this kernel pins no read-only mapping that is "
+			       "shared: map it MAP_PRIVATE, or writable", rdma->host->instance, size, desc->addr,
+			       strerror(error));
+	if (mapping == MAPPING_HOLE)
+		return mc_fail(err, -error, "%s: registering %s at %p: %s: a part of the range is not mapped: register what "
+			       "mmap or malloc gave", rdma->host->instance, size, desc->addr, strerror(error));
 	if (error == EFAULT)
-		return mc_fail(err, -error, "%s: registering %s at %p: %s: a part of the range is not mapped, or its file "
-			       "cannot be pinned: register what mmap or malloc gave, all of it mapped", rdma->host->instance,
-			       size, desc->addr, strerror(error));
+		return mc_fail(err, -error, "%s: registering %s at %p: %s: the file system of this file lets no device write "
+			       "to its pages: use anonymous memory, tmpfs or hugetlbfs", rdma->host->instance, size,
+			       desc->addr, strerror(error));
 	return rdma_mem_fail(rdma, error, "a buffer", desc->len, err);
 }
 
@@ -175,6 +202,7 @@ static void dereg(struct rdma *rdma, struct rdma_region *region)
 			rdma->host->log(rdma->host, MC_LOG_WARN, "a memory region could not be deregistered: %s",
 					strerror(abs(r)));
 		atomic_fetch_sub(&rdma->lane0->nr_mrs, 1);
+		mc_gauge_add(rdma->lane0->g_mrs, -1);
 	}
 	if (region->mrs != &region->one)
 		free(region->mrs);
@@ -200,6 +228,7 @@ static int reg_all(struct rdma *rdma, struct rdma_region *region, const struct m
 		}
 		region->mrs[region->nr++] = mr;
 		atomic_fetch_add(&rdma->lane0->nr_mrs, 1);
+		mc_gauge_add(rdma->lane0->g_mrs, 1);
 		tell_progress(rdma, p, "pinned", at + len, desc->len);
 	}
 	return 0;
@@ -226,7 +255,7 @@ int rdma_mem_reg(void *inst, void *region, const struct mc_mem_desc *desc, struc
 	p.told_ns = p.since_ns;
 	*reg = (struct rdma_region){ .base = (uintptr_t)desc->addr, .len = desc->len,
 				     .chunk = nr > 1 ? rdma->set.max_mr_size : MC_MAX(desc->len, UINT64_C(1)),
-				     .relaxed = rdma->set.relaxed, .access = access_flags(rdma, desc->access) };
+				     .relaxed = relaxed(rdma, desc->access), .access = access_flags(rdma, desc->access) };
 	touch_pages(rdma, desc, &p);
 	error = reg_all(rdma, reg, desc, (uint32_t)nr, &p);
 	/* Our own reads cannot land there, but it can be sent. */

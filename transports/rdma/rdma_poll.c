@@ -146,6 +146,8 @@ static int poll_cq(struct rdma *rdma)
 			completed(rdma, &wc[i], now);
 		sum += MC_MAX(n, 0);
 	} while (n == (int)RDMA_POLL && sum < 8 * (int)RDMA_POLL);
+	if (sum)
+		rdma_show_cq(rdma);
 	return sum;
 }
 

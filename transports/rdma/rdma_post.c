@@ -266,6 +266,7 @@ void rdma_flush(void *inst)
 		qp->dirty = false;
 		post(qp);
 	}
+	rdma_show_cq(rdma);
 	if (rdma->nr_flight && !rdma->suspect.deadline_ns)
 		rdma_suspect_arm(rdma);
 }

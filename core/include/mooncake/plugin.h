@@ -25,7 +25,7 @@ extern "C" {
 #endif
 
 #define MC_ABI_MAJOR 1
-#define MC_ABI_MINOR 3
+#define MC_ABI_MINOR 4
 /* "MCPLUGIN" as a little-endian word. */
 #define MC_PLUGIN_MAGIC UINT64_C(0x4e4947554c50434d)
 
@@ -312,7 +312,31 @@ struct mc_host {
 	void (*kv_event)(const struct mc_host *h, void *watch, const struct mc_kv *kv);
 	/* For memory plugins: a copy that answered 0 is finished.  [any] */
 	void (*copied)(const struct mc_host *h, struct mc_copy *c, int status);
+
+	/* ABI 1.4: as `counter`, for what goes up and down; change it by mc_gauge_add.  [helper] in
+	 * open */
+	uint64_t *(*gauge)(const struct mc_host *h, const char *name, const char *doc);
 };
+
+/* Ask for a gauge; NULL: this host has none, or too many.  [helper] in open */
+static inline uint64_t *mc_gauge_new(const struct mc_host *h, const char *name, const char *doc)
+{
+	if (h->size < offsetof(struct mc_host, gauge) + sizeof h->gauge || !h->gauge)
+		return NULL;
+	return h->gauge(h, name, doc);
+}
+
+/* [any] */
+static inline void mc_gauge_add(uint64_t *gauge, int64_t n)
+{
+	if (gauge) {
+#if defined(__GNUC__)
+		__atomic_fetch_add(gauge, (uint64_t)n, __ATOMIC_RELAXED);
+#else
+		*gauge += (uint64_t)n;
+#endif
+	}
+}
 
 /* Bump a counter from the one thread that owns it; readers may look at any time.  [worker] */
 static inline void mc_counter_add(uint64_t *counter, uint64_t n)
