@@ -310,6 +310,7 @@ static void fill_caps(struct rdma *rdma, const struct ibv_port_attr *port, struc
 {
 	static const char *const kinds[] = { "cpu", NULL };
 	const struct rdma_settings *set = &rdma->set;
+	uint64_t parts = MC_MAX(set->max_wr / 2, 2u) - 1;
 
 	caps->flags = MC_CAP_READ | MC_CAP_WRITE | MC_CAP_SPIN;
 	caps->fence = MC_FENCE_BOTH;
@@ -318,7 +319,10 @@ static void fill_caps(struct rdma *rdma, const struct ibv_port_attr *port, struc
 	caps->local_kinds = kinds;
 	caps->remote_kinds = kinds;
 	caps->max_slice = port->max_msg_sz ? MC_MIN((uint64_t)port->max_msg_sz, MAX_SLICE) : MAX_SLICE;
-	caps->pref_slice = set->slice;
+	/* What crosses memory regions at both ends is still no more requests than a queue pair holds. */
+	if (set->max_mr_size < caps->max_slice / parts)
+		caps->max_slice = set->max_mr_size * parts;
+	caps->pref_slice = MC_MIN(set->slice, caps->max_slice);
 	caps->max_inline = set->max_inline;
 	caps->bandwidth = rdma_port_speed(port);
 	caps->latency_ns = 5000;

@@ -98,9 +98,9 @@ static inline uint32_t rdma_rkey(const struct rdma_remote *r, uint64_t addr)
 /* Bytes from addr to the end of its memory region. */
 static inline uint64_t rdma_chunk_left(uint64_t base, uint64_t len, uint64_t chunk, uint64_t addr)
 {
-	uint64_t at = addr - base, end = (at / chunk + 1) * chunk;
+	uint64_t at = addr - base;
 
-	return MC_MIN(end, len) - at;
+	return MC_MIN(chunk - at % chunk, len - at);
 }
 
 int rdma_mem_reg(void *inst, void *region, const struct mc_mem_desc *desc, struct mc_error *err);
