@@ -127,6 +127,31 @@ void mc_run_stop(struct mc_run *run, int status, int scope)
 		mc_piece_end(&piece, status, scope);
 }
 
+bool mc_run_bar(struct mc_run *run, struct mc_path *path, int status)
+{
+	uint32_t at = atomic_load(&run->nr_barred);
+
+	atomic_store(&run->barred_status, status);
+	do {
+		if (at == MC_RUN_LINKS)
+			return false;
+	} while (!atomic_compare_exchange_weak(&run->nr_barred, &at, at + 1));
+	atomic_store(&run->barred[at], path);
+	return true;
+}
+
+/* A place that is being filled holds an older path at worst: it is asked again, and barred again. */
+bool mc_run_barred(const struct mc_run *run, const struct mc_path *path)
+{
+	struct mc_run *r = (struct mc_run *)(uintptr_t)run;
+	uint32_t nr = atomic_load_explicit(&r->nr_barred, memory_order_acquire);
+
+	for (uint32_t i = 0; i < nr; i++)
+		if (atomic_load_explicit(&r->barred[i], memory_order_relaxed) == path)
+			return true;
+	return false;
+}
+
 int mc_run_expired(const struct mc_run *run, uint64_t now_ns)
 {
 	int stop = atomic_load_explicit(&run->batch->stop, memory_order_relaxed);

@@ -80,6 +80,10 @@ struct mc_run {
 	_Atomic(struct mc_piece *) retry;
 	_Atomic uint32_t links_used;    /* bit per entry of links */
 	struct mc_link links[MC_RUN_LINKS];
+	/* Paths that cannot reach the remote buffer, and the last one's reason. */
+	_Atomic uint32_t nr_barred;
+	_Atomic int32_t barred_status;
+	struct mc_path *_Atomic barred[MC_RUN_LINKS];
 };
 
 #define MC_BATCH_WORKERS 16
@@ -125,6 +129,9 @@ void mc_piece_split(struct mc_piece *piece, uint64_t max);
 /* End everything of a run that nobody has taken yet; the caller holds a link or a reference.  [any] */
 void mc_run_stop(struct mc_run *run, int status, int scope);
 bool mc_run_has_work(const struct mc_run *run);
+/* Give the run to this path no more; false: there is no room to remember it.  [any] */
+bool mc_run_bar(struct mc_run *run, struct mc_path *path, int status);
+bool mc_run_barred(const struct mc_run *run, const struct mc_path *path);
 /* 0, or the -errno with which its pieces shall end now: deadline, cancel. */
 int mc_run_expired(const struct mc_run *run, uint64_t now_ns);
 /* A free link, marked in use and holding the run; NULL: all are.  [any] */

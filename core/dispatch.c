@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "path.h"
+#include "stage.h"
 
 /* A run this large is offered to every path of the tier, a smaller one to the best alone. */
 #define SPREAD_BYTES (256u << 10)
@@ -83,13 +84,19 @@ static bool may_carry(const struct mc_path *path)
 	return state == MC_PATH_UP || state == MC_PATH_IDLE || state == MC_PATH_OPENING;
 }
 
-/* The device carries that direction, and what is aligned like this. */
-static bool fits(const struct mc_run *run, const struct mc_path *path)
+/* The device carries that direction, and what is aligned like this, and reaches both buffers. */
+static bool fits(const struct mc_run *run, const struct mc_path *path, uint8_t stage)
 {
 	uint32_t alignment = path->lane->caps.alignment;
 	uint32_t need = run->opcode == MC_OP_READ ? MC_CAP_READ : MC_CAP_WRITE;
 
 	if (!(path->lane->caps.flags & need))
+		return false;
+	if (MC_UNLIKELY(run->lbuf->lacks) && !(stage & MC_STAGE_LOCAL) &&
+	    run->lbuf->blobs[path->lane->device->idx].lacks)
+		return false;
+	if (MC_UNLIKELY(atomic_load_explicit(&((struct mc_run *)(uintptr_t)run)->nr_barred, memory_order_relaxed)) &&
+	    mc_run_barred(run, path))
 		return false;
 	return alignment <= 1 || !(run->ored & (alignment - 1));
 }
@@ -102,7 +109,7 @@ static size_t best_tier(const struct mc_run *run, bool whatever)
 
 	for (size_t t = 0; t < route->nr_tiers; t++)
 		for (size_t i = 0; i < route->tiers[t].nr; i++)
-			if (fits(run, route->tiers[t].paths[i]) &&
+			if (fits(run, route->tiers[t].paths[i], route->tiers[t].stage) &&
 			    (whatever || may_carry(route->tiers[t].paths[i])))
 				return t;
 	return route->nr_tiers;
@@ -134,7 +141,7 @@ static struct mc_path *best_path(const struct mc_run *run, const struct mc_route
 	for (size_t i = 0; i < tier->nr; i++) {
 		double t;
 
-		if (!fits(run, tier->paths[i]))
+		if (!fits(run, tier->paths[i], tier->stage))
 			continue;
 		any = any ? any : tier->paths[i];
 		if (tier->nr == 1 || !may_carry(tier->paths[i]))
@@ -175,7 +182,7 @@ static void spread(struct mc_run *run, const struct mc_route_tier *tier)
 	if (run->bytes < SPREAD_BYTES)
 		return;
 	for (size_t i = 0; i < tier->nr; i++)
-		if (tier->paths[i] != best && fits(run, tier->paths[i]) && may_carry(tier->paths[i]))
+		if (tier->paths[i] != best && fits(run, tier->paths[i], tier->stage) && may_carry(tier->paths[i]))
 			offer(run, tier->paths[i], tier->stage);
 }
 
@@ -229,7 +236,10 @@ static void dispatch(struct mc_run *run)
 	if (t == route->nr_tiers)
 		t = best_tier(run, true);
 	if (t == route->nr_tiers) {
-		mc_run_stop(run, -EINVAL, MC_SCOPE_REQUEST); /* aligned for none */
+		int barred = atomic_load(&run->barred_status);
+
+		/* Else it is aligned for none. */
+		mc_run_stop(run, atomic_load(&run->nr_barred) ? barred : -EINVAL, MC_SCOPE_REQUEST);
 		return;
 	}
 	spread(run, &route->tiers[t]);

@@ -223,6 +223,7 @@ void mc_plain_host_init(struct mc_plain_host *plain, struct mc_engine *engine, c
 		.alloc = plain_alloc,
 		.free = plain_free,
 		.counter = plain_counter,
+		.gauge = plain_counter,
 		.watch = plain_watch,
 		.rewatch = plain_rewatch,
 		.unwatch = plain_unwatch,

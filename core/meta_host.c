@@ -186,6 +186,7 @@ void mc_meta_host_init(struct mc_meta *m)
 		.alloc = host_alloc,
 		.free = host_free,
 		.counter = host_counter,
+		.gauge = host_counter,
 		.watch = host_watch,
 		.rewatch = host_rewatch,
 		.unwatch = host_unwatch,

@@ -263,6 +263,31 @@ static bool submit_piece(struct mc_path *path, const struct mc_piece *piece, str
 	return true;
 }
 
+/* The peer's buffer cannot be reached by this path: another one gets what is next. */
+static void unreachable(struct mc_path *path, struct mc_run *run, int status)
+{
+	bool other = mc_run_bar(run, path, status);
+
+	if (!path->held_valid) {
+		struct mc_link *link = queue_pop(path);
+
+		if (!other)
+			mc_run_stop(run, status, MC_SCOPE_PEER);
+		mc_link_give_back(link);
+		return;
+	}
+	path->held_valid = false;
+	if (other) {
+		/* Somebody else may take it at once, and end the run with it. */
+		atomic_fetch_add(&run->refs, 1);
+		mc_piece_retry(&path->held, status, MC_SCOPE_PEER);
+		mc_route_dispatch(run);
+		mc_run_unref(run);
+	} else {
+		mc_piece_end(&path->held, status, MC_SCOPE_PEER);
+	}
+}
+
 /* The next piece of the path's queue, with the import of its buffer.  False: nothing to send now. */
 static bool next_piece(struct mc_path *path, struct mc_piece *piece, struct mc_import **ret_imp)
 {
@@ -278,16 +303,7 @@ static bool next_piece(struct mc_path *path, struct mc_piece *piece, struct mc_i
 		if (MC_UNLIKELY(status == -EINPROGRESS))
 			return false;
 		if (MC_UNLIKELY(status < 0)) {
-
-			if (path->held_valid) {
-				path->held_valid = false;
-				mc_piece_end(&path->held, status, MC_SCOPE_PEER);
-			} else {
-				struct mc_link *link = queue_pop(path);
-
-				mc_run_stop(run, status, MC_SCOPE_PEER);
-				mc_link_give_back(link);
-			}
+			unreachable(path, run, status);
 			continue;
 		}
 		if (path->held_valid) {

@@ -19,10 +19,12 @@ struct mc_local_buf {
 	struct mc_local *local;
 	void **regions;     /* by device idx: area of its registration, or NULL */
 	struct mc_local_blob *blobs; /* by device idx: what peers need; data NULL if none */
+	bool lacks;         /* some device could not register it; fixed before it is used */
 };
 struct mc_local_blob {
 	uint16_t len;
 	uint8_t *data;
+	bool lacks; /* this one could not */
 };
 
 /* Call f for every buffer that peers may see, in order of id, with the table's version.  The

@@ -197,6 +197,40 @@ static void row_devices(struct mc_engine *engine, const char *location, const ch
 		}
 }
 
+/* The engine goes on with the devices that could, unless the user insists on this one. */
+static bool may_lack(const struct mc_device *d)
+{
+	return (d->plugin->desc->flags & MC_PLUGIN_OPTIONAL) && !d->require;
+}
+
+/* What the devices said.  One that can reach the buffer is enough. */
+static int judge_jobs(struct mc_local_buf *buf, const struct region_job *list, size_t nr, bool owned,
+		      struct mc_error *err)
+{
+	const struct region_job *failed = NULL;
+	bool reached = owned;
+
+	for (size_t i = 0; i < nr; i++) {
+		reached |= list[i].status == 0;
+		if (list[i].status == 0 || (failed && !may_lack(failed->device)))
+			continue;
+		if (!failed || !may_lack(list[i].device))
+			failed = &list[i];
+	}
+	if (!failed)
+		return 0;
+	if (!reached || !may_lack(failed->device))
+		return mc_fail(err, failed->status, "%s", failed->err.text);
+	for (size_t i = 0; i < nr; i++) {
+		if (list[i].status == 0)
+			continue;
+		buf->lacks = buf->blobs[list[i].device->idx].lacks = true;
+		mc_warn("memory %p of %llu bytes: %s; it is transferred without this device", (void *)(uintptr_t)buf->base,
+			(unsigned long long)buf->len, list[i].err.text);
+	}
+	return 0;
+}
+
 int mc_regions_open(struct mc_engine *engine, struct mc_local_buf *buf, struct mc_device *owner,
 		    struct mc_error *err)
 {
@@ -221,9 +255,8 @@ int mc_regions_open(struct mc_engine *engine, struct mc_local_buf *buf, struct m
 	}
 	if (r == 0 && nr)
 		run_jobs(engine, list, nr);
-	for (size_t i = 0; i < nr && r == 0; i++)
-		if (list[i].status < 0)
-			r = mc_fail(err, list[i].status, "%s", list[i].err.text);
+	if (r == 0)
+		r = judge_jobs(buf, list, nr, owner != NULL, err);
 	if (r < 0)
 		mc_regions_close(engine, buf, owner);
 	free(wanted);

@@ -417,6 +417,7 @@ static void inst_init(struct mh_inst *in, const struct mh_plugin *p)
 		.alloc = svc_alloc,
 		.free = svc_free,
 		.counter = svc_counter,
+		.gauge = svc_counter,
 		.watch = svc_watch,
 		.rewatch = svc_rewatch,
 		.unwatch = svc_unwatch,

@@ -34,6 +34,7 @@ static const char *const odd_only[] = {"odd", NULL};
 static struct mc_engine engine;
 static struct mc_device devices[2], *device_list[2];
 static struct mc_lane lanes[2], *lane_list[2];
+static struct mc_plugin_desc plugin_desc;
 static struct mc_plugin plugin;
 static struct mc_transport_ops ops;
 static struct mc_error err;
@@ -69,6 +70,8 @@ static int setup(void **state)
 	memset(&engine, 0, sizeof engine);
 	memset(fakes, 0, sizeof fakes);
 	memset(&plugin, 0, sizeof plugin);
+	memset(&plugin_desc, 0, sizeof plugin_desc);
+	plugin.desc = &plugin_desc;
 	assert_int_equal(mc_config_new(&engine.config, &err), 0);
 	engine.set = mc_config_settings(engine.config);
 	engine.registry = mc_config_registry(engine.config);
@@ -245,6 +248,27 @@ static void test_devices(void **state)
 	assert_int_equal(reg_at(3, 1, "nosuch:0"), -ENOENT);
 }
 
+/* What an optional device cannot register the others transfer, unless the user insists on it. */
+static void test_optional(void **state)
+{
+	struct mc_local_buf *buf;
+
+	plugin_desc.flags = MC_PLUGIN_OPTIONAL;
+	fakes[0].fail = -ENOMEM;
+	assert_int_equal(reg_at(0, 1, "*"), 0);
+	buf = mc_local_find_range(&engine, (uint64_t)(uintptr_t)pages, PAGE, MC_ACCESS_LOCAL);
+	assert_non_null(buf);
+	assert_true(buf->lacks && buf->blobs[0].lacks && !buf->blobs[1].lacks);
+	assert_null(buf->regions[0]);
+	mc_local_put(buf);
+	devices[0].require = true;
+	assert_int_equal(reg_at(1, 1, "*"), -ENOMEM);
+	devices[0].require = false;
+	fakes[1].fail = -EPERM;
+	assert_int_equal(reg_at(1, 1, "*"), -ENOMEM);
+	assert_int_equal(fakes[1].regs, fakes[1].unregs + 1);
+}
+
 static void test_alloc(void **state)
 {
 	void *addr = NULL;
@@ -355,7 +379,8 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_lookup), TEST(test_overlap), TEST(test_inside), TEST(test_devices), TEST(test_alloc),
+		TEST(test_lookup), TEST(test_overlap), TEST(test_inside), TEST(test_devices), TEST(test_optional),
+		TEST(test_alloc),
 		TEST(test_unregister_waits), TEST(test_lookup_against_changes), TEST(test_each),
 	};
 

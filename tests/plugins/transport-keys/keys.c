@@ -183,15 +183,19 @@ static int keys_mem_reg(void *inst, void *region, const struct mc_mem_desc *d, s
 	ret = key_add(k, r, d->access, err);
 	if (ret < 0)
 		unmap_dmabuf(r);
+	else
+		mc_gauge_add(k->nr_regions, 1);
 	return ret;
 }
 
 static void keys_mem_unreg(void *inst, void *region)
 {
+	struct keys *k = inst;
 	struct keys_region *r = region;
 
-	key_drop(inst, r);
+	key_drop(k, r);
 	unmap_dmabuf(r);
+	mc_gauge_add(k->nr_regions, -1);
 }
 
 /* Kind "pool": the device's own memory, which our CPU can touch, and no memory plugin knows. */
@@ -371,6 +375,7 @@ static int keys_open(void *inst, const struct mc_host *host, const struct mc_ope
 	k->nr_bytes = host->counter(host, "keys_bytes", "Bytes moved.");
 	k->nr_flushes = host->counter(host, "keys_flushes", "Flushing reads done.");
 	k->nr_fences = host->counter(host, "keys_fences", "Fences answered, at either end.");
+	k->nr_regions = mc_gauge_new(host, "keys_regions", "Regions that are registered.");
 	k->nr_offloads = host->counter(host, "keys_offloads", "Slices that a helper thread copied.");
 	keys_peer_init(k);
 	k->trigger_timer = (struct mc_timer){ .size = sizeof k->trigger_timer, .fire = look_at_trigger, .user = k };

@@ -144,6 +144,7 @@ struct keys {
 	uint64_t kv_revision, kv_old_revision;
 	_Atomic uint64_t nr_owned; /* regions of mem_alloc; changed by helpers */
 	uint64_t *nr_reads, *nr_writes, *nr_bytes, *nr_flushes, *nr_fences, *nr_offloads;
+	uint64_t *nr_regions; /* gauge */
 	uint64_t *nr_kv_events, *nr_kv_found, *nr_kv_wrong;
 };
 
