@@ -262,6 +262,7 @@ void mc_path_opened(struct mc_path *path, uint32_t epoch, int status, const char
 void mc_path_accept(struct mc_path *path)
 {
 	struct mc_peer_args args;
+	const char *why = NULL;
 	int r;
 
 	join(path);
@@ -278,7 +279,10 @@ void mc_path_accept(struct mc_path *path)
 			path->peer = NULL;
 		}
 	}
-	mc_path_send(path, MC_MSG_PATH_OPENED, r, NULL, 0);
+	if (r < 0)
+		why = device_up(path) ? "the transport at the other end does not accept it"
+				      : "the device at the other end is down";
+	mc_path_send(path, MC_MSG_PATH_OPENED, r, why, why ? strlen(why) : 0);
 	if (r < 0) {
 		set_state(path, MC_PATH_CLOSED);
 		part(path);
@@ -453,7 +457,7 @@ void mc_path_break(struct mc_path *path, int status, const char *why)
 		return;
 	}
 	if (path->active && !path->dead && !atomic_load(&path->session->engine->closing))
-		log_broken(path, status, why ? why : "no reason given");
+		log_broken(path, status, why && *why ? why : "no reason given");
 	else if (!path->active && !path->dead && !path->fence_asked)
 		/* The other end would not hear of it otherwise, if its wire has no stream that ends. */
 		mc_path_send(path, MC_MSG_PATH_BROKEN, status, why, why ? strlen(why) : 0);
