@@ -225,7 +225,9 @@ struct rdma_ep {
 	uint32_t state;         /* enum rdma_ep_state */
 	bool passive;
 	bool visited;           /* the sieve's mark: used since the hand came by */
-	bool leaving;           /* passive: its initiator was asked to let go */
+	bool leaving;           /* its place is wanted: the initiator is asked, or knows, to let go */
+	bool fresh;             /* active: a slice waited for it, and it has carried none yet */
+	uint64_t since_ns;      /* active: ASKED or UP since then */
 	bool working;           /* a helper's step is under way */
 	uint32_t nr_markers;    /* passive, ERROR: receive requests not flushed yet */
 	uint32_t nr_probes;     /* PROBING: not answered yet */
@@ -328,6 +330,7 @@ struct rdma {
 	struct rdma_peer *peers;
 	struct rdma_ep *eps;
 	struct rdma_half half[2];  /* [0] active, [1] passive */
+	struct mc_timer sieve;     /* somebody waits for room */
 	struct rdma_qp *dirty;
 	struct rdma_op *done, **done_tail;
 	struct rdma_qp **slots;    /* by wr_id */
@@ -359,6 +362,7 @@ void rdma_peer_wake(struct rdma_peer *peer);      /* a dormant one has work */
 bool rdma_peer_start(struct rdma_peer *peer);     /* with an endpoint; false: no room, it waits */
 void rdma_peer_served(struct rdma_ep *ep, int status); /* after rdma_ep_serve */
 void rdma_peer_park(struct rdma_peer *peer);      /* active and idle: let the endpoint go */
+void rdma_peer_requeue(struct rdma_peer *peer);   /* active, not answered: others first */
 void rdma_peer_dismiss(struct rdma_peer *peer);   /* passive: ask the initiator to */
 void rdma_peer_probed(struct rdma_ep *ep, int status, const char *why); /* the first requests ended */
 void rdma_peer_drained(struct rdma_ep *ep);       /* ERROR, and nothing of it is at the device */
@@ -371,6 +375,7 @@ int rdma_ep_make(struct rdma_ep *ep);    /* step: create, INIT */
 int rdma_ep_join(struct rdma_ep *ep);    /* step: RTR, RTS */
 int rdma_ep_serve(struct rdma_ep *ep);   /* step: choose the pair, create, INIT, RTR */
 void rdma_ep_drain(struct rdma_ep *ep);  /* active: no new slices; parked once it is idle */
+void rdma_ep_leave(struct rdma_ep *ep);  /* active and UP: the same, but not before it was of use */
 void rdma_ep_error(struct rdma_ep *ep);  /* all into ERR; rdma_peer_drained follows, perhaps later */
 bool rdma_ep_drained(const struct rdma_ep *ep);
 void rdma_ep_bury(struct rdma_ep *ep);   /* forget its peer; destroyed and freed on a helper */

@@ -19,8 +19,6 @@
 #include <string.h>
 #include <utlist.h>
 
-#define LINGER_NS UINT64_C(2000000) /* one that has just connected is parked no sooner */
-
 static void attempt(struct rdma_peer *peer);
 
 /* ---- what the host is told ------------------------------------------------------------------------ */
@@ -207,6 +205,7 @@ static void made(struct rdma_ep *ep, int status)
 	hello.mtu = MC_MIN(hello.mtu, ep->made.own.mtu);
 	fill_hello(ep, &hello);
 	ep->state = RDMA_EP_ASKED;
+	ep->since_ns = ep->rdma->host->now_ns(ep->rdma->host);
 	r = send_hello(peer, &hello);
 	if (r < 0) {
 		peer->nr_attempts = 0;
@@ -297,11 +296,13 @@ void rdma_peer_probed(struct rdma_ep *ep, int status, const char *why)
 					"through: raise the MTU of the network between them, or set option mtu",
 					peer->name, peer->device, RDMA_MTU_SAFE);
 		ep->state = RDMA_EP_UP;
+		ep->since_ns = rdma->host->now_ns(rdma->host);
+		ep->fresh = peer->starved;
 		peer->up = true;
 		rdma->host->timer_set(rdma->host, &peer->timer, 0);
 		/* The target wants it back already: first let it do what it was made for. */
 		if (ep->leaving)
-			rdma->host->timer_set(rdma->host, &ep->timer, rdma->host->now_ns(rdma->host) + LINGER_NS);
+			rdma_ep_leave(ep);
 		if (!peer->reported)
 			report(peer, 0, NULL);
 		return;
@@ -335,6 +336,13 @@ void rdma_peer_park(struct rdma_peer *peer)
 		rdma_peer_wake(peer);
 }
 
+/* Nobody answers, and others wait: back to the end of the queue, with new queue pairs later. */
+void rdma_peer_requeue(struct rdma_peer *peer)
+{
+	rdma_ep_bury(peer->ep);
+	attempt(peer);
+}
+
 static void on_leave(struct rdma_peer *peer)
 {
 	struct rdma_ep *ep = peer->ep;
@@ -343,7 +351,7 @@ static void on_leave(struct rdma_peer *peer)
 		return;
 	ep->leaving = true;
 	if (ep->state == RDMA_EP_UP)
-		rdma_ep_drain(ep);
+		rdma_ep_leave(ep);
 }
 
 static void active_msg(struct rdma_peer *peer, const struct rdma_hello *msg)

@@ -119,7 +119,7 @@ static void gather_flush(struct rdma_qp *qp, struct mc_slice *s)
 	const struct rdma_remote *remote = s->remote;
 	struct piece p = {
 		.opcode = IBV_WR_RDMA_READ, .local = (uintptr_t)rdma->scratch, .lkey = rdma->scratch_mr->lkey,
-		.remote = s->remote_offset, .rkey = rdma_rkey(remote, s->remote_offset), .len = remote->relaxed ? 1 : 0,
+		.remote = remote->base, .rkey = remote->rkeys[0], .len = remote->relaxed ? 1 : 0,
 	};
 
 	gather(qp, &p, RDMA_WR_SLICE, s);
@@ -141,6 +141,7 @@ int rdma_submit(void *inst, struct mc_slice *s)
 	struct rdma_peer *peer = s->peer;
 	struct rdma_ep *ep = peer->ep;
 	struct rdma_op *op = s->priv;
+	const struct rdma_remote *remote = s->remote;
 	struct rdma_qp *qp;
 	uint32_t nr;
 
@@ -156,6 +157,9 @@ int rdma_submit(void *inst, struct mc_slice *s)
 		return starve(rdma, peer);
 	if (MC_UNLIKELY(!s->len && !(s->flags & MC_SLICE_FLUSH)))
 		return MC_DONE;
+	/* One region is the device's to check; the keys of several are looked up here. */
+	if (MC_UNLIKELY(remote->nr > 1 && !mc_range_inside(remote->base, remote->len, s->remote_offset, s->len)))
+		return -EACCES;
 	nr = s->flags & MC_SLICE_FLUSH ? 1 : count_parts(s);
 	if (MC_UNLIKELY(nr > ep->qps[0].depth))
 		return -EMSGSIZE;
@@ -163,6 +167,7 @@ int rdma_submit(void *inst, struct mc_slice *s)
 	if (!qp)
 		return starve(rdma, peer);
 	ep->visited = true;
+	ep->fresh = false;
 	op->status = 0;
 	rdma->nr_flight++;
 	rdma->bytes_flight += s->len;
