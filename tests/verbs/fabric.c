@@ -22,7 +22,7 @@
 
 static const char *const fault_names[F_COUNT] = {
 	[F_DOWN] = "down", [F_CUT] = "cut", [F_SILENT] = "silent", [F_GONE] = "gone", [F_FATAL] = "fatal",
-	[F_GID_CHANGE] = "gid_change", [F_DELAY] = "delay", [F_SLOW_DESTROY] = "slow_destroy",
+	[F_GID_CHANGE] = "gid_change", [F_NO_FLUSH] = "no_flush", [F_DELAY] = "delay", [F_SLOW_DESTROY] = "slow_destroy",
 	[F_REG_ERRNO] = "reg_errno", [F_REG_AFTER] = "reg_after", [F_QP_ERRNO] = "qp_errno",
 };
 static const char *const setting_names[S_COUNT] = {
@@ -368,10 +368,12 @@ EXPORT int mock_verbs_fault(const char *device, const char *fault, int64_t value
 {
 	struct shared_dev *dev = fabric_dev(device);
 	int i = find_name(fault_names, F_COUNT, fault, strlen(fault));
+	bool none = strcmp(fault, "none") == 0;
 
-	if (!dev || i < 0)
+	if (!dev || (i < 0 && !none))
 		return -ENOENT;
-	atomic_store(&dev->faults[i], value);
+	for (int j = none ? 0 : i; j < (none ? (int)F_COUNT : i + 1); j++)
+		atomic_store(&dev->faults[j], none ? 0 : value);
 	for (unsigned h = 0; h < HOSTS; h++)
 		if (atomic_load(&fabric->hosts[h].pid))
 			host_ring(&fabric->hosts[h]);

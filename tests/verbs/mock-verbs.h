@@ -25,11 +25,13 @@
  *   gone=1           every call answers ENODEV, and as silent
  *   fatal=1          DEVICE_FATAL, all queue pairs in ERR
  *   gid_change=N     N is added to the last byte of each GID; GID_CHANGE
+ *   no_flush=1       what is outstanding when a queue pair goes to ERR never completes
  *   delay=US         each request waits so long before it is carried out
  *   slow_destroy=MS  ibv_destroy_qp takes so long
  *   reg_errno=E      ibv_reg_mr fails with E
  *   reg_after=N      ... from the N-th registration on, counted from now
  *   qp_errno=E       ibv_create_qp fails with E
+ *   none=0           ends all of them
  */
 #ifndef MC_MOCK_VERBS_H
 #define MC_MOCK_VERBS_H

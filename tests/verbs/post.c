@@ -37,12 +37,16 @@ void wqe_complete(struct mock_qp *qp, uint32_t at, enum ibv_wc_status status)
 
 void sends_flush(struct mock_qp *qp)
 {
+	if (dev_fault(qp->ctx->dev, F_NO_FLUSH))
+		return;
 	for (; qp->sq_done != qp->sq_posted; qp->sq_done++)
 		wqe_complete(qp, qp->sq_done, IBV_WC_WR_FLUSH_ERR);
 }
 
 void recvs_flush(struct mock_qp *qp)
 {
+	if (dev_fault(qp->ctx->dev, F_NO_FLUSH))
+		return;
 	for (; qp->rq_done != qp->rq_posted; qp->rq_done++) {
 		struct ibv_wc wc = { .wr_id = qp->rq[qp->rq_done % qp->cap.max_recv_wr],
 				     .status = IBV_WC_WR_FLUSH_ERR, .opcode = (enum ibv_wc_opcode)0x7f,
