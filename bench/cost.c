@@ -11,6 +11,8 @@
  *     unknown SEGMENT   and "unknown_ns N", and the sentence that it is refused with
  *     idle SEGMENT S    after `first` and a second of rest: "idle_cpu_ns N" over S seconds,
  *                       "idle_rss_bytes N", and a second later "idle_threads N"
+ *     write SEGMENT N   N batches of 16 times 1 MiB into the segment's first buffer, one after the
+ *     read SEGMENT N    other, or out of it: bench/rdma-cost.sh counts their instructions
  */
 #include <dirent.h>
 #include <errno.h>
@@ -24,6 +26,8 @@
 #include <mooncake/mooncake.h>
 
 #define FIRST_BYTES 64
+#define BATCH 16u
+#define BLOCK (UINT64_C(1) << 20)
 
 static uint64_t clock_ns(clockid_t id)
 {
@@ -192,20 +196,66 @@ static int idle(struct mc_engine *engine, const char *name, double seconds, stru
 	return 0;
 }
 
+static int move_batches(struct mc_batch *batch, const struct mc_request *reqs, unsigned long nr)
+{
+	int r = 0;
+
+	for (unsigned long i = 0; i < nr && r == 0; i++) {
+		r = mc_batch_reset(batch);
+		if (r == 0)
+			r = mc_batch_submit(batch, reqs, BATCH, NULL);
+		if (r == 0)
+			r = mc_batch_wait(batch, 10 * MC_SEC);
+		if (r == 0 && mc_batch_failed(batch))
+			r = -EIO;
+	}
+	return r;
+}
+
+static int move(struct mc_engine *engine, const char *name, enum mc_opcode opcode, unsigned long nr,
+		struct mc_error *err)
+{
+	struct mc_buffer_info info = {.size = sizeof info};
+	struct mc_segment *segment = NULL;
+	struct mc_batch *batch = NULL;
+	struct mc_request reqs[BATCH];
+	void *local;
+	int r = mc_memory_alloc(engine, "*", BATCH * BLOCK, MC_ACCESS_LOCAL, 10 * MC_SEC, &local, err);
+
+	if (r == 0)
+		r = mc_segment_open(engine, name, 10 * MC_SEC, &segment, err);
+	if (r < 0)
+		return r;
+	r = mc_segment_buffer(segment, 0, &info);
+	for (uint64_t i = 0; i < BATCH; i++)
+		reqs[i] = (struct mc_request){.opcode = opcode,
+					      .local = (char *)local + i * BLOCK,
+					      .segment = segment,
+					      .offset = info.offset + i * BLOCK,
+					      .len = BLOCK};
+	if (r == 0)
+		r = mc_batch_new(engine, BATCH, &batch);
+	if (r == 0)
+		r = move_batches(batch, reqs, nr);
+	mc_batch_free(batch);
+	return r < 0 ? mc_fail(err, r, "moving: %s", strerror(-r)) : 0;
+}
+
 static int usage(void)
 {
 	fprintf(stderr,
-		"usage: engine_cost open|list|first SEGMENT|unknown SEGMENT|idle SEGMENT SECONDS "
-		"[--KEY=VALUE...]\n");
+		"usage: engine_cost open|list|first SEGMENT|unknown SEGMENT|idle SEGMENT SECONDS|"
+		"write SEGMENT N|read SEGMENT N [--KEY=VALUE...]\n");
 	return 2;
 }
 
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
-	bool named = !strcmp(what, "first") || !strcmp(what, "unknown") || !strcmp(what, "idle");
+	bool moves = !strcmp(what, "write") || !strcmp(what, "read");
+	bool named = !strcmp(what, "first") || !strcmp(what, "unknown") || !strcmp(what, "idle") || moves;
 	bool plain = !strcmp(what, "open") || !strcmp(what, "list");
-	int flags = plain ? 2 : !strcmp(what, "idle") ? 4 : 3, r;
+	int flags = plain ? 2 : moves || !strcmp(what, "idle") ? 4 : 3, r;
 	struct mc_engine *engine = NULL;
 	struct mc_error err = {0};
 
@@ -220,6 +270,8 @@ int main(int argc, char **argv)
 		r = unknown(engine, argv[2], &err);
 	else if (r == 0 && !strcmp(what, "idle"))
 		r = idle(engine, argv[2], atof(argv[3]), &err);
+	else if (r == 0 && moves)
+		r = move(engine, argv[2], *what == 'w' ? MC_OP_WRITE : MC_OP_READ, strtoul(argv[3], NULL, 10), &err);
 	mc_engine_close(engine, MC_SEC);
 	if (r < 0)
 		fprintf(stderr, "engine_cost: %s\n", err.text);

@@ -102,6 +102,18 @@ static bool qp_progress(struct mock_qp *qp, uint64_t *wake)
 	return moved;
 }
 
+void engine_now(struct mock_qp *qp)
+{
+	uint64_t wake = FOREVER;
+
+	big_lock();
+	while (qp_progress(qp, &wake))
+		;
+	big_unlock();
+	if (wake != FOREVER)
+		host_ring(proc.host);
+}
+
 /* Edges of the device's faults, under big. */
 static void look_at_faults(struct mock_ctx *ctx)
 {

@@ -55,7 +55,7 @@ enum fault {
 };
 enum setting {
 	S_MTU, S_WIRE_MTU, S_LID, S_INLINE, S_MAX_WR, S_MAX_SGE, S_MAX_CQE, S_MAX_QP, S_MAX_MR, S_MAX_MR_SIZE,
-	S_RD_ATOMIC, S_COUNT
+	S_RD_ATOMIC, S_SYNC, S_COUNT
 };
 enum figure {
 	N_POSTS, N_REQUESTS, N_SIGNALLED, N_INLINED, N_POLLS, N_COMPLETIONS, N_BYTES, N_EVENTS, N_QPS, N_MRS,
@@ -263,6 +263,7 @@ int carry(struct mock_qp *qp, struct mock_wqe *wqe);
 
 /* engine.c */
 int engine_start(void);
+void engine_now(struct mock_qp *qp); /* what can be carried out, on this thread */
 void engine_stop(void);
 
 #endif

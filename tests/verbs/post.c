@@ -110,7 +110,10 @@ int mock_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_send_
 	pthread_mutex_unlock(&qp->lock);
 	if (r)
 		*bad = wr;
-	host_ring(proc.host);
+	if (qp->ctx->dev->set[S_SYNC])
+		engine_now(qp);
+	else
+		host_ring(proc.host);
 	return r;
 }
 
