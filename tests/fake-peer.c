@@ -668,6 +668,14 @@ void fake_peer_close(struct fake_peer *peer)
 		fake_call(peer->inst, do_close, peer);
 }
 
+/* Or closed: news that the other end has done so may come while this one is fenced. */
+static bool is_over(void *ctx)
+{
+	const struct fake_peer *p = ctx;
+
+	return !p->open || fake_peer_fenced(p);
+}
+
 /* Both objects of a closing instance's peers go.  A passive one may still be served: it is fenced
  * first. */
 void peers_close(struct fake_inst *inst, uint64_t bound_ns)
@@ -681,7 +689,7 @@ void peers_close(struct fake_inst *inst, uint64_t bound_ns)
 			p->gone = false;
 			fake_call(inst, do_fence, &c);
 			p->remote_fenced_epoch = p->epoch;
-			if (fake_run_on(inst, is_fenced, p, bound_ns) < 0)
+			if (fake_run_on(inst, is_over, p, bound_ns) < 0)
 				fake_breach(inst->world, "fence at the target ends: %s did not", inst->name);
 		}
 		fake_peer_close(p);
