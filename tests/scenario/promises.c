@@ -3,7 +3,7 @@
  * The promises about peers that fail (P1, P2, P5, P6 of the design): targets are processes
  * that are frozen, killed and started again while requests are on their way.
  *
- *   promises P1|P2|P5|P6
+ *   promises P1|P1-alive|P1-refresh|P2|P5|P6
  */
 #include "peers.h"
 
@@ -11,8 +11,13 @@
 #include <stdatomic.h>
 
 /* Seconds of silence after which a peer is gone, everywhere here. */
-#define BOUND MC_SEC
-static const char *const settings[] = {"peer_timeout=1", NULL};
+#ifndef BOUND_S
+#define BOUND_S 1
+#endif
+#define BOUND (BOUND_S * MC_SEC)
+#define TEXT_OF(number) #number
+#define TEXT(number) TEXT_OF(number)
+static const char *const settings[] = {"peer_timeout=" TEXT(BOUND_S), NULL};
 
 /* After the bound and 10 %. */
 #define TYPED_BY(start) ((start) + BOUND * 11 / 10 * SLOW)
@@ -569,7 +574,9 @@ static void p6(void)
 
 int main(int argc, char **argv)
 {
-	static const struct promise promises[] = {{"P1", p1}, {"P2", p2}, {"P5", p5}, {"P6", p6}};
+	static const struct promise promises[] = {
+		{"P1", p1}, {"P1-alive", p1_alive}, {"P1-refresh", p1_refresh}, {"P2", p2}, {"P5", p5}, {"P6", p6},
+	};
 
 	if (argc == 3 && !strcmp(argv[1], "--writer")) {
 		snprintf(dir, sizeof dir, "%s", argv[2]);
