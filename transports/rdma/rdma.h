@@ -424,7 +424,7 @@ static inline void rdma_show_cq(struct rdma *rdma)
 /* Reads that a queue pair of ours can serve at a time. */
 static inline uint32_t rdma_reads(const struct rdma *rdma)
 {
-	return (uint32_t)MC_MIN(MC_MAX(rdma->attr.max_qp_rd_atom, 1), 16);
+	return (uint32_t)MC_MIN(MC_MAX(rdma->attr.max_qp_rd_atom, 1), 128);
 }
 
 #endif
