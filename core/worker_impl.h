@@ -46,6 +46,7 @@ struct mc_worker {
 
 	/* Callers that come and go, see mc_worker_pause.  Guesses: no order is needed between them. */
 	_Atomic uint64_t warm_ns;    /* when the baton was put down warm; 0: it was given back */
+	_Atomic uint64_t warm_span_ns; /* how long it may lie like that */
 	_Atomic uint64_t paused_ns;  /* when a caller last put it down, warm or not; 0: judged */
 	_Atomic uint64_t cold_until_ns; /* it was left lying: not before this again */
 	atomic_uint returns;         /* how often callers were back soon, less when they were not */
@@ -65,6 +66,7 @@ struct mc_worker {
 	uint64_t last_turn_boot; /* CLOCK_BOOTTIME of the last turn */
 	bool was_linked;         /* some client had peers at the end of it, so ticks were due since */
 	uint64_t next_tick;      /* monotonic; 0: none */
+	uint64_t cold_ns;        /* how long callers last were not to put the baton down warm; the thread's */
 	uint64_t spin_ns;        /* adaptive, <= args.spin_ns */
 	unsigned spin_misses;    /* in a row */
 	struct mc_timer **timers; /* heap by deadline */
