@@ -285,7 +285,8 @@ struct rdma_peer {
 /* ---- the instance ---------------------------------------------------------------------------------------- */
 
 struct rdma_half {
-	uint32_t nr_eps; /* that hold queue pairs, or are about to */
+	uint32_t nr_eps;   /* that hold queue pairs, or are about to */
+	uint32_t nr_dying; /* that helpers still have to destroy; as many again as nr_eps may be at most */
 	struct rdma_ep *hand; /* of the sieve */
 	struct rdma_peer *waiters; /* in the order of coming */
 };

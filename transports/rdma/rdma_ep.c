@@ -292,7 +292,12 @@ static void slots_put(struct rdma_ep *ep)
 
 static void ep_free(struct rdma_ep *ep)
 {
+	struct rdma_half *half = &ep->rdma->half[ep->passive];
+
 	slots_put(ep);
+	half->nr_dying--;
+	if (half->waiters)
+		ep->rdma->news = true;
 	ep->rdma->cq_free += ep->cq_held;
 	for (uint32_t i = 0; i < ep->nr_qps; i++) {
 		free(ep->qps[i].ring);
@@ -308,10 +313,12 @@ static void on_timer(struct mc_timer *t, uint64_t now_ns);
 struct rdma_ep *rdma_ep_new(struct rdma_peer *peer, uint32_t nr_qps)
 {
 	struct rdma *rdma = peer->rdma;
+	const struct rdma_half *half = &rdma->half[peer->passive];
 	struct rdma_ep *ep;
 
 	/* A queue pair's own place in the completion queue is for its probe or its marker. */
-	if (rdma->half[peer->passive].nr_eps >= rdma->set.max_endpoints || rdma->cq_free < nr_qps + RDMA_CQ_LEAST)
+	if (half->nr_eps >= rdma->set.max_endpoints || half->nr_dying > rdma->set.max_endpoints ||
+	    rdma->cq_free < nr_qps + RDMA_CQ_LEAST)
 		return NULL;
 	while (rdma->nr_free_slots < nr_qps)
 		if (slots_grow(rdma) < 0)
@@ -409,6 +416,7 @@ void rdma_ep_bury(struct rdma_ep *ep)
 			rdma->half[i].hand = ep->next;
 	DL_DELETE(rdma->eps, ep);
 	half->nr_eps--;
+	half->nr_dying++;
 	mc_gauge_add(ep->passive ? rdma->g_passive : rdma->g_active, -1);
 	if (ep->peer)
 		ep->peer->ep = NULL;
