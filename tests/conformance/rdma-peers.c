@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* rdma-plugin: ways between ports, many peers on few endpoints, hostile initiators. */
+#include "core/util/bytes.h"
 #include "rdma-plugin.h"
 
 #include <errno.h>
@@ -224,11 +225,65 @@ static void case_hostile_chunks(void)
 	hostile("max_mr_size=65536");
 }
 
+/* A message that asks for new queue pairs; docs/wire.md has the layout. */
+static size_t put_hello(unsigned char *p, uint32_t round)
+{
+	memset(p, 0, 80);
+	p[0] = 1;
+	p[1] = 1; /* HELLO */
+	mc_put32(p + 4, round);
+	p[23] = 1;
+	mc_put32(p + 24, 4096);
+	mc_put32(p + 28, 16);
+	mc_put32(p + 32, 4096);
+	mc_put16(p + 48, 1);
+	mc_put32(p + 52, 0x1000 + round);
+	memcpy(p + 60, "\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\x4d\0\1", 16);
+	p[76] = 2; /* RoCE v2 */
+	return 80;
+}
+
+static bool destroyed(void *ctx)
+{
+	return figure("mock1", "qps") <= *(int64_t *)ctx;
+}
+
+/* One that asks again and again gets no more of the device than its cap, and keeps nobody from it. */
+static void case_storm(void)
+{
+	unsigned char msg[80];
+	int64_t most = 0, end = 1;
+	struct fake_peer *other;
+	struct net n;
+
+	net_open(&n, "mock0", "mock1", "max_endpoints=4 qps_per_peer=1");
+	net_connect(&n);
+	other = fake_peer_other(n.peer);
+	fault("mock1", "slow_destroy", 5);
+	for (uint32_t i = 0; i < 500; i++) {
+		n.b->ops->peer_msg(n.b->priv, other->area, msg, put_hello(msg, i + 100));
+		for (int j = 0; j < 3; j++)
+			fake_turn(n.b, 0);
+		most = MC_MAX(most, figure("mock1", "qps"));
+	}
+	CHECK(most <= 2 * 4 + 2, "%lld queue pairs for a cap of 4", (long long)most);
+	fault("mock1", "slow_destroy", 0);
+	CHECK(fake_run_on(n.b, destroyed, &end, BOUND) == 0, "queue pairs are left");
+	CHECK(fake_peer_fence(n.peer, BOUND) == 0, "the fence does not end");
+	fake_peer_close(n.peer);
+	net_connect(&n);
+	net_bufs(&n, 65536);
+	net_import(&n);
+	net_works(&n, 1);
+	net_close(&n);
+}
+
 const struct rdma_case peer_cases[] = {
 	{ "ways", case_ways },
 	{ "no-way", case_no_way },
 	{ "many-peers", case_many_peers },
 	{ "hostile", case_hostile },
 	{ "hostile-chunks", case_hostile_chunks },
+	{ "storm", case_storm },
 	{ NULL, NULL },
 };
