@@ -450,10 +450,10 @@ void mc_path_break(struct mc_path *path, int status, const char *why)
 	}
 	if (was == MC_PATH_FENCING) {
 		/* The session went while the other end was being asked: nobody will answer. */
-		if (path->dead) {
+		if (path->dead)
 			path->fence_remote = false;
-			check_fenced(path);
-		}
+		/* This may stand for the look that an answer to the fence has asked for. */
+		check_fenced(path);
 		return;
 	}
 	if (path->active && !path->dead && !atomic_load(&path->session->engine->closing))
