@@ -217,7 +217,7 @@ static inline int print_one(void *ctx, const struct mc_counter *counter)
 static inline void print_state(struct mc_engine *e)
 {
 	mc_engine_counters(e, print_one, NULL);
-	(void)sh("cd /proc; for t in [0-9]*/task/*; do [ -s $t/comm ] && read -r c <$t/comm && "
+	(void)sh("cd /proc; for t in [0-9]*/task/*; do [ -r $t/comm ] && read -r c <$t/comm && "
 		 "case $c in mc-*|scenario-*|ip) echo \"$t $c:\"; cat $t/stack;; esac; done");
 }
 
