@@ -162,12 +162,25 @@ void mc_host_imported(const struct mc_host *h, void *remote, int status)
 	mc_path_set_ready(imp->path);
 }
 
+/* The peer has taken the buffer back since the run began.  A connection that has broken for a key that is
+ * no more would break again with each request that is left. */
+static bool withdrawn(const struct mc_path *path, uint32_t id)
+{
+	struct mc_snapshot *snapshot = mc_session_snapshot(path->session);
+	bool gone = snapshot && !import_wanted(path, snapshot, id);
+
+	mc_snapshot_unref(snapshot);
+	return gone;
+}
+
 /* The import of a buffer, made on first use: 0, -EINPROGRESS (later), or why it cannot be. */
 int mc_import_get(struct mc_path *path, const struct mc_remote_buf *rbuf, struct mc_import **ret_imp)
 {
 	struct mc_import *imp = mc_import_find(path, rbuf->id);
 
 	if (MC_UNLIKELY(!imp)) {
+		if (withdrawn(path, rbuf->id))
+			return -EACCES;
 		imp = import_buf(path, rbuf);
 		if (!imp)
 			return -EINPROGRESS; /* no memory now */

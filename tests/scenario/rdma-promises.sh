@@ -16,7 +16,7 @@ run() {
 for name in P1-alive P2 P5 P6; do
 	run "$1" $name
 done
-for name in initiator-killed forked; do
+for name in initiator-killed unregistered forked; do
 	run "$2" $name
 done
 exit $failed
