@@ -7,6 +7,7 @@
 # (-q) as we have by default.  It posts the next request when one has ended; a batch of ours begins when
 # the last one has ended.  Both use one block again and again (--hot); the cold figure stands beside it.
 # The rails of the rails-* cases are limited by tbf, else two of them are no faster on two processors.
+# The instructions of our own work are counted on this machine, over a mock of libibverbs.
 # The guest is emulated: its figures mean something beside each other only.
 # bench/lib/judge.sh says how many runs there are and what they are worth.
 #
@@ -23,12 +24,12 @@ cd "$(dirname "$0")/.." || exit 1
 perftest_cases="write-64k read-64k write-1m read-1m write-4k read-4k write-64b"
 rails_cases="rails-equal-write rails-equal-read rails-unequal-write rails-unequal-read"
 guest_cases="$perftest_cases $rails_cases"
-all_cases="$guest_cases"
+all_cases="$guest_cases instructions"
 seconds=1
 
 usage() {
 	usage_flags
-	printf '  %s\n' "$perftest_cases" "$rails_cases"
+	printf '  %s\n' "$perftest_cases" "$rails_cases" "instructions (-write, -read: bench/rdma-cost.sh)"
 }
 
 # ---- in the guest: against perftest --------------------------------------------------------------
@@ -97,7 +98,8 @@ ours_each() {
 
 # rails CASE OPERATION MBIT MBIT REACH: the second to be compared with the first, or their sum.
 rails() {
-	our_flags="--operation=$2 --block_size=1M --batch_size=16 --hot"
+	# A batch alone can take 2 s.
+	our_flags="--operation=$2 --block_size=1M --batch_size=16 --hot --duration=$((2 * $(ceil "$seconds")))"
 	start_rdma near rb0
 	start_rdma both rb0 rb1
 	limit 0 "$3"
@@ -182,6 +184,21 @@ run_guest() {
 	guest=$(cat "$dir/guest")
 }
 
+instructions() {
+	said=$(bench/rdma-cost.sh --build="$build" 2>&1)
+	code=$?
+	[ $code -ne 77 ] || {
+		skipped instructions "$(echo "$said" | tail -n 1)"
+		return 0
+	}
+	for op in write read; do
+		nr=$(echo "$said" | sed -n "s/^$op instructions per slice \([0-9]*\) .*/\1/p")
+		[ -n "$nr" ] || die "bench/rdma-cost.sh failed: $said"
+		awk -v n="$nr" 'BEGIN { printf "%.3f\n", 1500 / n }' >"$dir/instructions-$op.ratio"
+		verdict "instructions-$op" 1 "of ours per slice of 64 KiB: $nr, limit 1500"
+	done
+}
+
 case ${1-} in
 --inside=*)
 	at=${1#*=} progress=$2
@@ -202,4 +219,5 @@ make_dir
 say "machine: $(machine)"
 warn_if_busy
 ! wanted $guest_cases || run_guest "$@"
+! wanted instructions || instructions
 finish_report

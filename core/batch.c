@@ -119,6 +119,15 @@ bool mc_run_has_work(const struct mc_run *run)
 	       atomic_load(&run->retry);
 }
 
+uint64_t mc_run_uncut(const struct mc_run *run)
+{
+	uint64_t cursor = atomic_load_explicit(&run->cursor, memory_order_relaxed);
+	uint64_t idx = MC_MIN(cursor >> 32, (uint64_t)run->nr), begun = (cursor & UINT32_MAX) * run->chunk;
+	uint64_t bytes = (uint64_t)((double)run->bytes * (double)(run->nr - idx) / (double)run->nr);
+
+	return bytes - MC_MIN(begun, bytes);
+}
+
 void mc_run_stop(struct mc_run *run, int status, int scope)
 {
 	struct mc_piece piece = {.run = run};

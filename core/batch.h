@@ -129,6 +129,8 @@ void mc_piece_split(struct mc_piece *piece, uint64_t max);
 /* End everything of a run that nobody has taken yet; the caller holds a link or a reference.  [any] */
 void mc_run_stop(struct mc_run *run, int status, int scope);
 bool mc_run_has_work(const struct mc_run *run);
+/* About how many bytes no piece has been cut of yet. */
+uint64_t mc_run_uncut(const struct mc_run *run);
 /* Give the run to this path no more; false: there is no room to remember it.  [any] */
 bool mc_run_bar(struct mc_run *run, struct mc_path *path, int status);
 bool mc_run_barred(const struct mc_run *run, const struct mc_path *path);

@@ -325,6 +325,53 @@ static bool next_piece(struct mc_path *path, struct mc_piece *piece, struct mc_i
 	return false;
 }
 
+/* Would one more piece here, behind what is in flight, be done later than another path would have it done,
+ * and later than all that is left of the run is done elsewhere?  Then it is theirs: the end of a run is not to
+ * wait for a slow rail.  Asked only while something is in flight here, after which this path looks again, so
+ * no work is left to paths that do not go on. */
+static bool others_are_sooner(const struct mc_path *path, const struct mc_run *run, uint32_t used)
+{
+	uint64_t left = mc_run_uncut(run), len = MC_MIN(run->chunk, left), sum = left, own = 0;
+	double rate = 0, own_rate = 1, best = 0;
+
+	for (int i = 0; i < MC_RUN_LINKS; i++) {
+		struct mc_path *p = __atomic_load_n(&run->links[i].path, __ATOMIC_RELAXED);
+		uint64_t flight;
+		double r;
+
+		/* NULL: the link is only just being made. */
+		if (!(used & 1u << i) || !p || !mc_path_is(p, MC_PATH_UP))
+			continue;
+		flight = atomic_load_explicit(&p->inflight, memory_order_relaxed);
+		r = (double)atomic_load_explicit(&p->rate, memory_order_relaxed);
+		if (p == path) {
+			own = flight;
+			own_rate = r;
+			continue;
+		}
+		sum += flight;
+		rate += r;
+		best = MC_MAX(best, r / (double)(flight + len));
+	}
+	return (double)(own + len) * rate > (double)sum * own_rate && (double)(own + len) * best > own_rate;
+}
+
+static bool leaves_it(struct mc_path *path)
+{
+	const struct mc_run *run;
+	uint32_t used;
+
+	if (!path->nr_inflight || path->held_valid || !path->queue)
+		return false;
+	run = path->queue->run;
+	used = atomic_load_explicit(&run->links_used, memory_order_relaxed);
+	if (MC_LIKELY(!(used & (used - 1))) || atomic_load_explicit(&run->retry, memory_order_relaxed) ||
+	    !others_are_sooner(path, run, used))
+		return false;
+	path->learn_since = 0; /* what it does now says nothing of what it could */
+	return true;
+}
+
 /* Send up to a turn's worth.  True: there is more, and room for it. */
 static bool pump(struct mc_path *path)
 {
@@ -337,6 +384,8 @@ static bool pump(struct mc_path *path)
 	while (has_room(path) && mc_path_is(path, MC_PATH_UP)) {
 		if (sent >= TURN_BYTES && path->lane->ready)
 			return true;
+		if (leaves_it(path))
+			return false;
 		if (!next_piece(path, &piece, &imp))
 			return false;
 		path->last_used = path->lane->now;

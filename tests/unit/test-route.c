@@ -168,11 +168,60 @@ static void spreads(void **state)
 	assert_true(is_done(b));
 }
 
+/* What is left of a large run is the fast rail's, while the slow one has its hands full. */
+static void end_of_run(void **state)
+{
+	struct mc_batch *b;
+	struct mc_path *slow, *fast;
+	struct fake *slow_fake, *fast_fake;
+	uint32_t held;
+
+	world_init(2);
+	world_start("0,1", "0,1");
+	b = batch_new(1);
+	submit_one(b, MC_OP_WRITE, 0, 64 << 20);
+	turns(1);
+	slow = path_of(0, 0);
+	fast = path_of(1, 1);
+	slow_fake = *(struct fake **)slow->lane->inst;
+	fast_fake = *(struct fake **)fast->lane->inst;
+	atomic_store(&slow->rate, 8000000);
+	atomic_store(&fast->rate, 32000000);
+	path_ready(slow);
+	path_ready(fast);
+	turns(1);
+	held = slow->nr_inflight;
+	assert_true(held > 1 && fast->nr_inflight > 1);
+	/* Much is left: it takes another piece for one that has ended. */
+	slice_end(slow_fake, 0, 0, 0);
+	turns(1);
+	assert_int_equal(slow->nr_inflight, held);
+	while (mc_run_uncut(b->runs) > 4 << 20) {
+		slice_end(fast_fake, 0, 0, 0);
+		turns(1);
+	}
+	slice_end(slow_fake, 0, 0, 0);
+	turns(1);
+	assert_int_equal(slow->nr_inflight, held - 1);
+	/* The other rail is no help any more: the rest is taken here. */
+	atomic_store(&fast->rate, 1);
+	slice_end(slow_fake, 0, 0, 0);
+	turns(1);
+	assert_int_equal(slow->nr_inflight, held);
+	while (!is_done(b)) {
+		slices_end(slow_fake, 0, 0);
+		slices_end(fast_fake, 0, 0);
+		turns(1);
+	}
+	assert_int_equal(mc_batch_failed(b), 0);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_teardown(f, stop)
 	const struct CMUnitTest tests[] = {
 		T(same_index), T(same_subnet), T(other_subnet), T(tiers), T(wires), T(no_rail), T(no_row), T(lanes), T(spreads),
+		T(end_of_run),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
