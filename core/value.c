@@ -29,6 +29,8 @@ struct unit {
 static const struct unit size_units[] = {
 	{"TiB", INT64_C(1) << 40}, {"GiB", 1 << 30},	{"GB", 1000000000}, {"MiB", 1 << 20},
 	{"MB", 1000000},	   {"KiB", 1 << 10},	{"KB", 1000},	    {"B", 1},
+	/* Read only: the printer never comes past B. */
+	{"T", INT64_C(1) << 40},   {"G", 1 << 30},	{"M", 1 << 20},	    {"K", 1 << 10},
 	{NULL, 0},
 };
 static const struct unit duration_units[] = {
@@ -74,9 +76,22 @@ void mc_value_print(uint32_t type, int64_t value, char *buf, size_t cap)
 	snprintf(buf, cap, "%lld", (long long)value);
 }
 
-void mc_value_range(const struct mc_option *o, char *buf, size_t cap)
+/* Bounds as people read them; a maximum of all that 64 bits hold is none. */
+static void print_bounds(const struct mc_option *o, char *buf, size_t cap)
 {
 	char min[32], max[32];
+
+	mc_value_print(o->type, o->min, min, sizeof min);
+	mc_value_print(o->type, o->max, max, sizeof max);
+	if (o->max == INT64_MAX)
+		snprintf(buf, cap, "%s and more", min);
+	else
+		snprintf(buf, cap, "%s..%s", min, max);
+}
+
+void mc_value_range(const struct mc_option *o, char *buf, size_t cap)
+{
+	char bounds[72];
 	size_t at = 0;
 
 	buf[0] = '\0';
@@ -84,20 +99,18 @@ void mc_value_range(const struct mc_option *o, char *buf, size_t cap)
 		for (int i = 0; o->choices && o->choices[i] && at < cap; i++)
 			at += (size_t)snprintf(buf + at, cap - at, "%s%s", i ? ", " : "", o->choices[i]);
 	} else if (o->type != MC_OPT_BOOL && o->type != MC_OPT_STRING && (o->min || o->max)) {
-		mc_value_print(o->type, o->min, min, sizeof min);
-		mc_value_print(o->type, o->max, max, sizeof max);
-		snprintf(buf, cap, "%s..%s%s", min, max, o->flags & MC_OPT_AUTO ? " or auto" : "");
+		print_bounds(o, bounds, sizeof bounds);
+		snprintf(buf, cap, "%s%s", bounds, o->flags & MC_OPT_AUTO ? " or auto" : "");
 	}
 }
 
 static int refuse_range(const struct mc_option *o, const char *where, const char *text,
 			struct mc_error *err)
 {
-	char min[32], max[32];
+	char bounds[72];
 
-	mc_value_print(o->type, o->min, min, sizeof min);
-	mc_value_print(o->type, o->max, max, sizeof max);
-	return mc_fail(err, -EINVAL, "%s: %s is out of range %s..%s", where, text, min, max);
+	print_bounds(o, bounds, sizeof bounds);
+	return mc_fail(err, -EINVAL, "%s: %s is out of range %s", where, text, bounds);
 }
 
 static int check_range(const struct mc_option *o, const char *where, const char *text, int64_t i,

@@ -106,6 +106,14 @@ static void test_values(void **state)
 	assert_int_equal(s->slice_size, 65536);
 	set(c, "slice_size", "1.5MB");
 	assert_int_equal(s->slice_size, 1500000);
+	set(c, "slice_size", "64K");
+	assert_int_equal(s->slice_size, 65536);
+	set(c, "slice_size", "1.5m");
+	assert_int_equal(s->slice_size, 3 << 19);
+	set(c, "slice_size", "1G");
+	assert_int_equal(s->slice_size, 1 << 30);
+	set(c, "staging_pool", "1T");
+	assert_int_equal(s->staging_pool, INT64_C(1) << 40);
 	set(c, "slice_size", "AUTO");
 	assert_true(s->slice_size == MC_VALUE_AUTO);
 	for (int i = 0; i < 4; i++) {
@@ -141,6 +149,7 @@ static void test_refused(void **state)
 	refuse("deadline", "3 weeks", -EINVAL,
 	       "deadline: '3 weeks' is not a duration such as 30, 2.5s or 250ms");
 	refuse("slice_size", "12", -EINVAL, "slice_size: 12 is out of range 1KiB..1GiB");
+	refuse("slice_size", "1P", -EINVAL, "slice_size: '1P' is not a size such as 65536 or 64KiB or 'auto'");
 	refuse("slice_size", "x", -EINVAL, "slice_size: 'x' is not a size such as 65536 or 64KiB or 'auto'");
 	refuse("log_level", "wran", -EINVAL,
 	       "log_level: 'wran' is not one of error, warn, info, debug, trace (did you mean 'warn'?)");
