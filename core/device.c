@@ -297,7 +297,8 @@ static int open_entry(struct opening *o, const struct mc_matrix_row *row, size_t
 	r = device_open(o->engine, entry, o->deadline_ns, &why);
 	if (r == 0)
 		return 0;
-	why.code = r;
+	/* What the user requires is a matter of this host, not of how he wrote it. */
+	why.code = entry->require && (r == -ENODEV || r == -EINVAL) ? -ENXIO : r;
 	/* Time is up for everything, not for this device alone. */
 	if (!may_miss(o, entry, tier) || mc_now_ns() >= o->deadline_ns)
 		return fail_at(o, row, tier, entry, &why, err);

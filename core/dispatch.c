@@ -76,12 +76,14 @@ void mc_path_hand(struct mc_path *path, struct mc_link *link)
 
 /* ---- dispatching -------------------------------------------------------------------------------------------- */
 
+/* One that probes after a failure holds nobody up who has another rail. */
 static bool may_carry(const struct mc_path *path)
 {
-	uint32_t state = atomic_load_explicit(&((struct mc_path *)(uintptr_t)path)->state,
-					      memory_order_relaxed);
+	struct mc_path *p = (struct mc_path *)(uintptr_t)path;
+	uint32_t state = atomic_load_explicit(&p->state, memory_order_relaxed);
 
-	return state == MC_PATH_UP || state == MC_PATH_IDLE || state == MC_PATH_OPENING;
+	return state == MC_PATH_UP || state == MC_PATH_IDLE ||
+	       (state == MC_PATH_OPENING && !atomic_load_explicit(&p->failures, memory_order_relaxed));
 }
 
 /* The device carries that direction, and what is aligned like this, and reaches both buffers. */

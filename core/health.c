@@ -40,17 +40,38 @@ static void say(struct look *l, const char *part, const char *fmt, ...)
 	l->reason(l->ctx, part, why);
 }
 
+/* Does it do less than it has done?  A pair of devices that was tried only because others had failed,
+ * and does not reach, is nothing to mend. */
+static bool is_lost(const struct mc_path *p)
+{
+	if (!__atomic_load_n(&p->logged_up, __ATOMIC_RELAXED))
+		return false;
+	return mc_path_is(p, MC_PATH_FENCING) || mc_path_is(p, MC_PATH_DOWN) ||
+	       (mc_path_is(p, MC_PATH_OPENING) && atomic_load_explicit(&((struct mc_path *)(uintptr_t)p)->failures,
+								       memory_order_relaxed));
+}
+
+static bool any_up(const struct mc_paths *paths)
+{
+	for (size_t i = 0; i < paths->nr; i++)
+		if (mc_path_is(paths->list[i], MC_PATH_UP))
+			return true;
+	return false;
+}
+
 static void look_rails(struct look *l, struct mc_session *s)
 {
 	struct mc_paths *paths = s->paths;
+	bool up;
 
 	if (!paths)
 		return;
 	pthread_mutex_lock(&paths->lock);
+	up = any_up(paths);
 	for (size_t i = 0; i < paths->nr; i++) {
 		const struct mc_path *p = paths->list[i];
 
-		if (mc_path_is(p, MC_PATH_FENCING) || mc_path_is(p, MC_PATH_DOWN))
+		if (is_lost(p) || (!up && (mc_path_is(p, MC_PATH_FENCING) || mc_path_is(p, MC_PATH_DOWN))))
 			say(l, "rail", "rail %s -> %s of peer '%s' is down", p->lane->label,
 			    p->remote_label, s->peer->name);
 	}

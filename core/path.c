@@ -15,7 +15,7 @@
 
 #define BACKOFF_FIRST_NS (20 * MC_MSEC)
 /* A rail that does not get ready holds up work that another one could carry. */
-#define OPEN_MAX_NS (2 * MC_SEC)
+#define OPEN_MAX_NS (4 * MC_SEC)
 #define BACKOFF_MAX_NS (2 * MC_SEC)
 
 static const char *label_of(const struct mc_path *path)

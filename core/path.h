@@ -88,7 +88,7 @@ struct mc_path {
 	bool wanted_break;          /* for a request of ours, not for a fault: no back-off follows */
 	bool break_due;             /* asked for from inside the plugin; done at the next attend */
 	int32_t break_status;
-	char break_why[160];
+	char break_why[320];
 	struct mc_piece held;       /* taken from its run, but -EAGAIN */
 	struct mc_transport_caps caps; /* narrowed for this peer */
 	uint64_t nominal;           /* bytes per second */

@@ -249,7 +249,7 @@ struct rdma_ep {
 		uint32_t mtu;           /* bytes */
 		uint32_t nr_attempts;   /* serve: how many ways there are */
 		uint32_t psns[RDMA_QPS_MAX];
-		char why[224];
+		char why[320];
 	} made;
 };
 
@@ -279,7 +279,7 @@ struct rdma_peer {
 	struct rdma_hello hello;  /* passive: the hello that waits for room */
 	uint64_t scratch_addr;    /* of the other end: where probes go */
 	uint32_t scratch_rkey;
-	char why[256];
+	char why[320];
 };
 
 /* ---- the instance ---------------------------------------------------------------------------------------- */

@@ -111,6 +111,11 @@ void rdma_settle(struct rdma *rdma)
 	if (rdma->settling)
 		return;
 	rdma->settling = true;
+	/* Why a connection broke comes before what it took along. */
+	if (rdma->news)
+		DL_FOREACH_SAFE(rdma->peers, peer, next)
+			if (peer->news && peer->report < 0)
+				tell(peer);
 	end_ops(rdma);
 	while (rdma->news) {
 		rdma->news = false;
@@ -181,7 +186,7 @@ static void attempt_failed(struct rdma_peer *peer, int status, const char *why)
 	if (status != -ENODEV && peer->attempt + 1 < peer->nr_attempts &&
 	    rdma->host->now_ns(rdma->host) < peer->deadline_ns) {
 		rdma->host->log(rdma->host, MC_LOG_DEBUG, "'%s' by %s, attempt %u of %u: %s", peer->name, peer->device,
-				peer->attempt + 1, peer->nr_attempts, why);
+				peer->attempt + 1, peer->nr_attempts, peer->why);
 		peer->attempt++;
 		attempt(peer);
 		return;

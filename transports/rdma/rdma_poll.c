@@ -237,6 +237,7 @@ static void look(struct mc_timer *t, uint64_t now_ns)
 {
 	struct rdma *rdma = t->user;
 	struct rdma_ep *ep, *next;
+	bool probing = false;
 	uint64_t limit;
 	char why[96];
 
@@ -245,6 +246,12 @@ static void look(struct mc_timer *t, uint64_t now_ns)
 	learn_rate(rdma, now_ns);
 	limit = patience(rdma);
 	DL_FOREACH_SAFE(rdma->eps, ep, next) {
+		if (ep->peer && ep->state == RDMA_EP_PROBING) {
+			probing = true;
+			if (is_silent(ep, now_ns, rdma->set.suspect_ns))
+				rdma_peer_probed(ep, -EHOSTUNREACH, "no completion");
+			continue;
+		}
 		if (!ep->peer || ep->peer->dead || (ep->state != RDMA_EP_UP && ep->state != RDMA_EP_DRAINING) ||
 		    !is_silent(ep, now_ns, limit))
 			continue;
@@ -253,7 +260,7 @@ static void look(struct mc_timer *t, uint64_t now_ns)
 		rdma_peer_broke(ep->peer, -ETIMEDOUT, why);
 		rdma_port_check(rdma);
 	}
-	if (rdma->nr_flight)
+	if (rdma->nr_flight || probing)
 		rdma->host->timer_set(rdma->host, &rdma->suspect, now_ns + LOOK_NS);
 	rdma_settle(rdma);
 }

@@ -266,7 +266,8 @@ static bool unchanged(struct rdma *lane0)
 
 	if (lane0->port_full || !old->nr_gids ||
 	    query_port(lane0->ctx, lane0->device, lane0->set.port, &attr, NULL) < 0 ||
-	    attr.state != (enum ibv_port_state)old->state || attr.lid != old->lid)
+	    attr.state != (enum ibv_port_state)old->state || attr.lid != old->lid ||
+	    MC_MIN(mtu_bytes(attr.active_mtu), lane0->set.mtu) != old->mtu)
 		return false;
 	lane0->port_new = *old;
 	return true;

@@ -191,6 +191,8 @@ void rdma_post_probe(struct rdma_ep *ep)
 	for (uint32_t i = 0; i < ep->nr_used; i++)
 		gather(&ep->qps[i], &p, RDMA_WR_PROBE, NULL);
 	rdma_flush(rdma);
+	if (!rdma->suspect.deadline_ns)
+		rdma_suspect_arm(rdma);
 }
 
 /* ---- to the device ------------------------------------------------------------------------------------ */
