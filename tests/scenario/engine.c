@@ -173,7 +173,7 @@ static void test_refusals(void)
 	refused("left", "{\"*\": [[\"nosuch:dev\"]]}", -ENODEV, "nosuch");
 	refused("left", "{\"*\": [[\"tcp:nosuch0\"]]}", -ENODEV, "tcp:nosuch0");
 	refused("left", "{\"*\": [[{\"device\": \"tcp:nosuch0\", \"require\": true}], [\"tcp:lo\"]]}",
-		-ENODEV, "tcp:nosuch0");
+		-ENXIO, "tcp:nosuch0");
 	refused("left", "{\"*\": ", -EINVAL, "1:");
 	refused("le/ft", "{\"*\": [[\"tcp:lo\"]]}", -EINVAL, "le/ft");
 	/* A lower tier may be missing. */

@@ -263,7 +263,7 @@ static void test_require(void **state)
 	refused("{\"*\": [[\"null0\"], [\"keys:keysdown\"]], "
 		"\"cpu:0\": [[\"null0\"], [{\"device\": \"keys:keysdown\", \"require\": true}]]}", -ENETDOWN,
 		"keysdown", "use keys0");
-	refused("{\"*\": [[{\"device\": \"tcp:nosuch0\", \"require\": true}]]}", -ENODEV, "tcp:nosuch0", "");
+	refused("{\"*\": [[{\"device\": \"tcp:nosuch0\", \"require\": true}]]}", -ENXIO, "tcp:nosuch0", "");
 	opens("{\"*\": [[\"null0\"], [\"keys:keys0\"]], "
 	      "\"cpu:0\": [[{\"device\": \"keys:keys0\", \"require\": true, \"weight\": 2.5}]]}");
 	assert_true(mc_device_find(engine, "keys", "keys0")->require);

@@ -137,7 +137,7 @@ static void open_times_out(void **state)
 	path = path_of(0, 0);
 	reply(path, MC_MSG_PATH_OPEN, MC_MSG_PATH_OPENED, 0);
 	assert_int_equal(fake0()->opens, 1);
-	advance(2 * MC_SEC + 1);
+	advance(4 * MC_SEC + 1);
 	assert_true(mc_path_is(path, MC_PATH_FENCING));
 	assert_int_equal(fake0()->fences, 1);
 	/* Too late; and an old answer is not taken for the fence's. */

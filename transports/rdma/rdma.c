@@ -135,7 +135,7 @@ static void clamp_settings(struct rdma *rdma, const struct ibv_port_attr *port, 
 	set->cq_depth = (uint32_t)lower(l, "max_cqe", set->cq_depth, (uint64_t)MC_MAX(a->max_cqe, 1));
 	/* Two halves share the device's queue pairs. */
 	set->max_endpoints = (uint32_t)lower(l, "max_endpoints", set->max_endpoints,
-					     MC_MAX(max_qp / 2 / set->qps_per_peer, UINT64_C(1)));
+					     MC_MAX(max_qp / 2 / rdma->nr_lanes / set->qps_per_peer, UINT64_C(1)));
 	if (set->max_mr_size != UINT64_MAX)
 		set->max_mr_size = lower(l, "max_mr_size", set->max_mr_size, max_mr);
 	/* Chunks of a buffer begin at pages. */
@@ -236,9 +236,10 @@ static int open_scratch(struct rdma *rdma, struct mc_error *err)
 	if (!rdma->scratch)
 		return mc_fail(err, -ENOMEM, "%s: out of memory", rdma->host->instance);
 	errno = 0;
-	rdma->scratch_mr = ibv_reg_mr(rdma->pd, rdma->scratch, RDMA_SCRATCH / 2, IBV_ACCESS_LOCAL_WRITE);
+	rdma->scratch_mr = ibv_reg_mr(rdma->pd, rdma->scratch, RDMA_SCRATCH_PEER, IBV_ACCESS_LOCAL_WRITE);
 	if (rdma->scratch_mr)
-		rdma->scratch_peer_mr = ibv_reg_mr(rdma->pd, rdma->scratch + RDMA_SCRATCH / 2, RDMA_SCRATCH / 2,
+		rdma->scratch_peer_mr = ibv_reg_mr(rdma->pd, rdma->scratch + RDMA_SCRATCH_PEER,
+						   RDMA_SCRATCH - RDMA_SCRATCH_PEER,
 						   IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
 	if (!rdma->scratch_peer_mr)
 		return rdma_mem_fail(rdma, errno ? errno : EIO, "its own use", RDMA_SCRATCH, err);
@@ -310,7 +311,6 @@ static void fill_caps(struct rdma *rdma, const struct ibv_port_attr *port, struc
 {
 	static const char *const kinds[] = { "cpu", NULL };
 	const struct rdma_settings *set = &rdma->set;
-	uint64_t parts = MC_MAX(set->max_wr / 2, 2u) - 1;
 
 	caps->flags = MC_CAP_READ | MC_CAP_WRITE | MC_CAP_SPIN;
 	caps->fence = MC_FENCE_BOTH;
@@ -320,8 +320,7 @@ static void fill_caps(struct rdma *rdma, const struct ibv_port_attr *port, struc
 	caps->remote_kinds = kinds;
 	caps->max_slice = port->max_msg_sz ? MC_MIN((uint64_t)port->max_msg_sz, MAX_SLICE) : MAX_SLICE;
 	/* What crosses memory regions at both ends is still no more requests than a queue pair holds. */
-	if (set->max_mr_size < caps->max_slice / parts)
-		caps->max_slice = set->max_mr_size * parts;
+	caps->max_slice = MC_MIN(caps->max_slice, rdma_slice_of(rdma, set->max_mr_size));
 	caps->pref_slice = MC_MIN(set->slice, caps->max_slice);
 	caps->max_inline = set->max_inline;
 	caps->bandwidth = rdma_port_speed(port);
@@ -376,6 +375,7 @@ static int rdma_open(void *inst, const struct mc_host *host, const struct mc_ope
 	rdma->host = host;
 	rdma->lane0 = args->lane0 ? args->lane0 : rdma;
 	rdma->lane = args->lane;
+	rdma->nr_lanes = MC_MAX(args->nr_lanes, 1u);
 	rdma->peer_timeout_ns = args->peer_timeout_ns;
 	snprintf(rdma->device, sizeof rdma->device, "%s", args->device);
 	rdma->async_watch.fd = rdma->cq_watch.fd = -1;

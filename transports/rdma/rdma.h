@@ -32,8 +32,11 @@
 
 #define RDMA_POLL 32u            /* completions per call of ibv_poll_cq */
 #define RDMA_SIGNAL 32u          /* at least every so many requests one is signalled */
-#define RDMA_SCRATCH 8192u       /* [0, 4096): source and sink of probes and flushes; [4096, 8192): peers' */
-#define RDMA_CQ_LEAST 16u        /* places of the completion queue that no endpoint reserves */
+/* Of the scratch memory: what probes send, which nothing ever writes; where flushes read to; where
+ * probes of peers write.  A page each, the last one a memory region of its own. */
+#define RDMA_SCRATCH 12288u
+#define RDMA_SCRATCH_FLUSH 4096u
+#define RDMA_SCRATCH_PEER 8192u
 #define RDMA_MTU_SAFE 1024u      /* what every network carries */
 #define RDMA_CHUNKS_MAX 96u      /* memory regions of one buffer; what a blob has room for */
 
@@ -234,7 +237,8 @@ struct rdma_ep {
 	uint32_t nr_qps;
 	uint32_t nr_used;       /* of them, by what both ends have */
 	uint32_t turn;          /* the queue pair that small requests gather on */
-	uint32_t cq_held;       /* places in the completion queue that are kept for it */
+	struct rdma_peer *of;   /* on rdma->dying: whose it was; NULL: that is closed too */
+	uint64_t asked_ns;      /* passive and leaving: since when */
 	struct rdma_qp *qps;
 	struct mc_work work;
 	struct mc_timer timer;  /* ERROR: the flush does not come; UP and leaving: it has had its time */
@@ -263,6 +267,8 @@ struct rdma_peer {
 	bool passive, up;
 	bool dead;                /* broken or fenced: nothing is submitted any more */
 	bool waiting;             /* on rdma->waiters */
+	bool held_back;           /* passive: a hello waits until an older endpoint is destroyed */
+	uint32_t nr_dying;        /* endpoints of it on rdma->dying */
 	bool starved;             /* -EAGAIN since the last peer_writable */
 	bool fencing;             /* host->fenced is owed, once nothing is at the device */
 	bool fenced;              /* and now it is due */
@@ -277,6 +283,7 @@ struct rdma_peer {
 	uint64_t deadline_ns;     /* of opening */
 	struct mc_timer timer;
 	struct rdma_hello hello;  /* passive: the hello that waits for room */
+	uint64_t far_chunk;       /* of the target's memory regions; 0: not said */
 	uint64_t scratch_addr;    /* of the other end: where probes go */
 	uint32_t scratch_rkey;
 	char why[320];
@@ -286,7 +293,7 @@ struct rdma_peer {
 
 struct rdma_half {
 	uint32_t nr_eps;   /* that hold queue pairs, or are about to */
-	uint32_t nr_dying; /* that helpers still have to destroy; as many again as nr_eps may be at most */
+	uint32_t nr_dying; /* that helpers still have to destroy; the two together are bounded */
 	struct rdma_ep *hand; /* of the sieve */
 	struct rdma_peer *waiters; /* in the order of coming */
 };
@@ -294,7 +301,7 @@ struct rdma_half {
 struct rdma {
 	const struct mc_host *host;
 	struct rdma *lane0; /* itself in lane 0 */
-	uint32_t lane;
+	uint32_t lane, nr_lanes;
 	char device[MC_DEVICE_NAME_MAX + 1];
 	struct rdma_settings set;
 	struct ibv_context *ctx; /* lane 0's */
@@ -330,6 +337,7 @@ struct rdma {
 	/* [worker] */
 	struct rdma_peer *peers;
 	struct rdma_ep *eps;
+	struct rdma_ep *dying;     /* buried, not destroyed yet */
 	struct rdma_half half[2];  /* [0] active, [1] passive */
 	struct mc_timer sieve;     /* somebody waits for room */
 	struct rdma_qp *dirty;
@@ -361,6 +369,7 @@ int rdma_fence(void *inst, void *peer, uint32_t epoch);
 void rdma_peer_broke(struct rdma_peer *peer, int status, const char *why);
 void rdma_peer_wake(struct rdma_peer *peer);      /* a dormant one has work */
 bool rdma_peer_start(struct rdma_peer *peer);     /* with an endpoint; false: no room, it waits */
+void rdma_peer_serve(struct rdma_peer *peer);     /* passive: its hello, as soon as it may */
 void rdma_peer_served(struct rdma_ep *ep, int status); /* after rdma_ep_serve */
 void rdma_peer_park(struct rdma_peer *peer);      /* active and idle: let the endpoint go */
 void rdma_peer_requeue(struct rdma_peer *peer);   /* active, not answered: others first */
@@ -380,6 +389,8 @@ void rdma_ep_leave(struct rdma_ep *ep);  /* active and UP: the same, but not bef
 void rdma_ep_error(struct rdma_ep *ep);  /* all into ERR; rdma_peer_drained follows, perhaps later */
 bool rdma_ep_drained(const struct rdma_ep *ep);
 void rdma_ep_bury(struct rdma_ep *ep);   /* forget its peer; destroyed and freed on a helper */
+void rdma_ep_disown(struct rdma_peer *peer); /* it closes: those that are dying are nobody's */
+bool rdma_ep_some_dying(const struct rdma *rdma);
 bool rdma_ep_idle(const struct rdma_ep *ep);
 void rdma_sieve(struct rdma *rdma, bool passive); /* serve who waits; make room for the others */
 void rdma_eps_open(struct rdma *rdma);
@@ -413,6 +424,15 @@ static inline struct rdma_qp *rdma_qp_of(const struct rdma *rdma, uint64_t wr_id
 	struct rdma_qp *qp = slot < rdma->nr_slots ? rdma->slots[slot] : NULL;
 
 	return qp && (qp->serial & 0x7ff) == (wr_id >> 33 & 0x7ff) ? qp : NULL;
+}
+
+/* The largest slice that is no more requests than fit, whatever regions of this size it crosses at
+ * both ends. */
+static inline uint64_t rdma_slice_of(const struct rdma *rdma, uint64_t chunk)
+{
+	uint64_t most = MC_MAX(MC_MIN(rdma->set.max_wr, rdma->set.cq_depth / 2), 4u) - 3;
+
+	return chunk / 2 < UINT64_MAX / most ? chunk / 2 * most : UINT64_MAX;
 }
 
 /* Once per turn. */

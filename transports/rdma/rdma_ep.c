@@ -180,7 +180,7 @@ static int say_pair(struct rdma_ep *ep, int r, const char *hint)
 
 static int to_rtr(struct rdma_ep *ep)
 {
-	for (uint32_t i = 0; i < ep->nr_qps; i++) {
+	for (uint32_t i = 0; i < MC_MIN(ep->nr_qps, ep->made.far.nr_qps); i++) {
 		int r = qp_to_rtr(ep, i);
 
 		if (r < 0)
@@ -203,7 +203,7 @@ int rdma_ep_join(struct rdma_ep *ep)
 			return say_pair(ep, r, "see that the two networks reach each other");
 	}
 	r = to_rtr(ep);
-	for (uint32_t i = 0; r == 0 && i < ep->nr_qps; i++) {
+	for (uint32_t i = 0; r == 0 && i < MC_MIN(ep->nr_qps, far->nr_qps); i++) {
 		r = qp_to_rts(ep, i);
 		if (r < 0)
 			say(ep, r, "a queue pair cannot be made ready to send");
@@ -295,10 +295,12 @@ static void ep_free(struct rdma_ep *ep)
 	struct rdma_half *half = &ep->rdma->half[ep->passive];
 
 	slots_put(ep);
+	DL_DELETE(ep->rdma->dying, ep);
 	half->nr_dying--;
+	if (ep->of && --ep->of->nr_dying <= 1 && ep->of->held_back)
+		rdma_peer_serve(ep->of);
 	if (half->waiters)
 		ep->rdma->news = true;
-	ep->rdma->cq_free += ep->cq_held;
 	for (uint32_t i = 0; i < ep->nr_qps; i++) {
 		free(ep->qps[i].ring);
 		free(ep->qps[i].wrs);
@@ -316,9 +318,8 @@ struct rdma_ep *rdma_ep_new(struct rdma_peer *peer, uint32_t nr_qps)
 	const struct rdma_half *half = &rdma->half[peer->passive];
 	struct rdma_ep *ep;
 
-	/* A queue pair's own place in the completion queue is for its probe or its marker. */
-	if (half->nr_eps >= rdma->set.max_endpoints || half->nr_dying > rdma->set.max_endpoints ||
-	    rdma->cq_free < nr_qps + RDMA_CQ_LEAST)
+	/* Each queue pair has a place of its own in the completion queue, for its probe or its marker. */
+	if (half->nr_eps + half->nr_dying >= rdma->set.max_endpoints)
 		return NULL;
 	while (rdma->nr_free_slots < nr_qps)
 		if (slots_grow(rdma) < 0)
@@ -335,9 +336,8 @@ struct rdma_ep *rdma_ep_new(struct rdma_peer *peer, uint32_t nr_qps)
 	ep->peer = peer;
 	ep->passive = peer->passive;
 	ep->visited = true;
-	ep->nr_qps = ep->cq_held = nr_qps;
+	ep->nr_qps = nr_qps;
 	ep->timer = (struct mc_timer){.size = sizeof ep->timer, .fire = on_timer, .user = ep};
-	rdma->cq_free -= nr_qps;
 	for (uint32_t i = 0; i < nr_qps; i++) {
 		struct rdma_qp *qp = &ep->qps[i];
 
@@ -403,6 +403,30 @@ static void interred(struct rdma_ep *ep, int status)
 	rdma_ep_run(ep, destroy, buried);
 }
 
+void rdma_ep_disown(struct rdma_peer *peer)
+{
+	struct rdma_ep *ep;
+
+	DL_FOREACH(peer->rdma->dying, ep)
+		if (ep->of == peer)
+			ep->of = NULL;
+	peer->nr_dying = 0;
+}
+
+bool rdma_ep_some_dying(const struct rdma *rdma)
+{
+	return rdma->half[0].nr_dying || rdma->half[1].nr_dying;
+}
+
+static void to_error(struct rdma_ep *ep)
+{
+	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+
+	for (uint32_t i = 0; i < ep->nr_qps; i++)
+		if (ep->qps[i].qp)
+			(void)ibv_modify_qp(ep->qps[i].qp, &attr, IBV_QP_STATE);
+}
+
 void rdma_ep_bury(struct rdma_ep *ep)
 {
 	struct rdma *rdma = ep->rdma;
@@ -415,12 +439,19 @@ void rdma_ep_bury(struct rdma_ep *ep)
 		if (rdma->half[i].hand == ep)
 			rdma->half[i].hand = ep->next;
 	DL_DELETE(rdma->eps, ep);
+	DL_APPEND(rdma->dying, ep);
 	half->nr_eps--;
 	half->nr_dying++;
+	ep->of = ep->peer;
+	if (ep->of)
+		ep->of->nr_dying++;
 	mc_gauge_add(ep->passive ? rdma->g_passive : rdma->g_active, -1);
 	if (ep->peer)
 		ep->peer->ep = NULL;
 	ep->peer = NULL;
+	/* From now on its peer may be told that it is fenced. */
+	if (ep->passive && !ep->working)
+		to_error(ep);
 	/* What a step is doing it will finish; then the endpoint goes. */
 	if (ep->working)
 		ep->made.then = ep->state == RDMA_EP_DYING ? buried : interred;
@@ -562,14 +593,21 @@ static struct rdma_ep *sieve_victim(struct rdma *rdma, bool passive, uint64_t no
 	return busy;
 }
 
-static uint32_t nr_leaving(const struct rdma *rdma, bool passive)
+static uint32_t nr_leaving(struct rdma *rdma, bool passive)
 {
-	const struct rdma_ep *ep;
-	uint32_t n = 0;
+	uint64_t now = rdma->host->now_ns(rdma->host);
+	uint32_t n = rdma->half[passive].nr_dying;
+	struct rdma_ep *ep, *next;
 
-	DL_FOREACH(rdma->eps, ep)
-		if (ep->passive == passive && (ep->leaving || ep->state == RDMA_EP_DRAINING))
+	DL_FOREACH_SAFE(rdma->eps, ep, next) {
+		if (ep->passive != passive || !(ep->leaving || ep->state == RDMA_EP_DRAINING))
+			continue;
+		/* Half of the bound is longer than anybody needs to finish what he has in flight. */
+		if (passive && ep->peer && now - ep->asked_ns > rdma->peer_timeout_ns / 2)
+			rdma_peer_broke(ep->peer, -ETIMEDOUT, "it does not let go of its endpoint, which others wait for");
+		else
 			n++;
+	}
 	return n;
 }
 

@@ -49,6 +49,9 @@ static void tell(struct rdma_peer *peer)
 
 	if (peer->relaxed)
 		caps.visibility = MC_VISIBLE_AFTER_FLUSH;
+	if (peer->far_chunk)
+		caps.max_slice = MC_MIN(caps.max_slice, rdma_slice_of(rdma, MC_MIN(peer->far_chunk, rdma->set.max_mr_size)));
+	caps.pref_slice = MC_MIN(caps.pref_slice, caps.max_slice);
 	peer->news = false;
 	if (peer->report == 0) {
 		peer->reported = true;
@@ -132,6 +135,7 @@ void rdma_settle(struct rdma *rdma)
 	}
 	if (rdma->nr_starved)
 		tell_writable(rdma);
+	rdma_show_cq(rdma);
 	rdma->settling = false;
 }
 
@@ -145,9 +149,9 @@ static int send_hello(struct rdma_peer *peer, const struct rdma_hello *hello)
 	return peer->rdma->host->peer_send(peer->rdma->host, peer, buf, len);
 }
 
-static void send_word(struct rdma_peer *peer, uint8_t msg)
+static void send_word(struct rdma_peer *peer, uint8_t msg, uint32_t round)
 {
-	struct rdma_hello hello = {.msg = msg, .round = peer->round};
+	struct rdma_hello hello = {.msg = msg, .round = round};
 
 	/* Without a control session the host ends the peer anyway. */
 	(void)send_hello(peer, &hello);
@@ -161,7 +165,8 @@ static void fill_hello(const struct rdma_ep *ep, struct rdma_hello *hello)
 	hello->round = ep->peer->round;
 	hello->relaxed = rdma->set.relaxed;
 	hello->rd_atomic = rdma_reads(rdma);
-	hello->scratch = (uint64_t)(uintptr_t)rdma->scratch + RDMA_SCRATCH / 2;
+	hello->scratch = (uint64_t)(uintptr_t)rdma->scratch + RDMA_SCRATCH_PEER;
+	hello->chunk = rdma->set.max_mr_size;
 	hello->scratch_rkey = rdma->scratch_peer_mr->rkey;
 	hello->port = ep->made.own;
 	hello->nr_qps = ep->nr_qps;
@@ -202,6 +207,11 @@ static void made(struct rdma_ep *ep, int status)
 	struct rdma_hello hello = {.msg = RDMA_MSG_HELLO, .attempt = peer->attempt, .mtu = ep->rdma->set.mtu};
 	int r;
 
+	/* The device has none left, but some are on their way out. */
+	if (status == -ENOMEM && rdma_ep_some_dying(ep->rdma)) {
+		rdma_peer_requeue(peer);
+		return;
+	}
 	if (status < 0) {
 		peer->nr_attempts = 0; /* it is not the way that fails */
 		attempt_failed(peer, status, ep->made.why);
@@ -277,6 +287,7 @@ static void on_accept(struct rdma_peer *peer, const struct rdma_hello *msg)
 	/* The other end may want fewer.  A flushing READ pushes only what went down its own queue pair. */
 	ep->nr_used = msg->relaxed ? 1 : msg->nr_qps;
 	peer->relaxed = msg->relaxed;
+	peer->far_chunk = msg->chunk;
 	peer->nr_attempts = msg->nr_attempts;
 	peer->scratch_addr = msg->scratch;
 	peer->scratch_rkey = msg->scratch_rkey;
@@ -335,15 +346,17 @@ void rdma_peer_wake(struct rdma_peer *peer)
 /* Idle, and its place is wanted: let the queue pairs go at both ends. */
 void rdma_peer_park(struct rdma_peer *peer)
 {
-	send_word(peer, RDMA_MSG_PARK);
+	peer->up = false;
+	send_word(peer, RDMA_MSG_PARK, peer->round);
 	rdma_ep_bury(peer->ep);
 	if (peer->starved)
 		rdma_peer_wake(peer);
 }
 
-/* Nobody answers, and others wait: back to the end of the queue, with new queue pairs later. */
+/* Back to the end of the queue, with new queue pairs later. */
 void rdma_peer_requeue(struct rdma_peer *peer)
 {
+	peer->up = false;
 	rdma_ep_bury(peer->ep);
 	attempt(peer);
 }
@@ -363,8 +376,12 @@ static void active_msg(struct rdma_peer *peer, const struct rdma_hello *msg)
 {
 	bool asked = peer->ep && peer->ep->state == RDMA_EP_ASKED;
 
-	if (msg->round != peer->round)
-		return; /* of queue pairs that we have given up */
+	/* Of queue pairs that we have given up: the other end need not keep its own. */
+	if (msg->round != peer->round) {
+		if (msg->msg == RDMA_MSG_ACCEPT)
+			send_word(peer, RDMA_MSG_PARK, msg->round);
+		return;
+	}
 	if (msg->msg == RDMA_MSG_ACCEPT && asked) {
 		on_accept(peer, msg);
 	} else if (msg->msg == RDMA_MSG_REFUSE && asked) {
@@ -375,6 +392,13 @@ static void active_msg(struct rdma_peer *peer, const struct rdma_hello *msg)
 	}
 }
 
+static void leave_waiters(struct rdma_peer *peer)
+{
+	if (peer->waiting)
+		LL_DELETE2(peer->rdma->half[peer->passive].waiters, peer, next_waiter);
+	peer->waiting = peer->held_back = false;
+}
+
 /* ---- target ------------------------------------------------------------------------------------------------ */
 
 void rdma_peer_served(struct rdma_ep *ep, int status)
@@ -382,6 +406,10 @@ void rdma_peer_served(struct rdma_ep *ep, int status)
 	struct rdma_peer *peer = ep->peer;
 	struct rdma_hello hello = {.msg = RDMA_MSG_REFUSE, .round = peer->round, .nr_attempts = ep->made.nr_attempts};
 
+	if (status == -ENOMEM && rdma_ep_some_dying(ep->rdma)) {
+		rdma_peer_requeue(peer);
+		return;
+	}
 	if (status < 0) {
 		snprintf(hello.why, sizeof hello.why, "at the other end: %.170s", ep->made.why);
 		rdma_ep_bury(ep);
@@ -405,21 +433,33 @@ void rdma_peer_served(struct rdma_ep *ep, int status)
 void rdma_peer_dismiss(struct rdma_peer *peer)
 {
 	peer->ep->leaving = true;
-	send_word(peer, RDMA_MSG_LEAVE);
+	peer->ep->asked_ns = peer->rdma->host->now_ns(peer->rdma->host);
+	send_word(peer, RDMA_MSG_LEAVE, peer->round);
 }
 
 static void passive_msg(struct rdma_peer *peer, const struct rdma_hello *msg)
 {
-	if (msg->msg != RDMA_MSG_HELLO && msg->msg != RDMA_MSG_PARK)
+	if (msg->msg != RDMA_MSG_HELLO && (msg->msg != RDMA_MSG_PARK || msg->round != peer->round))
 		return;
 	/* The initiator uses the old queue pairs no more, or says so by asking for new ones. */
+	peer->up = false;
 	if (peer->ep)
 		rdma_ep_bury(peer->ep);
-	if (msg->msg == RDMA_MSG_PARK)
+	if (msg->msg == RDMA_MSG_PARK) {
+		leave_waiters(peer);
 		return;
+	}
 	peer->hello = *msg;
 	peer->round = msg->round;
-	attempt(peer);
+	rdma_peer_serve(peer);
+}
+
+/* Who asks again and again gets no more places than one that it has and one that is on its way out. */
+void rdma_peer_serve(struct rdma_peer *peer)
+{
+	peer->held_back = peer->nr_dying > 1;
+	if (!peer->held_back && !peer->dead)
+		attempt(peer);
 }
 
 /* ---- operations ---------------------------------------------------------------------------------------------- */
@@ -491,13 +531,6 @@ void rdma_peer_msg(void *inst, void *p, const void *msg, size_t len)
 	rdma_settle(inst);
 }
 
-static void leave_waiters(struct rdma_peer *peer)
-{
-	if (peer->waiting)
-		LL_DELETE2(peer->rdma->half[peer->passive].waiters, peer, next_waiter);
-	peer->waiting = false;
-}
-
 void rdma_peer_close(void *inst, void *p)
 {
 	struct rdma *rdma = inst;
@@ -507,6 +540,7 @@ void rdma_peer_close(void *inst, void *p)
 	leave_waiters(peer);
 	if (peer->ep)
 		rdma_ep_bury(peer->ep);
+	rdma_ep_disown(peer);
 	if (peer->starved)
 		rdma->nr_starved--;
 	DL_DELETE(rdma->peers, peer);

@@ -276,25 +276,36 @@ void rdma_suspect_arm(struct rdma *rdma)
 
 /* ---- the completion queue ---------------------------------------------------------------------------------- */
 
+/* Room for the requests, for one entry per queue pair (its probe or its marker), and for late
+ * completions of queue pairs that were destroyed.  Where the device has not so many entries, fewer
+ * endpoints are held. */
+static uint32_t divide(struct rdma *rdma)
+{
+	struct rdma_settings *set = &rdma->set;
+	uint64_t most = (uint64_t)MC_MAX(rdma->attr.max_cqe, 8), each = 2 * (uint64_t)set->qps_per_peer, held;
+
+	set->cq_depth = (uint32_t)MC_MIN(set->cq_depth, MC_MAX(most / 2, 4u));
+	held = most - MC_MIN(set->cq_depth + set->cq_depth / 8, most - 1);
+	set->max_endpoints = (uint32_t)MC_MIN(set->max_endpoints, MC_MAX(held / each, UINT64_C(1)));
+	return (uint32_t)MC_MIN(set->cq_depth + set->cq_depth / 8 + set->max_endpoints * each, most);
+}
+
 int rdma_cq_open(struct rdma *rdma, struct mc_error *err)
 {
 	const struct mc_host *h = rdma->host;
-	uint32_t most = (uint32_t)MC_MAX(rdma->attr.max_cqe, 1);
+	uint32_t size = divide(rdma);
 	int r;
 
-	/* Late completions of queue pairs that were destroyed may lie in it for a while. */
-	rdma->set.cq_depth = MC_MIN(rdma->set.cq_depth, most - most / 8);
 	rdma->cq_free = rdma->set.cq_depth;
 	rdma->suspect = (struct mc_timer){.size = sizeof rdma->suspect, .fire = look, .user = rdma};
 	rdma->cq_watch = (struct mc_watch){.size = sizeof rdma->cq_watch, .fd = -1};
 	rdma->channel = ibv_create_comp_channel(rdma->ctx);
 	if (!rdma->channel)
 		return mc_fail(err, -errno, "device '%s': no completion channel: %s", rdma->device, strerror(errno));
-	rdma->cq = ibv_create_cq(rdma->ctx, (int)MC_MIN(rdma->set.cq_depth + rdma->set.cq_depth / 8, most), NULL,
-				 rdma->channel, 0);
+	rdma->cq = ibv_create_cq(rdma->ctx, (int)size, NULL, rdma->channel, 0);
 	if (!rdma->cq)
-		return mc_fail(err, -errno, "device '%s': no completion queue of %u entries: %s; lower option max_cqe",
-			       rdma->device, rdma->set.cq_depth, strerror(errno));
+		return mc_fail(err, -errno, "device '%s': no completion queue of %u entries: %s; lower option max_cqe or max_endpoints",
+			       rdma->device, size, strerror(errno));
 	if (fcntl(rdma->channel->fd, F_SETFL, fcntl(rdma->channel->fd, F_GETFL) | O_NONBLOCK) < 0)
 		return mc_fail(err, -errno, "device '%s': completion channel: %s", rdma->device, strerror(errno));
 	rdma->cq_watch = (struct mc_watch){.size = sizeof rdma->cq_watch, .fd = rdma->channel->fd, .events = POLLIN,

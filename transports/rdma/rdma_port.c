@@ -102,7 +102,7 @@ static void add_gids(struct rdma_port *port, const struct ibv_gid_entry *entries
 
 		memcpy(gid.raw, e->gid.raw, sizeof gid.raw);
 		/* An InfiniBand entry without an interface id, fe80:: alone, is no address either. */
-		if (e->port_num != nr_port || e->gid_type > IBV_GID_TYPE_ROCE_V2 ||
+		if (e->port_num != nr_port || e->gid_index > UINT8_MAX || e->gid_type > IBV_GID_TYPE_ROCE_V2 ||
 		    !memcmp(gid.raw, none, sizeof none) || !memcmp(gid.raw + 8, none, 8))
 			continue;
 		gid.prefix = find_prefix(all, &gid);

@@ -118,8 +118,8 @@ static void gather_flush(struct rdma_qp *qp, struct mc_slice *s)
 	const struct rdma *rdma = qp->ep->rdma;
 	const struct rdma_remote *remote = s->remote;
 	struct piece p = {
-		.opcode = IBV_WR_RDMA_READ, .local = (uintptr_t)rdma->scratch, .lkey = rdma->scratch_mr->lkey,
-		.remote = remote->base, .rkey = remote->rkeys[0], .len = remote->relaxed ? 1 : 0,
+		.opcode = IBV_WR_RDMA_READ, .local = (uintptr_t)rdma->scratch + RDMA_SCRATCH_FLUSH,
+		.lkey = rdma->scratch_mr->lkey, .remote = remote->base, .rkey = remote->rkeys[0], .len = remote->relaxed ? 1 : 0,
 	};
 
 	gather(qp, &p, RDMA_WR_SLICE, s);

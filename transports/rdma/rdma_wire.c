@@ -3,10 +3,11 @@
  * The handshake's messages and the blob of a buffer's keys, to and from bytes.  A
  * message has a fixed head, its queue pairs, and its GIDs:
  *
- *   0  u8 version   1 u8 message   2 u16 lid       4 u32 round      8 u32 0
+ *   0  u8 version   1 u8 message   2 u16 lid       4 u32 round      8 u32 pages
  *  12  u32 attempt 16 u32 attempts 20 u8 own 21 u8 far 22 u8 flags  23 u8 queue pairs
  *  24  u32 mtu     28 u32 reads    32 u32 port mtu 36 u32 scratch key
  *  40  u64 scratch 48 u16 GIDs     50 u16 length of the reason
+ *      pages: of 4 KiB, of a memory region where a buffer has several; 0: not said
  *      flags: 1 InfiniBand, 2 relaxed order
  *  52  queue pairs: u32 number, u32 PSN · GIDs: 16 bytes, u8 type, u8 prefix, u16 index · the reason
  *
@@ -22,6 +23,7 @@
 #include "core/util/check.h"
 
 enum { HEAD = 52, QP_LEN = 8, GID_LEN = 20, KEYS_HEAD = 32 };
+#define PAGE_SHIFT 12
 #define KEYS_RELAXED 1u
 #define FLAG_INFINIBAND 1u
 #define FLAG_RELAXED 2u
@@ -58,6 +60,7 @@ size_t rdma_hello_encode(const struct rdma_hello *hello, void *buf, size_t cap)
 	p[1] = hello->msg;
 	mc_put16(p + 2, port->lid);
 	mc_put32(p + 4, hello->round);
+	mc_put32(p + 8, (uint32_t)MC_MIN(hello->chunk >> PAGE_SHIFT, (uint64_t)UINT32_MAX));
 	mc_put32(p + 12, hello->attempt);
 	mc_put32(p + 16, hello->nr_attempts);
 	p[20] = hello->own;
@@ -135,6 +138,7 @@ int rdma_hello_decode(const void *buf, size_t len, struct rdma_hello *hello)
 		return -EPROTO;
 	hello->port.lid = mc_get16(p + 2);
 	hello->round = mc_get32(p + 4);
+	hello->chunk = (uint64_t)mc_get32(p + 8) << PAGE_SHIFT;
 	hello->attempt = mc_get32(p + 12);
 	hello->nr_attempts = mc_get32(p + 16);
 	hello->own = p[20];

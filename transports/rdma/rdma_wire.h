@@ -50,6 +50,7 @@ struct rdma_hello {
 	uint32_t mtu;         /* HELLO: the most; ACCEPT: the one in use.  Bytes */
 	bool relaxed;         /* ACCEPT: its memory is written in relaxed order */
 	uint32_t rd_atomic;   /* reads that the sender can serve (responder resources) */
+	uint64_t chunk;       /* bytes of the sender's memory regions at least, where a buffer has several; 0: not said */
 	uint64_t scratch;     /* address where probes may write */
 	uint32_t scratch_rkey;
 	uint32_t nr_qps;
