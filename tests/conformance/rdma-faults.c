@@ -141,6 +141,12 @@ static void case_port(void)
 }
 
 /* As after `ip link delete`: no completion, and every call answers ENODEV. */
+static bool is_let_go(void *ctx)
+{
+	return !figure("mock0", "mrs") && !figure("mock0", "cqs") && !figure("mock0", "qps");
+}
+
+/* What it holds it gives back while the engine goes on: the kernel waits for that. */
 static void case_gone(void)
 {
 	struct burst b;
@@ -153,6 +159,12 @@ static void case_gone(void)
 	wait_event(n.a, MC_DEVICE_GONE);
 	CHECK(fake_peer_fence(n.peer, BOUND) == 0, "the fence does not end");
 	burst_ended(&b, -ECONNRESET, MC_SCOPE_PEER);
+	fake_peer_close(n.peer);
+	n.peer = NULL;
+	fake_run_on(n.a, is_let_go, NULL, BOUND);
+	CHECK(is_let_go(NULL), "%lld memory regions, %lld completion queues, %lld queue pairs are held on a device that "
+	      "has gone", (long long)figure("mock0", "mrs"), (long long)figure("mock0", "cqs"),
+	      (long long)figure("mock0", "qps"));
 	net_close(&n);
 }
 

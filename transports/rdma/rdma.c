@@ -246,19 +246,24 @@ static int open_scratch(struct rdma *rdma, struct mc_error *err)
 	return 0;
 }
 
-static void close_scratch(struct rdma *rdma)
+void rdma_scratch_drop(struct rdma *rdma)
 {
 	if (rdma->scratch_mr)
 		ibv_dereg_mr(rdma->scratch_mr);
 	if (rdma->scratch_peer_mr)
 		ibv_dereg_mr(rdma->scratch_peer_mr);
+	rdma->scratch_mr = rdma->scratch_peer_mr = NULL;
+}
+
+static void close_scratch(struct rdma *rdma)
+{
+	rdma_scratch_drop(rdma);
 	if (rdma->scratch)
 		rdma->host->free(rdma->host, rdma->scratch, RDMA_SCRATCH);
-	rdma->scratch_mr = rdma->scratch_peer_mr = NULL;
 	rdma->scratch = NULL;
 }
 
-static void close_device(struct rdma *rdma)
+void rdma_context_close(struct rdma *rdma)
 {
 	int r = rdma->pd ? ibv_dealloc_pd(rdma->pd) : 0;
 
@@ -267,7 +272,8 @@ static void close_device(struct rdma *rdma)
 				strerror(abs(r)));
 	if (rdma->ctx)
 		ibv_close_device(rdma->ctx);
-	pthread_mutex_destroy(&rdma->port_lock);
+	rdma->pd = NULL;
+	rdma->ctx = NULL;
 }
 
 /* [helper] Also undoes a half-made open. */
@@ -281,8 +287,11 @@ static void rdma_close(void *inst)
 	if (rdma->suspect.size)
 		rdma_cq_close(rdma);
 	close_scratch(rdma);
-	if (rdma->lane0 == rdma)
-		close_device(rdma);
+	rdma_gone_close(rdma);
+	if (rdma->lane0 == rdma) {
+		rdma_context_close(rdma);
+		pthread_mutex_destroy(&rdma->port_lock);
+	}
 	rdma->pd = NULL;
 	rdma->ctx = NULL;
 }
@@ -380,6 +389,7 @@ static int rdma_open(void *inst, const struct mc_host *host, const struct mc_ope
 	snprintf(rdma->device, sizeof rdma->device, "%s", args->device);
 	rdma->async_watch.fd = rdma->cq_watch.fd = -1;
 	rdma_eps_open(rdma);
+	rdma_gone_open(rdma);
 	r = open_lane(rdma, args, caps, err);
 	if (r < 0) {
 		rdma_close(rdma);

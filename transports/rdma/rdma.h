@@ -70,6 +70,7 @@ struct rdma_settings {
 
 /* Our own registration; written by helpers, read by the worker after that. */
 struct rdma_region {
+	struct rdma_region *prev, *next; /* lane 0's regions */
 	uint64_t base, len;
 	uint64_t chunk;       /* bytes of all regions but the last; len if there is one */
 	uint32_t nr;
@@ -108,6 +109,7 @@ static inline uint64_t rdma_chunk_left(uint64_t base, uint64_t len, uint64_t chu
 
 int rdma_mem_reg(void *inst, void *region, const struct mc_mem_desc *desc, struct mc_error *err);
 void rdma_mem_unreg(void *inst, void *region);
+void rdma_region_drop(struct rdma *rdma, struct rdma_region *region); /* deregister what is left of it */
 int rdma_mem_export(void *inst, void *region, void *blob, size_t cap);
 int rdma_mem_import(void *inst, void *remote, void *peer, const struct mc_remote_buffer *buf);
 void rdma_mem_release(void *inst, void *remote);
@@ -330,7 +332,19 @@ struct rdma {
 	struct mc_error port_err;  /* likewise: why port_new cannot be used */
 	int port_status;
 	bool port_full;            /* this look reads the GID table too, not the port's state alone */
-	bool port_busy, port_again /* a full look is wanted */, port_down, gone;
+	bool port_busy, port_again /* a full look is wanted */, port_down;
+	/* rdma_gone.c; gone, nr_holding and what region_lock guards are lane 0's. */
+	atomic_bool gone;              /* the device; for ever */
+	_Atomic uint32_t nr_holding;   /* lanes that have not given their part back */
+	pthread_mutex_t region_lock;   /* guards regions, nr_registering, lanes */
+	struct rdma_region *regions;
+	uint32_t nr_registering;
+	struct rdma *lanes, *next_lane;
+	bool gone_busy, gone_over;     /* this lane: a helper is at it; it is done */
+	struct ibv_cq *gone_cq;        /* the worker's no more, not destroyed yet */
+	struct ibv_comp_channel *gone_channel;
+	struct mc_work gone_work, gone_kick;
+	struct mc_timer gone_timer;
 	_Atomic uint32_t port_wanted; /* other lanes ask for a check */
 	_Atomic uint32_t nr_peers;    /* of all lanes */
 
@@ -358,6 +372,16 @@ struct rdma {
 	uint64_t *g_qps, *g_mrs, *g_cq_used, *g_active, *g_passive; /* gauges; g_mrs in lane 0 only */
 	uint64_t *c_sent, *c_read, *c_posted, *c_doorbells, *c_events, *c_parked, *c_broken, *c_suspect;
 };
+
+/* rdma_gone.c: giving back what a device that has gone still holds. */
+void rdma_gone_open(struct rdma *rdma);  /* [helper] each lane, lane 0 first */
+void rdma_gone_close(struct rdma *rdma); /* [helper] */
+void rdma_gone(struct rdma *lane0);      /* [worker] of lane 0 */
+int rdma_gone_enter(struct rdma *lane0); /* before registering: 0, -ENODEV.  [helper] */
+void rdma_gone_leave(struct rdma *lane0, struct rdma_region *made); /* after it; NULL: it failed */
+void rdma_gone_forget(struct rdma *lane0, struct rdma_region *region);
+void rdma_context_close(struct rdma *lane0); /* [helper] */
+void rdma_scratch_drop(struct rdma *rdma);   /* [helper] */
 
 /* rdma_peer.c: peers, the handshake, what the host is told. */
 int rdma_peer_open(void *inst, void *peer, const struct mc_peer_args *args);
@@ -408,6 +432,8 @@ int rdma_cancel(void *inst, struct mc_slice *slice);
 void rdma_op_end(struct rdma *rdma, struct mc_slice *slice, int status, int scope);
 int rdma_cq_open(struct rdma *rdma, struct mc_error *err);
 void rdma_cq_close(struct rdma *rdma);
+void rdma_cq_unwatch(struct rdma *rdma); /* the worker lets go of it; rdma_cq_free then.  [worker] */
+void rdma_cq_free(struct rdma *rdma);    /* [helper] */
 void rdma_suspect_arm(struct rdma *rdma);
 
 /* wr_id: slot 20 bits, serial 11, marker 1, position 32. */

@@ -192,7 +192,7 @@ static void touch_pages(struct rdma *rdma, const struct mc_mem_desc *desc, struc
 
 /* ---- operations ---------------------------------------------------------------------------------------- */
 
-static void dereg(struct rdma *rdma, struct rdma_region *region)
+void rdma_region_drop(struct rdma *rdma, struct rdma_region *region)
 {
 	for (uint32_t i = 0; i < region->nr; i++) {
 		int r = ibv_dereg_mr(region->mrs[i]);
@@ -223,7 +223,7 @@ static int reg_all(struct rdma *rdma, struct rdma_region *region, const struct m
 		int error = errno;
 
 		if (!mr) {
-			dereg(rdma, region);
+			rdma_region_drop(rdma, region);
 			return error;
 		}
 		region->mrs[region->nr++] = mr;
@@ -256,6 +256,9 @@ int rdma_mem_reg(void *inst, void *region, const struct mc_mem_desc *desc, struc
 	*reg = (struct rdma_region){ .base = (uintptr_t)desc->addr, .len = desc->len,
 				     .chunk = nr > 1 ? rdma->set.max_mr_size : MC_MAX(desc->len, UINT64_C(1)),
 				     .relaxed = relaxed(rdma, desc->access), .access = access_flags(rdma, desc->access) };
+	if (rdma_gone_enter(rdma->lane0) < 0)
+		return mc_fail(err, -ENODEV, "%s: the device has gone: open the engine anew when it is back",
+			       rdma->host->instance);
 	touch_pages(rdma, desc, &p);
 	error = reg_all(rdma, reg, desc, (uint32_t)nr, &p);
 	/* Our own reads cannot land there, but it can be sent. */
@@ -264,13 +267,17 @@ int rdma_mem_reg(void *inst, void *region, const struct mc_mem_desc *desc, struc
 		if (reg_all(rdma, reg, desc, (uint32_t)nr, &p) == 0)
 			error = 0;
 	}
+	rdma_gone_leave(rdma->lane0, error ? NULL : reg);
 	return error ? fail_reg(rdma, desc, error, err) : 0;
 }
 
 /* [helper] on lane 0 */
 void rdma_mem_unreg(void *inst, void *region)
 {
-	dereg(inst, region);
+	struct rdma *lane0 = ((struct rdma *)inst)->lane0;
+
+	rdma_gone_forget(lane0, region);
+	rdma_region_drop(lane0, region);
 }
 
 /* [helper] on lane 0 */

@@ -138,6 +138,8 @@ static int poll_cq(struct rdma *rdma)
 	uint64_t now = 0;
 	int n, sum = 0;
 
+	if (MC_UNLIKELY(!rdma->cq))
+		return 0; /* the device has gone */
 	do {
 		n = ibv_poll_cq(rdma->cq, RDMA_POLL, wc);
 		if (n > 0 && !now)
@@ -187,7 +189,7 @@ int rdma_arm(void *inst)
 
 	if (rdma->news || rdma->done)
 		return -EBUSY;
-	if (rdma->armed)
+	if (rdma->armed || !rdma->cq)
 		return 0;
 	if (ibv_req_notify_cq(rdma->cq, 0))
 		return -EBUSY;
@@ -321,6 +323,12 @@ int rdma_cq_open(struct rdma *rdma, struct mc_error *err)
 /* Also of what rdma_cq_open left half made. */
 void rdma_cq_close(struct rdma *rdma)
 {
+	rdma_cq_unwatch(rdma);
+	rdma_cq_free(rdma);
+}
+
+void rdma_cq_unwatch(struct rdma *rdma)
+{
 	const struct mc_host *h = rdma->host;
 
 	h->timer_set(h, &rdma->suspect, 0);
@@ -329,10 +337,19 @@ void rdma_cq_close(struct rdma *rdma)
 	if (rdma->cq && rdma->nr_cq_events)
 		ibv_ack_cq_events(rdma->cq, rdma->nr_cq_events);
 	rdma->nr_cq_events = 0;
-	if (rdma->cq)
-		ibv_destroy_cq(rdma->cq);
-	if (rdma->channel)
-		ibv_destroy_comp_channel(rdma->channel);
+	rdma->cq_watch.fd = -1;
+	rdma->gone_cq = rdma->cq;
+	rdma->gone_channel = rdma->channel;
 	rdma->cq = NULL;
 	rdma->channel = NULL;
+}
+
+void rdma_cq_free(struct rdma *rdma)
+{
+	if (rdma->gone_cq)
+		ibv_destroy_cq(rdma->gone_cq);
+	if (rdma->gone_channel)
+		ibv_destroy_comp_channel(rdma->gone_channel);
+	rdma->gone_cq = NULL;
+	rdma->gone_channel = NULL;
 }

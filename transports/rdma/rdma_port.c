@@ -254,8 +254,9 @@ static void tell(struct rdma *lane0, int event, const char *why)
 	if (lane0->stopped || lane0->gone || (event != MC_DEVICE_GONE && down == lane0->port_down))
 		return;
 	lane0->port_down = down;
-	lane0->gone = event == MC_DEVICE_GONE;
 	lane0->host->device_event(lane0->host, event, why);
+	if (event == MC_DEVICE_GONE)
+		rdma_gone(lane0);
 }
 
 /* Is the port as it was?  One command to the device; the GID table can be hundreds of files. */
