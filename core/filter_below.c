@@ -169,6 +169,11 @@ static void below_run_blocking(const struct mc_host *h, struct mc_work *w)
 	UP(h)->run_blocking(UP(h), w);
 }
 
+static void below_run_lazily(const struct mc_host *h, struct mc_work *w)
+{
+	mc_run_lazily(UP(h), w);
+}
+
 static int below_peer_send(const struct mc_host *h, void *peer, const void *msg, size_t len)
 {
 	return UP(h)->peer_send(UP(h), peer, msg, len);
@@ -270,4 +275,5 @@ const struct mc_host mc_filter_below_host = {
 	.kv_event = below_kv_event,
 	.copied = below_copied,
 	.gauge = below_gauge,
+	.run_lazily = below_run_lazily,
 };

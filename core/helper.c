@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Helper threads: at most two of an engine, which take from one queue of jobs and
- * one of look-ups, of which one runs at a time.  A thread is started when more
+ * Helper threads: at most two of an engine, which take from a queue of jobs first,
+ * then from one of look-ups and one of lazy jobs.  Of those two kinds, the slow
+ * ones, one job runs at a time, whatever else there is to do.  A thread is started when more
  * jobs wait than threads are idle, and ends after ten idle seconds; its slot keeps
  * the handle until the next start, or the end, joins it.  Without any thread (the
  * system gives none) jobs stay queued until one can be started; whoever waits for
@@ -39,8 +40,8 @@ struct mc_helpers {
 	/* Guards everything below; held for a few instructions, and over pthread_create. */
 	pthread_mutex_t lock;
 	pthread_cond_t work; /* a job was queued, or stopping was set */
-	struct queue jobs, lookups;
-	bool looking_up; /* a thread runs a look-up */
+	struct queue jobs, lookups, lazy;
+	bool slow; /* a thread runs a look-up or a lazy job */
 	unsigned int nr_idle; /* threads inside pthread_cond_timedwait */
 	unsigned int nr_running; /* jobs that are being run */
 	unsigned int nr_waiters; /* in mc_helpers_wait, for `settled` */
@@ -67,12 +68,21 @@ static struct mc_job *take(struct queue *q, struct mc_job **at)
 	return job;
 }
 
+static size_t nr_slow(const struct mc_helpers *h)
+{
+	return h->lookups.nr + h->lazy.nr;
+}
+
 /* The queue whose first job may begin now. */
 static struct queue *runnable(struct mc_helpers *h)
 {
 	if (h->jobs.nr)
 		return &h->jobs;
-	return h->lookups.nr && !h->looking_up ? &h->lookups : NULL;
+	if (h->slow)
+		return NULL;
+	if (h->lookups.nr)
+		return &h->lookups;
+	return h->lazy.nr ? &h->lazy : NULL;
 }
 
 static void settle(struct mc_helpers *h)
@@ -127,11 +137,11 @@ static bool start_thread(struct mc_helpers *h)
 	return false;
 }
 
-/* The next look-up may begin; jobs go first here, and shall not hold it up. */
-static void look_up_ended(struct mc_helpers *h)
+/* The next slow job may begin; the others go first here, and shall not hold it up. */
+static void slow_ended(struct mc_helpers *h)
 {
-	h->looking_up = false;
-	if (h->lookups.nr == 0 || h->jobs.nr == 0)
+	h->slow = false;
+	if (nr_slow(h) == 0 || h->jobs.nr == 0)
 		return;
 	if (h->nr_idle || !start_thread(h))
 		pthread_cond_signal(&h->work);
@@ -146,13 +156,13 @@ static void drain(struct mc_helpers *h)
 		struct mc_job *job = take(q, &q->head);
 
 		h->nr_running++;
-		h->looking_up |= q == &h->lookups;
+		h->slow |= q != &h->jobs;
 		pthread_mutex_unlock(&h->lock);
 		job->run(job); /* the job may be gone from here on */
 		pthread_mutex_lock(&h->lock);
 		h->nr_running--;
-		if (q == &h->lookups)
-			look_up_ended(h);
+		if (q != &h->jobs)
+			slow_ended(h);
 		settle(h);
 	}
 }
@@ -199,7 +209,9 @@ static bool any_running(const struct mc_helpers *h)
 /* Queue a job; false if no thread is there to run it.  Called with the lock held. */
 static bool push(struct mc_helpers *h, struct mc_job *job, enum mc_job_kind kind)
 {
-	struct queue *q = kind == MC_JOB_LOOKUP ? &h->lookups : &h->jobs;
+	struct queue *q = kind == MC_JOB_LOOKUP ? &h->lookups
+			  : kind == MC_JOB_LAZY ? &h->lazy
+						: &h->jobs;
 	struct mc_job **at = kind == MC_JOB_URGENT ? &q->head : q->tail;
 
 	job->next = *at;
@@ -207,7 +219,7 @@ static bool push(struct mc_helpers *h, struct mc_job *job, enum mc_job_kind kind
 	if (!job->next)
 		q->tail = &job->next;
 	q->nr++;
-	if (h->jobs.nr + h->lookups.nr > h->nr_idle && start_thread(h))
+	if (h->jobs.nr + nr_slow(h) > h->nr_idle && start_thread(h))
 		return true;
 	pthread_cond_signal(&h->work);
 	return any_running(h);
@@ -222,6 +234,7 @@ int mc_helpers_new(struct mc_helpers **ret_helpers)
 		return -ENOMEM;
 	h->jobs.tail = &h->jobs.head;
 	h->lookups.tail = &h->lookups.head;
+	h->lazy.tail = &h->lazy.head;
 	pthread_mutex_init(&h->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -277,7 +290,8 @@ bool mc_helpers_cancel(struct mc_helpers *helpers, struct mc_job *job)
 	bool was_queued;
 
 	pthread_mutex_lock(&helpers->lock);
-	was_queued = cancel(&helpers->jobs, job) || cancel(&helpers->lookups, job);
+	was_queued = cancel(&helpers->jobs, job) || cancel(&helpers->lookups, job) ||
+		     cancel(&helpers->lazy, job);
 	if (was_queued)
 		settle(helpers);
 	pthread_mutex_unlock(&helpers->lock);
@@ -330,11 +344,11 @@ int mc_helpers_call(struct mc_helpers *helpers, int (*f)(void *arg), void *arg)
 /* Jobs that stand between now and having only nr_left of them. */
 static size_t load(const struct mc_helpers *h, unsigned int nr_left)
 {
-	size_t lookups = h->lookups.nr;
+	size_t slow = nr_slow(h);
 
-	if (nr_left && lookups)
-		lookups = h->looking_up ? 0 : 1;
-	return h->jobs.nr + lookups + h->nr_running;
+	if (nr_left && slow)
+		slow = h->slow ? 0 : 1;
+	return h->jobs.nr + slow + h->nr_running;
 }
 
 int mc_helpers_wait(struct mc_helpers *helpers, unsigned int nr_left, uint64_t deadline_ns)

@@ -13,8 +13,11 @@ struct mc_helpers;
 enum mc_job_kind {
 	MC_JOB_PLAIN,
 	MC_JOB_URGENT, /* goes before all that waits */
-	MC_JOB_LOOKUP, /* asks a name service, which has no deadline: one runs at a time, so that a
-			  silent one leaves a thread to the others; goes after all that waits */
+	MC_JOB_LOOKUP, /* asks a name service, which has no deadline: a slow job; goes after all that
+			  waits but lazy ones */
+	MC_JOB_LAZY,   /* nobody waits for it, and it may take long: a slow job; goes last */
+	/* Of the slow jobs, look-ups and lazy ones together, one runs at a time, so that it leaves a
+	 * thread to the others. */
 };
 
 /* Embedded by the caller; its again when run is entered. */
@@ -40,7 +43,7 @@ int mc_helpers_call_until(struct mc_helpers *helpers, int (*f)(void *arg), void 
 			  uint64_t deadline_ns);
 /* True: the job had not begun, never will, and is the caller's again.  [any] */
 bool mc_helpers_cancel(struct mc_helpers *helpers, struct mc_job *job);
-/* Wait until at most nr_left jobs are queued or running; -ETIMEDOUT.  With nr_left = 1, look-ups that
+/* Wait until at most nr_left jobs are queued or running; -ETIMEDOUT.  With nr_left = 1, slow jobs that
  * wait for another one do not count: the next call finds a thread free.  [any] but the control loop, workers and helpers */
 int mc_helpers_wait(struct mc_helpers *helpers, unsigned int nr_left, uint64_t deadline_ns);
 /* True on a helper thread of any engine. */

@@ -139,7 +139,7 @@ static void inline_done(struct mc_post *post)
 		w->done(w);
 }
 
-static void host_run_blocking(const struct mc_host *h, struct mc_work *w)
+static void run_on_helper(const struct mc_host *h, struct mc_work *w, enum mc_job_kind kind)
 {
 	struct mc_lane *lane = lane_of(h);
 	struct blocking *b = calloc(1, sizeof *b);
@@ -158,7 +158,17 @@ static void host_run_blocking(const struct mc_host *h, struct mc_work *w)
 	b->lane = lane;
 	b->work = w;
 	__atomic_add_fetch(&lane->calls, 1, __ATOMIC_RELAXED);
-	mc_helpers_run(lane->device->engine->helpers, &b->job);
+	mc_helpers_run_as(lane->device->engine->helpers, &b->job, kind);
+}
+
+static void host_run_blocking(const struct mc_host *h, struct mc_work *w)
+{
+	run_on_helper(h, w, MC_JOB_PLAIN);
+}
+
+static void host_run_lazily(const struct mc_host *h, struct mc_work *w)
+{
+	run_on_helper(h, w, MC_JOB_LAZY);
 }
 
 /* ---- devices, memory ------------------------------------------------------------------------ */
@@ -284,6 +294,7 @@ void mc_host_init(struct mc_lane *lane)
 	lane->host.timer_set = host_timer;
 	lane->host.post = host_post;
 	lane->host.run_blocking = host_run_blocking;
+	lane->host.run_lazily = host_run_lazily;
 	lane->host.complete = mc_host_complete;
 	lane->host.complete_any = mc_host_complete_any;
 	lane->host.peer_send = mc_host_peer_send;

@@ -111,26 +111,32 @@ static void work_run_done(struct mc_job *job)
 		w->done(w);
 }
 
-static void plain_work(const struct mc_host *h, struct mc_work *w, void (*run)(struct mc_job *job))
+static void plain_work(const struct mc_host *h, struct mc_work *w, void (*run)(struct mc_job *job),
+		       enum mc_job_kind kind)
 {
 	const struct mc_plain_host *plain = plain_of(h);
 	struct mc_job *job = (struct mc_job *)(void *)w->host;
 
 	job->run = run;
 	if (plain->engine)
-		mc_helpers_run(plain->engine->helpers, job);
+		mc_helpers_run_as(plain->engine->helpers, job, kind);
 	else
 		run(job);
 }
 
 static void plain_post(const struct mc_host *h, struct mc_work *w)
 {
-	plain_work(h, w, work_run);
+	plain_work(h, w, work_run, MC_JOB_PLAIN);
 }
 
 static void plain_run_blocking(const struct mc_host *h, struct mc_work *w)
 {
-	plain_work(h, w, work_run_done);
+	plain_work(h, w, work_run_done, MC_JOB_PLAIN);
+}
+
+static void plain_run_lazily(const struct mc_host *h, struct mc_work *w)
+{
+	plain_work(h, w, work_run_done, MC_JOB_LAZY);
 }
 
 static int plain_identify(const struct mc_host *h, const void *addr, uint64_t len,
@@ -230,6 +236,7 @@ void mc_plain_host_init(struct mc_plain_host *plain, struct mc_engine *engine, c
 		.timer_set = plain_timer,
 		.post = plain_post,
 		.run_blocking = plain_run_blocking,
+		.run_lazily = plain_run_lazily,
 		.complete = no_complete,
 		.complete_any = no_complete,
 		.peer_send = no_peer_send,

@@ -55,7 +55,7 @@ struct mc_lane {
 
 	struct mc_lane_counter counters[MC_LANE_COUNTERS];
 	uint32_t nr_counters;        /* atomic */
-	uint32_t calls;              /* atomic: run_blocking and kv whose done has not run */
+	uint32_t calls;              /* atomic: run_blocking, run_lazily and kv whose done has not run */
 };
 
 /* Fill lane->host with every service (host.c, path.c, record.c behind them).  lane->device, idx,

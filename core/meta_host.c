@@ -160,12 +160,22 @@ static void host_post(const struct mc_host *h, struct mc_work *w)
 	mc_control_post(work->m->engine->control, &work->post);
 }
 
-static void host_run_blocking(const struct mc_host *h, struct mc_work *w)
+static void run_on_helper(const struct mc_host *h, struct mc_work *w, enum mc_job_kind kind)
 {
 	struct work *work = work_new(h, w);
 
 	work->job.run = job_run;
-	mc_helpers_run(work->m->engine->helpers, &work->job);
+	mc_helpers_run_as(work->m->engine->helpers, &work->job, kind);
+}
+
+static void host_run_blocking(const struct mc_host *h, struct mc_work *w)
+{
+	run_on_helper(h, w, MC_JOB_PLAIN);
+}
+
+static void host_run_lazily(const struct mc_host *h, struct mc_work *w)
+{
+	run_on_helper(h, w, MC_JOB_LAZY);
 }
 
 static void host_kv_event(const struct mc_host *h, void *watch, const struct mc_kv *kv)
@@ -193,6 +203,7 @@ void mc_meta_host_init(struct mc_meta *m)
 		.timer_set = host_timer_set,
 		.post = host_post,
 		.run_blocking = host_run_blocking,
+		.run_lazily = host_run_lazily,
 		.kv_event = host_kv_event,
 	};
 }

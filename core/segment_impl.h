@@ -79,10 +79,14 @@ int mc_local_wait_idle(struct mc_local_buf *buf, uint64_t deadline_ns);
 /* segment_region.c */
 
 /* Register a buffer on every device of its location's row that reaches its kind, except `owner`,
- * which has it.  On error nothing is registered. */
+ * which has it.  On error nothing is registered.  -ETIMEDOUT: helpers had other work until the
+ * deadline; one that has begun is waited for. */
 int mc_regions_open(struct mc_engine *engine, struct mc_local_buf *buf, struct mc_device *owner,
-		    struct mc_error *err);
-void mc_regions_close(struct mc_engine *engine, struct mc_local_buf *buf, struct mc_device *owner);
+		    uint64_t deadline_ns, struct mc_error *err);
+/* If no helper is free before the deadline, buf has no regions any more all the same, and one closes
+ * them later: for memory that nobody was told of, and that is not ours to free. */
+void mc_regions_close(struct mc_engine *engine, struct mc_local_buf *buf, struct mc_device *owner,
+		      uint64_t deadline_ns);
 /* The device of the location's row that allocates this kind itself; NULL: none. */
 struct mc_device *mc_region_owner(struct mc_engine *engine, const char *location, const char *kind);
 /* Allocate on it: fills desc->addr and len. */

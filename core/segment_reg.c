@@ -190,10 +190,11 @@ static int reg_split(struct mc_engine *engine, struct mc_reg *reg, const struct 
 
 /* ---- opening and closing, without the lock -------------------------------------------------- */
 
-static void regions_drop(struct mc_engine *engine, struct mc_reg *reg, size_t nr)
+static void regions_drop(struct mc_engine *engine, struct mc_reg *reg, size_t nr,
+			 uint64_t deadline_ns)
 {
 	while (nr-- > 0)
-		mc_regions_close(engine, reg->bufs[nr], reg->owner);
+		mc_regions_close(engine, reg->bufs[nr], reg->owner, deadline_ns);
 }
 
 /* How many begin at addr or before. */
@@ -245,7 +246,7 @@ static void reg_forget(struct mc_local *local, struct mc_reg *reg)
 }
 
 static int reg_open(struct mc_engine *engine, struct mc_reg *reg, const struct place *place,
-		    void *owner_region, struct mc_error *err)
+		    void *owner_region, uint64_t deadline_ns, struct mc_error *err)
 {
 	struct mc_local *local = engine->local;
 	size_t done = 0;
@@ -254,7 +255,7 @@ static int reg_open(struct mc_engine *engine, struct mc_reg *reg, const struct p
 	if (r == 0 && reg->owner)
 		reg->bufs[0]->regions[reg->owner->idx] = owner_region;
 	for (; r == 0 && done < reg->nr_bufs; done++) {
-		r = mc_regions_open(engine, reg->bufs[done], reg->owner, err);
+		r = mc_regions_open(engine, reg->bufs[done], reg->owner, deadline_ns, err);
 		if (r < 0)
 			break;
 	}
@@ -266,7 +267,8 @@ static int reg_open(struct mc_engine *engine, struct mc_reg *reg, const struct p
 			mc_fail(err, r, "memory %p: out of memory", (void *)(uintptr_t)reg->base);
 	}
 	if (r < 0) {
-		regions_drop(engine, reg, done);
+		/* Memory of our own is freed next. */
+		regions_drop(engine, reg, done, reg->allocated ? MC_FOREVER : deadline_ns);
 		return r;
 	}
 	for (size_t i = 0; i < reg->nr_bufs; i++)
@@ -288,7 +290,8 @@ static void reg_close(struct mc_engine *engine, struct mc_reg *reg, uint64_t dea
 		mc_paths_fence_buffer(engine, reg->bufs[i]);
 		mc_local_wait_idle(reg->bufs[i], MC_FOREVER);
 	}
-	regions_drop(engine, reg, reg->nr_bufs);
+	/* At the return nobody touches the memory, whatever time that takes. */
+	regions_drop(engine, reg, reg->nr_bufs, MC_FOREVER);
 }
 
 /* ---- the list, under the lock --------------------------------------------------------------- */
@@ -401,7 +404,7 @@ int mc_local_register(struct mc_engine *engine, void *addr, uint64_t len, const 
 		reg_free(reg);
 		return r < 0 ? r : 0;
 	}
-	r = reg_open(engine, reg, &place, NULL, err);
+	r = reg_open(engine, reg, &place, NULL, deadline_ns, err);
 	if (r < 0)
 		reg_forget(engine->local, reg);
 	else
@@ -528,7 +531,7 @@ int mc_local_alloc(struct mc_engine *engine, const char *location, uint64_t size
 		memory_drop(engine, owner, region, &desc);
 		return r;
 	}
-	r = reg_open(engine, reg, &place, region, err);
+	r = reg_open(engine, reg, &place, region, deadline_ns, err);
 	if (r < 0) {
 		reg_forget(engine->local, reg);
 		memory_drop(engine, owner, region, &desc);
@@ -587,7 +590,7 @@ void mc_local_close(struct mc_engine *engine)
 		pthread_mutex_lock(&local->lock);
 		withdraw(local, reg);
 		pthread_mutex_unlock(&local->lock);
-		regions_drop(engine, reg, reg->nr_bufs);
+		regions_drop(engine, reg, reg->nr_bufs, MC_FOREVER);
 		reg_end(engine, reg);
 	}
 }

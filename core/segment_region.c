@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "kind.h"
 #include "lane.h"
 #include "log.h"
@@ -20,6 +21,7 @@ struct region_job {
 	struct jobs *jobs;
 	struct mc_device *device;
 	struct mc_local_buf *buf;
+	bool not_begun; /* given up, for the time was over */
 	int status;
 	struct mc_error err;
 };
@@ -140,27 +142,71 @@ static int region_call(void *arg)
 	return 0;
 }
 
+static bool wait_jobs(struct jobs *jobs, uint64_t deadline_ns)
+{
+	struct timespec until = mc_wait_until(deadline_ns);
+	bool done;
+	int r = 0;
+
+	pthread_mutex_lock(&jobs->lock);
+	while (jobs->left && r == 0)
+		r = pthread_cond_timedwait(&jobs->done, &jobs->lock, &until);
+	done = jobs->left == 0;
+	pthread_mutex_unlock(&jobs->lock);
+	return done;
+}
+
+/* Take back what no helper has begun; the rest ends by itself, for it uses the list. */
+static void give_up_jobs(struct mc_engine *engine, struct jobs *jobs, struct region_job *list,
+			 size_t nr)
+{
+	for (size_t i = 0; i < nr; i++) {
+		if (!mc_helpers_cancel(engine->helpers, &list[i].job))
+			continue;
+		list[i].not_begun = true;
+		pthread_mutex_lock(&jobs->lock);
+		jobs->left--;
+		pthread_mutex_unlock(&jobs->lock);
+	}
+	wait_jobs(jobs, MC_FOREVER);
+}
+
 /* All but the last are queued; the last is waited for in a way that works without any thread. */
-static void run_jobs(struct mc_engine *engine, struct region_job *list, size_t nr)
+static int run_jobs(struct mc_engine *engine, struct region_job *list, size_t nr,
+		    uint64_t deadline_ns, struct mc_error *err)
 {
 	struct jobs jobs = {.left = nr};
+	struct region_job *last = &list[nr - 1];
+	bool alone = mc_on_helper();
+	int r = 0;
 
 	pthread_mutex_init(&jobs.lock, NULL);
-	pthread_cond_init(&jobs.done, NULL);
+	mc_cond_init(&jobs.done);
 	for (size_t i = 0; i < nr; i++) {
 		list[i].jobs = &jobs;
 		list[i].job.run = region_run;
-		if (i + 1 < nr && !mc_on_helper())
+		if (alone)
+			region_run(&list[i].job);
+		else if (&list[i] != last)
 			mc_helpers_run(engine->helpers, &list[i].job);
-		else
-			mc_helpers_call(engine->helpers, region_call, &list[i]);
 	}
-	pthread_mutex_lock(&jobs.lock);
-	while (jobs.left)
-		pthread_cond_wait(&jobs.done, &jobs.lock);
-	pthread_mutex_unlock(&jobs.lock);
+	if (!alone && mc_helpers_call_until(engine->helpers, region_call, last, deadline_ns) < 0) {
+		last->not_begun = true;
+		pthread_mutex_lock(&jobs.lock);
+		jobs.left--;
+		pthread_mutex_unlock(&jobs.lock);
+	}
+	if (!wait_jobs(&jobs, deadline_ns))
+		give_up_jobs(engine, &jobs, list, nr);
 	pthread_cond_destroy(&jobs.done);
 	pthread_mutex_destroy(&jobs.lock);
+	for (size_t i = 0; i < nr && r == 0; i++)
+		if (list[i].not_begun)
+			r = mc_fail(err, -ETIMEDOUT, "device '%s': memory %p was not registered in time, "
+				    "for the engine's helper threads have other work: try again, or "
+				    "allow more time", list[i].device->label,
+				    (void *)(uintptr_t)list[i].buf->base);
+	return r;
 }
 
 /* ---- which devices -------------------------------------------------------------------------- */
@@ -232,7 +278,7 @@ static int judge_jobs(struct mc_local_buf *buf, const struct region_job *list, s
 }
 
 int mc_regions_open(struct mc_engine *engine, struct mc_local_buf *buf, struct mc_device *owner,
-		    struct mc_error *err)
+		    uint64_t deadline_ns, struct mc_error *err)
 {
 	size_t nr_devices = MC_MAX(engine->nr_devices, 1), nr = 0;
 	bool *wanted = calloc(nr_devices, sizeof *wanted);
@@ -254,11 +300,11 @@ int mc_regions_open(struct mc_engine *engine, struct mc_local_buf *buf, struct m
 			list[nr++] = (struct region_job){.device = d, .buf = buf};
 	}
 	if (r == 0 && nr)
-		run_jobs(engine, list, nr);
+		r = run_jobs(engine, list, nr, deadline_ns, err);
 	if (r == 0)
 		r = judge_jobs(buf, list, nr, owner != NULL, err);
 	if (r < 0)
-		mc_regions_close(engine, buf, owner);
+		mc_regions_close(engine, buf, owner, owner ? MC_FOREVER : deadline_ns);
 	free(wanted);
 	free(list);
 	return r;
@@ -285,11 +331,57 @@ static int regions_close_job(void *arg)
 	return 0;
 }
 
-void mc_regions_close(struct mc_engine *engine, struct mc_local_buf *buf, struct mc_device *owner)
+/* Closing that outlives the registration: it has what the devices gave. */
+struct late {
+	struct mc_job job;
+	struct close_args args;
+	struct mc_local_buf buf; /* regions and blobs only */
+};
+
+static void late_run(struct mc_job *job)
+{
+	struct late *late = MC_CONTAINER_OF(job, struct late, job);
+
+	regions_close_job(&late->args);
+	free(late->buf.regions);
+	free(late->buf.blobs);
+	free(late);
+}
+
+static bool close_later(struct mc_engine *engine, struct mc_local_buf *buf)
+{
+	struct late *late = calloc(1, sizeof *late);
+
+	if (!late)
+		return false;
+	late->job.run = late_run;
+	late->args = (struct close_args){.engine = engine, .buf = &late->buf};
+	late->buf.regions = buf->regions;
+	late->buf.blobs = buf->blobs;
+	buf->regions = NULL;
+	buf->blobs = NULL;
+	mc_helpers_run(engine->helpers, &late->job);
+	return true;
+}
+
+static bool any_region(const struct mc_engine *engine, const struct mc_local_buf *buf)
+{
+	for (size_t i = 0; i < engine->nr_devices; i++)
+		if (buf->regions[i] || buf->blobs[i].data)
+			return true;
+	return false;
+}
+
+void mc_regions_close(struct mc_engine *engine, struct mc_local_buf *buf, struct mc_device *owner,
+		      uint64_t deadline_ns)
 {
 	struct close_args c = {.engine = engine, .buf = buf, .owner = owner};
 
-	mc_helpers_call(engine->helpers, regions_close_job, &c);
+	if (!any_region(engine, buf) ||
+	    mc_helpers_call_until(engine->helpers, regions_close_job, &c, deadline_ns) == 0)
+		return;
+	if (!close_later(engine, buf))
+		mc_helpers_call(engine->helpers, regions_close_job, &c);
 }
 
 /* ---- memory that a device owns -------------------------------------------------------------- */

@@ -600,6 +600,7 @@ void services_fill(struct mc_host *host, const char *instance)
 		.timer_set = host_timer_set,
 		.post = host_post,
 		.run_blocking = host_run_blocking,
+		.run_lazily = host_run_blocking,
 		.complete = host_complete,
 		.complete_any = host_complete_any,
 		.peer_send = peer_service_send,

@@ -424,6 +424,7 @@ static void inst_init(struct mh_inst *in, const struct mh_plugin *p)
 		.timer_set = svc_timer_set,
 		.post = svc_post,
 		.run_blocking = svc_run_blocking,
+		.run_lazily = svc_run_blocking,
 		.kv_event = svc_kv_event,
 	};
 	in->plugin = p;

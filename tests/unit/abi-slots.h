@@ -46,6 +46,7 @@ SLOT(host, int, kv, (const struct mc_host *h, struct mc_kv_call *c), (h, c))
 VOID(host, kv_event, (const struct mc_host *h, void *watch, const struct mc_kv *kv), (h, watch, kv))
 VOID(host, copied, (const struct mc_host *h, struct mc_copy *c, int status), (h, c, status))
 SLOT(host, uint64_t *, gauge, (const struct mc_host *h, const char *name, const char *doc), (h, name, doc))
+VOID(host, run_lazily, (const struct mc_host *h, struct mc_work *w), (h, w))
 #endif
 #ifdef SLOTS_TRANSPORT
 SLOT(transport, int, enumerate, (const struct mc_host *host, int (*found)(void *ctx,

@@ -141,14 +141,15 @@ static void release(struct mc_helpers *h, int nr)
 	sem_destroy(&entered);
 }
 
-/* Name services that are silent leave a thread to the others. */
-static void test_one_lookup_at_a_time(void **state)
+/* Silent name services, and clearing up that takes long, leave a thread to the others. */
+static void one_at_a_time(enum mc_job_kind kind, enum mc_job_kind last)
 {
 	struct mc_helpers *h = fresh();
-	struct mc_job lookup[3];
+	struct mc_job slow[3] = {[2].run = blocker};
 	int left = 0, n = 0;
 
-	hold(h, lookup, 3, MC_JOB_LOOKUP);
+	hold(h, slow, 2, kind);
+	mc_helpers_run_as(h, &slow[2], last);
 	sem_wait(&entered);
 	for (int i = 0; i < 20; i++)
 		assert_int_equal(mc_helpers_call_until(h, add_one, &n, mc_now_ns() + 60 * MC_SEC), 7);
@@ -161,7 +162,45 @@ static void test_one_lookup_at_a_time(void **state)
 	sem_wait(&entered);
 	sem_getvalue(&entered, &left);
 	assert_int_equal(left, 0);
+	assert_int_equal(mc_helpers_call(h, add_one, &n), 7);
 	release(h, 2);
+}
+
+static void test_one_slow_job_at_a_time(void **state)
+{
+	one_at_a_time(MC_JOB_LOOKUP, MC_JOB_LOOKUP);
+	one_at_a_time(MC_JOB_LAZY, MC_JOB_LAZY);
+	one_at_a_time(MC_JOB_LOOKUP, MC_JOB_LAZY);
+	one_at_a_time(MC_JOB_LAZY, MC_JOB_LOOKUP);
+}
+
+/* What is lazy goes last, in its own order; and its owner may have it back. */
+static void test_lazy_goes_last(void **state)
+{
+	static const enum mc_job_kind kinds[] = {MC_JOB_LAZY, MC_JOB_LAZY, MC_JOB_LAZY,
+						 MC_JOB_LOOKUP, MC_JOB_PLAIN, MC_JOB_PLAIN};
+	static const int expected[] = {4, 5, 3, 0, 2};
+	struct mc_helpers *h = fresh();
+	struct item items[MC_ARRAY_SIZE(kinds)];
+	struct mc_job block[2];
+
+	hold(h, block, 2, MC_JOB_PLAIN);
+	sem_wait(&entered);
+	sem_wait(&entered);
+	nr_order = 0;
+	for (int i = 0; i < (int)MC_ARRAY_SIZE(kinds); i++) {
+		items[i] = (struct item){.job.run = note, .idx = i};
+		mc_helpers_run_as(h, &items[i].job, kinds[i]);
+	}
+	assert_true(mc_helpers_cancel(h, &items[1].job));
+	assert_false(mc_helpers_cancel(h, &items[1].job));
+	sem_post(&gate);
+	/* The other thread is held; its job alone is left then. */
+	assert_int_equal(mc_helpers_wait(h, 1, mc_now_ns() + 60 * MC_SEC), 0);
+	assert_int_equal(nr_order, 5);
+	for (size_t i = 0; i < MC_ARRAY_SIZE(expected); i++)
+		assert_int_equal(order[i], expected[i]);
+	release(h, 1);
 }
 
 static void test_urgent_goes_first(void **state)
@@ -299,7 +338,8 @@ int main(void)
 		cmocka_unit_test(test_call),
 		cmocka_unit_test(test_call_on_helper_runs_at_once),
 		cmocka_unit_test(test_order_and_two_threads),
-		cmocka_unit_test(test_one_lookup_at_a_time),
+		cmocka_unit_test(test_one_slow_job_at_a_time),
+		cmocka_unit_test(test_lazy_goes_last),
 		cmocka_unit_test(test_urgent_goes_first),
 		cmocka_unit_test(test_deadline_and_cancel),
 		cmocka_unit_test(test_free_finishes_what_is_queued),

@@ -148,6 +148,16 @@ static void test_plain_host(void **state)
 	while (!(__atomic_load_n(&found, __ATOMIC_ACQUIRE) & 2))
 		usleep(100);
 	assert_int_equal(found, 3);
+	/* Also lazily, by a host that does not know what that is, too. */
+	for (int i = 0; i < 2; i++) {
+		found = 0;
+		mc_run_lazily(h, &w);
+		while (!(__atomic_load_n(&found, __ATOMIC_ACQUIRE) & 2))
+			usleep(100);
+		assert_int_equal(found, 3);
+		plain.host.size = offsetof(struct mc_host, run_lazily);
+		plain.host.run_lazily = NULL;
+	}
 }
 
 int main(void)

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +27,7 @@ static struct fake {
 	int regs, unregs, exports;
 	int fail; /* what the next mem_reg answers */
 	const char *kind;
+	struct mc_job *then; /* takes the helper after the next mem_reg */
 	struct mc_mem_desc desc;
 } fakes[2];
 static const char *const cpu_only[] = {"cpu", NULL};
@@ -48,6 +50,9 @@ static int fake_reg(void *inst, void *region, const struct mc_mem_desc *desc, st
 		return mc_fail(e, f->fail, "no more of it");
 	f->regs++;
 	f->desc = *desc;
+	if (f->then)
+		mc_helpers_run_as(engine.helpers, f->then, MC_JOB_URGENT);
+	f->then = NULL;
 	return 0;
 }
 
@@ -248,6 +253,51 @@ static void test_devices(void **state)
 	assert_int_equal(reg_at(3, 1, "nosuch:0"), -ENOENT);
 }
 
+static sem_t gate, entered;
+
+static void hold_helper(struct mc_job *job)
+{
+	sem_post(&entered);
+	while (sem_wait(&gate) != 0)
+		;
+}
+
+/* Helpers that are busy elsewhere do not hold registering up beyond its time; what one device did
+ * is undone when they are free. */
+static void test_busy_helpers(void **state)
+{
+	struct mc_job hold[2] = {{.run = hold_helper}, {.run = hold_helper}};
+
+	sem_init(&gate, 0, 0);
+	sem_init(&entered, 0, 0);
+	/* It is no excuse for going without the device. */
+	plugin_desc.flags = MC_PLUGIN_OPTIONAL;
+	mc_helpers_run(engine.helpers, &hold[0]);
+	sem_wait(&entered);
+	fakes[0].then = &hold[1];
+	for (uint64_t span = 20 * MC_MSEC; fakes[0].then; span *= 2) {
+		assert_int_equal(mc_local_register(&engine, pages, PAGE, "*", MC_ACCESS_ALL, mc_deadline(span),
+						   &err), -ETIMEDOUT);
+		assert_non_null(strstr(err.text, "try again"));
+	}
+	sem_wait(&entered);
+	assert_false(known(0, 1));
+	assert_int_equal(fakes[0].regs, 1);
+	assert_int_equal(fakes[0].unregs, 0);
+	/* Both are held now: nothing begins. */
+	assert_int_equal(mc_local_register(&engine, pages, PAGE, "*", MC_ACCESS_ALL, mc_deadline(MC_MSEC), &err),
+			 -ETIMEDOUT);
+	assert_int_equal(fakes[0].regs, 1);
+	assert_int_equal(fakes[1].regs, 0);
+	sem_post(&gate);
+	sem_post(&gate);
+	assert_int_equal(mc_helpers_wait(engine.helpers, 0, mc_deadline(60 * MC_SEC)), 0);
+	assert_int_equal(fakes[0].unregs, 1);
+	assert_int_equal(reg_at(0, 1, "*"), 0);
+	sem_destroy(&gate);
+	sem_destroy(&entered);
+}
+
 /* What an optional device cannot register the others transfer, unless the user insists on it. */
 static void test_optional(void **state)
 {
@@ -380,6 +430,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_lookup), TEST(test_overlap), TEST(test_inside), TEST(test_devices), TEST(test_optional),
+		TEST(test_busy_helpers),
 		TEST(test_alloc),
 		TEST(test_unregister_waits), TEST(test_lookup_against_changes), TEST(test_each),
 	};

@@ -159,8 +159,8 @@ struct mc_timer {
 /* Work for another thread; embedded by the plugin, free again when run (or `done`) is called. */
 struct mc_work {
 	size_t size;
-	void (*run)(struct mc_work *w);  /* post: [worker]; run_blocking: [helper] */
-	void (*done)(struct mc_work *w); /* run_blocking only: [worker], after run */
+	void (*run)(struct mc_work *w);  /* post: [worker]; run_blocking, run_lazily: [helper] */
+	void (*done)(struct mc_work *w); /* not of post: [worker], after run */
 	void *user; /* plugin's */
 	void *host[2]; /* host's */
 };
@@ -316,7 +316,21 @@ struct mc_host {
 	/* ABI 1.4: as `counter`, for what goes up and down; change it by mc_gauge_add.  [helper] in
 	 * open */
 	uint64_t *(*gauge)(const struct mc_host *h, const char *name, const char *doc);
+	/* ABI 1.4: as `run_blocking`, for what may take long and nobody waits for; ask by
+	 * mc_run_lazily.  [any] */
+	void (*run_lazily)(const struct mc_host *h, struct mc_work *w);
 };
+
+/* Run w->run on a helper thread when nothing else waits for one, and one such work at a time, then
+ * w->done on the worker; for clearing up that may take seconds.  A host that lacks the service runs
+ * it like any other.  [any] */
+static inline void mc_run_lazily(const struct mc_host *h, struct mc_work *w)
+{
+	if (h->size < offsetof(struct mc_host, run_lazily) + sizeof h->run_lazily || !h->run_lazily)
+		h->run_blocking(h, w);
+	else
+		h->run_lazily(h, w);
+}
 
 /* Ask for a gauge; NULL: this host has none, or too many.  [helper] in open */
 static inline uint64_t *mc_gauge_new(const struct mc_host *h, const char *name, const char *doc)

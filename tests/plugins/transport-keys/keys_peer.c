@@ -132,12 +132,46 @@ static void peer_init(struct keys *k, struct keys_peer *p, bool passive)
 	p->timer = (struct mc_timer){ .size = sizeof p->timer, .fire = look_again, .user = p };
 }
 
+/* What a closed peer had mapped; nobody waits for its end. */
+struct unmap_job {
+	struct mc_work work;
+	struct queue_page *queue;
+	struct device_page *device;
+};
+
+static void unmap_run(struct mc_work *w)
+{
+	struct unmap_job *j = w->user;
+
+	if (j->queue)
+		munmap(j->queue, sizeof *j->queue);
+	if (j->device)
+		munmap(j->device, sizeof *j->device);
+}
+
+static void unmap_done(struct mc_work *w)
+{
+	free(w->user);
+}
+
+static void unmap_pages(struct keys_peer *p)
+{
+	struct unmap_job *j = calloc(1, sizeof *j), here;
+
+	if (!j)
+		j = &here;
+	j->work = (struct mc_work){ .size = sizeof j->work, .run = unmap_run, .done = unmap_done, .user = j };
+	j->queue = p->queue;
+	j->device = p->device;
+	if (j == &here)
+		unmap_run(&j->work);
+	else
+		mc_run_lazily(p->keys->host, &j->work);
+}
+
 static void peer_fini(struct keys_peer *p)
 {
-	if (p->queue)
-		munmap(p->queue, sizeof *p->queue);
-	if (p->device)
-		munmap(p->device, sizeof *p->device);
+	unmap_pages(p);
 	if (p->fd >= 0)
 		close(p->fd);
 	free(p->delayed);
