@@ -298,6 +298,29 @@ static void on_accept(struct rdma_peer *peer, const struct rdma_hello *msg)
 	rdma_ep_run(ep, rdma_ep_join, joined);
 }
 
+/* What was agreed on, and what keeps it from being better. */
+static void tell_way(const struct rdma_ep *ep)
+{
+	const struct rdma_peer *peer = ep->peer;
+	const struct rdma *rdma = ep->rdma;
+	uint32_t own_mtu = ep->made.own.mtu, far_mtu = ep->made.far.port.mtu;
+	char own[96] = "LID only", far[96] = "LID only";
+
+	if (ep->made.own.nr_gids && ep->made.far.port.nr_gids) {
+		rdma_gid_print(&ep->made.own.gids[ep->made.pair.own], own, sizeof own);
+		rdma_gid_print(&ep->made.far.port.gids[ep->made.pair.far], far, sizeof far);
+	}
+	rdma->host->log(rdma->host, MC_LOG_INFO, "'%s' by %s: GID %s to %s, MTU %u, %u queue pairs", peer->name, peer->device,
+			own, far, ep->made.mtu, ep->nr_used);
+	if (ep->made.mtu == RDMA_MTU_SAFE && peer->attempt && MC_MIN(own_mtu, far_mtu) > RDMA_MTU_SAFE)
+		rdma->host->log(rdma->host, MC_LOG_WARN, "'%s' by %s: packets of more than %u bytes do not get through: raise "
+				"the MTU of the network between them, or set option mtu", peer->name, peer->device,
+				RDMA_MTU_SAFE);
+	else if (own_mtu != far_mtu)
+		rdma->host->log(rdma->host, MC_LOG_INFO, "'%s' by %s: the ports' MTUs differ, %u here and %u there: the smaller "
+				"one counts; raise the other interface's MTU for speed", peer->name, peer->device, own_mtu, far_mtu);
+}
+
 /* All queue pairs have carried a request (0), or one has not. */
 void rdma_peer_probed(struct rdma_ep *ep, int status, const char *why)
 {
@@ -306,11 +329,8 @@ void rdma_peer_probed(struct rdma_ep *ep, int status, const char *why)
 	char own[96] = "LID only", far[96] = "LID only", text[sizeof peer->why];
 
 	if (status == 0) {
-		if (ep->made.mtu == RDMA_MTU_SAFE && peer->attempt && MC_MIN(ep->made.own.mtu, ep->made.far.port.mtu) >
-		    RDMA_MTU_SAFE)
-			rdma->host->log(rdma->host, MC_LOG_WARN, "'%s' by %s: packets of more than %u bytes do not get "
-					"through: raise the MTU of the network between them, or set option mtu",
-					peer->name, peer->device, RDMA_MTU_SAFE);
+		if (!peer->reported)
+			tell_way(ep);
 		ep->state = RDMA_EP_UP;
 		ep->since_ns = rdma->host->now_ns(rdma->host);
 		ep->fresh = peer->starved;
