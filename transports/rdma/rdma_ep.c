@@ -362,13 +362,18 @@ static void step_done(struct mc_work *w)
 	rdma_settle(rdma);
 }
 
-void rdma_ep_run(struct rdma_ep *ep, int (*step)(struct rdma_ep *), void (*then)(struct rdma_ep *, int))
+static void prepare(struct rdma_ep *ep, int (*step)(struct rdma_ep *), void (*then)(struct rdma_ep *, int))
 {
 	ep->made.step = step;
 	ep->made.then = then;
 	ep->made.why[0] = '\0';
 	ep->working = true;
 	ep->work = (struct mc_work){.size = sizeof ep->work, .run = step_run, .done = step_done, .user = ep};
+}
+
+void rdma_ep_run(struct rdma_ep *ep, int (*step)(struct rdma_ep *), void (*then)(struct rdma_ep *, int))
+{
+	prepare(ep, step, then);
 	ep->rdma->host->run_blocking(ep->rdma->host, &ep->work);
 }
 
@@ -390,7 +395,9 @@ static void interred(struct rdma_ep *ep, int status)
 {
 	(void)status;
 	ep->state = RDMA_EP_DYING;
-	rdma_ep_run(ep, destroy, buried);
+	/* Nobody waits for it, and on a dead link it takes seconds. */
+	prepare(ep, destroy, buried);
+	mc_run_lazily(ep->rdma->host, &ep->work);
 }
 
 void rdma_ep_disown(struct rdma_peer *peer)
