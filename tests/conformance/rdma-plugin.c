@@ -210,7 +210,7 @@ void net_reconnect(struct net *n)
 
 static int run_case(const struct rdma_case *c)
 {
-	static const char *const devices[] = { "mock0", "mock1", "mock2", "ib0", "ib1" };
+	static const char *const devices[] = { "mock0", "mock1", "mock2", "ib0", "ib1", "few" };
 	int status = 0;
 	pid_t pid;
 
@@ -233,7 +233,7 @@ static int run_case(const struct rdma_case *c)
 
 int main(int argc, char **argv)
 {
-	static const struct rdma_case *const lists[] = { open_cases, fault_cases, peer_cases };
+	static const struct rdma_case *const lists[] = { open_cases, fault_cases, peer_cases, limit_cases };
 	struct mc_error err = { 0 };
 	unsigned failed = 0, nr = 0;
 
@@ -242,7 +242,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	setenv("MOCK_VERBS", "mock0 mock1 mock2 narrow:wire_mtu=1024 lost:gids=v2/127.77.1.1!+v2/127.77.1.2 "
-	       "far:gids=v2/127.77.2.1! v1only:gids=v1/127.77.3.1 v2only:gids=v2/127.77.4.1 ib0:ll=ib ib1:ll=ib", 1);
+	       "far:gids=v2/127.77.2.1! v1only:gids=v1/127.77.3.1 v2only:gids=v2/127.77.4.1 ib0:ll=ib ib1:ll=ib few:max_qp=8", 1);
 	if (fake_plugin_load(argv[1], MC_KIND_TRANSPORT, &plugin, &err) < 0) {
 		fprintf(stderr, "%s\n", err.text);
 		return 1;

@@ -17,7 +17,7 @@ struct rdma_case {
 	const char *name;
 	void (*run)(void);
 };
-extern const struct rdma_case open_cases[], fault_cases[], peer_cases[];
+extern const struct rdma_case open_cases[], fault_cases[], peer_cases[], limit_cases[];
 extern struct fake_plugin plugin;
 extern uint64_t peer_timeout_ns; /* of what is opened from now on */
 
