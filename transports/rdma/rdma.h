@@ -269,6 +269,8 @@ struct rdma_peer {
 	bool passive, up;
 	bool dead;                /* broken or fenced: nothing is submitted any more */
 	bool waiting;             /* on rdma->waiters */
+	bool after_others;        /* when it began, queue pairs were on their way out: if there are none left, wait */
+	uint64_t not_before_ns;   /* on rdma->waiters: its turn comes no sooner, unless nothing is dying any more */
 	bool held_back;           /* passive: a hello waits until an older endpoint is destroyed */
 	uint32_t nr_dying;        /* endpoints of it on rdma->dying */
 	bool starved;             /* -EAGAIN since the last peer_writable */
@@ -396,6 +398,7 @@ bool rdma_peer_start(struct rdma_peer *peer);     /* with an endpoint; false: no
 void rdma_peer_serve(struct rdma_peer *peer);     /* passive: its hello, as soon as it may */
 void rdma_peer_served(struct rdma_ep *ep, int status); /* after rdma_ep_serve */
 void rdma_peer_park(struct rdma_peer *peer);      /* active and idle: let the endpoint go */
+bool rdma_peer_lacks(struct rdma_peer *peer, int status); /* the device has no queue pair left now: again later */
 void rdma_peer_requeue(struct rdma_peer *peer);   /* active, not answered: others first */
 void rdma_peer_dismiss(struct rdma_peer *peer);   /* passive: ask the initiator to */
 void rdma_peer_probed(struct rdma_ep *ep, int status, const char *why); /* the first requests ended */

@@ -19,6 +19,8 @@
 #include <string.h>
 #include <utlist.h>
 
+#define LATER_NS UINT64_C(1000000000) /* until queue pairs are asked for again that the device did not have */
+
 static void attempt(struct rdma_peer *peer);
 
 /* ---- what the host is told ------------------------------------------------------------------------ */
@@ -201,17 +203,27 @@ static void attempt_failed(struct rdma_peer *peer, int status, const char *why)
 	rdma_port_check(rdma);
 }
 
+/* It comes back when those that are dying are gone, its own few among them: asking sooner would only make
+ * more of these. */
+bool rdma_peer_lacks(struct rdma_peer *peer, int status)
+{
+	struct rdma *rdma = peer->rdma;
+
+	if (status != -ENOMEM || !(peer->after_others || rdma_ep_some_dying(rdma)))
+		return false;
+	peer->not_before_ns = rdma->host->now_ns(rdma->host) + LATER_NS;
+	rdma_peer_requeue(peer);
+	return true;
+}
+
 static void made(struct rdma_ep *ep, int status)
 {
 	struct rdma_peer *peer = ep->peer;
 	struct rdma_hello hello = {.msg = RDMA_MSG_HELLO, .attempt = peer->attempt, .mtu = ep->rdma->set.mtu};
 	int r;
 
-	/* The device has none left, but some are on their way out. */
-	if (status == -ENOMEM && rdma_ep_some_dying(ep->rdma)) {
-		rdma_peer_requeue(peer);
+	if (rdma_peer_lacks(peer, status))
 		return;
-	}
 	if (status < 0) {
 		peer->nr_attempts = 0; /* it is not the way that fails */
 		attempt_failed(peer, status, ep->made.why);
@@ -241,6 +253,7 @@ bool rdma_peer_start(struct rdma_peer *peer)
 		return false;
 	}
 	rdma_port_get(rdma, &ep->made.own);
+	peer->after_others = rdma_ep_some_dying(rdma);
 	if (peer->passive) {
 		ep->made.far = peer->hello;
 		rdma_ep_run(ep, rdma_ep_serve, rdma_peer_served);
@@ -426,10 +439,8 @@ void rdma_peer_served(struct rdma_ep *ep, int status)
 	struct rdma_peer *peer = ep->peer;
 	struct rdma_hello hello = {.msg = RDMA_MSG_REFUSE, .round = peer->round, .nr_attempts = ep->made.nr_attempts};
 
-	if (status == -ENOMEM && rdma_ep_some_dying(ep->rdma)) {
-		rdma_peer_requeue(peer);
+	if (rdma_peer_lacks(peer, status))
 		return;
-	}
 	if (status < 0) {
 		snprintf(hello.why, sizeof hello.why, "at the other end: %.170s", ep->made.why);
 		rdma_ep_bury(ep);

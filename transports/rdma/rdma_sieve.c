@@ -110,7 +110,8 @@ void rdma_sieve(struct rdma *rdma, bool passive)
 	uint32_t waiting = 0, leaving;
 	struct rdma_peer *peer;
 
-	while ((peer = half->waiters) && !rdma->stopped) {
+	while ((peer = half->waiters) && !rdma->stopped &&
+	       (peer->not_before_ns <= now || !rdma_ep_some_dying(rdma))) {
 		LL_DELETE2(half->waiters, peer, next_waiter);
 		peer->waiting = false;
 		if (!rdma_peer_start(peer))
