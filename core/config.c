@@ -110,6 +110,12 @@ int mc_slot_set(struct mc_config *config, struct mc_slot *slot, const struct mc_
 			return mc_fail(err, -ENOMEM, "%s: out of memory", a->where);
 	}
 	r = slot_take(&probe, a->where, strdup(a->text), err);
+	/* The environment of a host also speaks of plugins that this engine does not use. */
+	if (r == -EINVAL && a->origin == MC_ORIGIN_ENV && !slot->core) {
+		probe.text = strdup(a->text);
+		probe.value = (struct mc_value){0}; /* read again, and refused, when the plugin is opened */
+		r = probe.text ? 0 : -ENOMEM;
+	}
 	if (r < 0 || a->origin < slot->origin) {
 		free(detail);
 		free(probe.text);

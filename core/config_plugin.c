@@ -166,6 +166,18 @@ static const char *option_text(const struct mc_config *config, const char *prefi
 	return *ret_origin == MC_ORIGIN_DEFAULT ? o->def : s->text;
 }
 
+/* As the user has written it. */
+static void say_where(const struct mc_config *config, const char *prefix, const struct mc_option *o, char *where,
+		      size_t cap)
+{
+	const struct mc_slot *slot;
+
+	snprintf(where, cap, "%s%s", prefix, o->name);
+	slot = mc_slot_find(config, where);
+	if (slot && slot->origin == MC_ORIGIN_ENV && slot->detail)
+		snprintf(where, cap, "%s", slot->detail);
+}
+
 int mc_config_plugin_values(const struct mc_config *config, const char *kind, const char *name,
 			    const struct mc_plugin_desc *desc, struct mc_value **ret_values,
 			    struct mc_error *err)
@@ -199,7 +211,7 @@ int mc_config_plugin_values(const struct mc_config *config, const char *kind, co
 		o = mc_option_at(desc, i);
 		text = strcpy(strings, option_text(config, prefix, o, &origin));
 		strings += strlen(text) + 1;
-		snprintf(where, sizeof where, "%s%s", prefix, o->name);
+		say_where(config, prefix, o, where, sizeof where);
 		r = mc_value_parse(o, where, text, &values[i], err);
 		if (r < 0)
 			return r;

@@ -69,7 +69,11 @@ while read -r command argument; do
 		rm -rf "$dir/one.data"
 		etcd_start one $flags
 		;;
-	stop) kill -STOP "$etcd" ;;
+	stop)
+		kill -STOP "$etcd"
+		# Its threads stop one by one.
+		until ! cat /proc/"$etcd"/task/*/stat 2>/dev/null | grep -qv ') T '; do sleep 0.01; done
+		;;
 	cont) kill -CONT "$etcd" ;;
 	compact) etcd_api "$endpoint" kv/compaction "{\"revision\":\"$argument\",\"physical\":true}" >/dev/null ;;
 	forget) etcd_forget "$endpoint" ;;

@@ -14,6 +14,9 @@
 #ifndef BOUND_S
 #define BOUND_S 1
 #endif
+#ifndef ONE_SIDED
+#define ONE_SIDED 0 /* 1: over a wire that needs no agent */
+#endif
 #define BOUND (BOUND_S * MC_SEC)
 #define TEXT_OF(number) #number
 #define TEXT(number) TEXT_OF(number)
@@ -337,7 +340,8 @@ static void p2_target(void)
 		CHECK(mc_batch_poll(b[i]) < NR, "too fast to be frozen in the middle");
 	}
 	for (int i = 0; i < TARGETS; i++) {
-		CHECK(mc_batch_wait(b[i], T) == 0 && mc_batch_failed(b[i]), "the batch");
+		/* A device serves while its process is frozen: then the batch may as well end well. */
+		CHECK(mc_batch_wait(b[i], T) == 0 && (ONE_SIDED || mc_batch_failed(b[i])), "the batch");
 		mc_batch_free(b[i]);
 		memset(guarded[i], GUARD, PEER_LEN);
 	}

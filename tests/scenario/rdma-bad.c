@@ -103,10 +103,13 @@ static void settings(void)
 	refused("ack_retries", GOOD, "transports.rdma.ack_retries", "7", "ack_retries|7|6");
 	setenv("MC_MTU", "3000", 1);
 	{
-		struct mc_config *c = config_new("bad", GOOD);
+		struct mc_config *c = config_new("bad", "{\"*\": [[\"rdma:ra0\"]]}");
+		struct mc_engine *e = NULL;
 		struct mc_error err = {0};
 		int r = mc_config_env(c, &err);
 
+		CHECK(r == 0, "the variable of a plugin that may not be used: %d %s", r, err.text);
+		r = mc_engine_open(c, T, &e, &err);
 		CHECK(r == -EINVAL && has_all(err.text, "MC_MTU|3000|256, 512, 1024, 2048, 4096"), "MC_MTU: %d %s", r,
 		      err.text);
 		printf("MC_MTU: %s\n", err.text);

@@ -292,10 +292,18 @@ int tcp_progress(void *inst)
 	struct tcp *tcp = inst;
 	struct tcp_stream *st, *next;
 	uint64_t turn = tcp->nr_hot > 1 ? MC_TCP_TURN : MC_TCP_TURN_ALONE;
-	uint64_t now = tcp->hot ? tcp->host->now_ns(tcp->host) : 0;
+	uint64_t now = tcp->hot ? tcp->host->now_ns(tcp->host) : 0, boot;
 	int events = 0;
 
-	tcp->turn_boot_ns = boot_ns();
+	/* While it polls, one turn follows the other.  The host looks at the clock before each; if the
+	 * process was frozen between that look and this line, it must look again before a byte is read. */
+	boot = boot_ns();
+	if (tcp->polling && boot - tcp->turn_boot_ns > 2 * MC_TCP_TURN_NS) {
+		tcp->polling = false;
+		return 1;
+	}
+	tcp->polling = true;
+	tcp->turn_boot_ns = boot;
 	for (st = tcp->hot; st; st = next) {
 		int n = stream_serve(st, turn);
 
@@ -329,5 +337,6 @@ int tcp_arm(void *inst)
 			return -EBUSY;
 		stream_want(st);
 	}
+	tcp->polling = false;
 	return 0;
 }
