@@ -149,7 +149,7 @@ bool mc_run_bar(struct mc_run *run, struct mc_path *path, int status)
 	return true;
 }
 
-/* A place that is being filled holds an older path at worst: it is asked again, and barred again. */
+/* A place that is only being filled is empty: that path is asked again, and barred again. */
 bool mc_run_barred(const struct mc_run *run, const struct mc_path *path)
 {
 	struct mc_run *r = (struct mc_run *)(uintptr_t)run;

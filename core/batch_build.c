@@ -103,9 +103,12 @@ static struct mc_run *run_begin(struct builder *b, struct mc_req *req, struct mc
 	atomic_init(&run->refs, 1);
 	atomic_init(&run->retry, NULL);
 	atomic_init(&run->links_used, 0);
-	for (int i = 0; i < MC_RUN_LINKS; i++)
-		run->links[i].path = NULL; /* others may look at it while a link is made */
 	atomic_init(&run->nr_barred, 0);
+	/* Others may look at places that are only being filled. */
+	for (int i = 0; i < MC_RUN_LINKS; i++) {
+		run->links[i].path = NULL;
+		atomic_init(&run->barred[i], NULL);
+	}
 	run->next = batch->runs;
 	batch->runs = run;
 	b->run = run;

@@ -148,10 +148,9 @@ static void merge(struct rail *into, const struct rail *r)
 	static const uint8_t badness[] = {
 		[RAIL_UP] = 0, [RAIL_RAMPING] = 1, [RAIL_IDLE] = 2, [RAIL_OPENING] = 3, [RAIL_DRAINING] = 4,
 		[RAIL_PROBING] = 5, [RAIL_DOWN] = 6};
-	bool works = into->state == RAIL_UP || into->state == RAIL_RAMPING;
+	uint8_t old = badness[into->state], new = badness[r->state];
 
-	if (r->state == RAIL_UP || (!works && badness[r->state] > badness[into->state]) ||
-	    (r->state == RAIL_RAMPING && !works))
+	if (old <= badness[RAIL_RAMPING] ? new < old : new <= badness[RAIL_RAMPING] || new > old)
 		into->state = r->state;
 	into->bytes_read += r->bytes_read;
 	into->bytes_written += r->bytes_written;
@@ -327,7 +326,8 @@ static void write_counter(struct mc_prom *p, const struct mc_engine *engine, con
 	mc_prom_name(name + len, sizeof name - len - sizeof "_total", like->name);
 	if (!like->gauge)
 		strcat(name, "_total");
-	mc_prom_family(p, name, like->gauge ? MC_PROM_GAUGE : MC_PROM_COUNTER, like->doc && *like->doc ? like->doc : like->name);
+	mc_prom_family(p, name, like->gauge ? MC_PROM_GAUGE : MC_PROM_COUNTER,
+		       like->doc && *like->doc ? like->doc : like->name);
 	for (size_t i = 0; i < engine->nr_devices; i++) {
 		const struct mc_device *d = engine->devices[i];
 

@@ -258,9 +258,7 @@ static int judge_jobs(struct mc_local_buf *buf, const struct region_job *list, s
 
 	for (size_t i = 0; i < nr; i++) {
 		reached |= list[i].status == 0;
-		if (list[i].status == 0 || (failed && !may_lack(failed->device)))
-			continue;
-		if (!failed || !may_lack(list[i].device))
+		if (list[i].status < 0 && (!failed || !may_lack(list[i].device)))
 			failed = &list[i];
 	}
 	if (!failed)

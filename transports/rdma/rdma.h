@@ -385,14 +385,12 @@ void rdma_gone_forget(struct rdma *lane0, struct rdma_region *region);
 void rdma_context_close(struct rdma *lane0); /* [helper] */
 void rdma_scratch_drop(struct rdma *rdma);   /* [helper] */
 
-/* rdma_peer.c: peers, the handshake, what the host is told. */
+/* rdma_peer.c: peers, the handshake, fences. */
 int rdma_peer_open(void *inst, void *peer, const struct mc_peer_args *args);
 int rdma_peer_accept(void *inst, void *peer, const struct mc_peer_args *args);
 void rdma_peer_msg(void *inst, void *peer, const void *msg, size_t len);
 void rdma_peer_close(void *inst, void *peer);
 int rdma_fence(void *inst, void *peer, uint32_t epoch);
-/* The connection is no good any more; the host will fence it. */
-void rdma_peer_broke(struct rdma_peer *peer, int status, const char *why);
 void rdma_peer_wake(struct rdma_peer *peer);      /* a dormant one has work */
 bool rdma_peer_start(struct rdma_peer *peer);     /* with an endpoint; false: no room, it waits */
 void rdma_peer_serve(struct rdma_peer *peer);     /* passive: its hello, as soon as it may */
@@ -403,6 +401,11 @@ void rdma_peer_requeue(struct rdma_peer *peer);   /* active, not answered: other
 void rdma_peer_dismiss(struct rdma_peer *peer);   /* passive: ask the initiator to */
 void rdma_peer_probed(struct rdma_ep *ep, int status, const char *why); /* the first requests ended */
 void rdma_peer_drained(struct rdma_ep *ep);       /* ERROR, and nothing of it is at the device */
+
+/* rdma_tell.c: what the host is told. */
+/* The connection is no good any more; the host will fence it. */
+void rdma_peer_broke(struct rdma_peer *peer, int status, const char *why);
+void rdma_peer_report(struct rdma_peer *peer, int status, const char *why); /* for peer_ready, at the next settling */
 void rdma_settle(struct rdma *rdma);
 
 /* rdma_ep.c: queue pairs from making to destroying, the sieve. */

@@ -515,7 +515,6 @@ void rdma_ep_error(struct rdma_ep *ep)
 	ep->state = RDMA_EP_ERROR;
 	for (uint32_t i = 0; i < ep->nr_qps; i++) {
 		struct rdma_qp *qp = &ep->qps[i];
-
 		uint32_t before = ep->nr_markers;
 
 		rdma_post_drop(qp);

@@ -92,7 +92,8 @@ struct mc_engine;
 /* Open an engine: bind its port, open what its matrix needs, publish its record.  The config is
  * read, not kept.  Close it with mc_engine_close.  [any]
  *   returns   0; -EINVAL (a value of the config), -ENODEV (the matrix names what is not here),
- *             -ENXIO (the matrix requires what is not here), -EADDRINUSE (port), -EEXIST (name), -ETIMEDOUT, ...: err says it all
+ *             -ENXIO (it requires what is not here), -EADDRINUSE (port), -EEXIST (name),
+ *             -ETIMEDOUT, ...: err says it all
  *   since 0.1 */
 MC_EXPORT int mc_engine_open(const struct mc_config *config, uint64_t timeout_ns,
 			     struct mc_engine **ret_engine, struct mc_error *err);
