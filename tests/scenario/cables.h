@@ -14,17 +14,6 @@
 /* What an emulated machine with others beside it needs where a person would expect a second. */
 #define PATIENCE (30 * MC_SEC)
 
-__attribute__((format(printf, 1, 2))) static inline int sh(const char *format, ...)
-{
-	char cmd[512];
-	va_list ap;
-
-	va_start(ap, format);
-	vsnprintf(cmd, sizeof cmd, format, ap);
-	va_end(ap);
-	return system(cmd);
-}
-
 /* Programs that obey at once: to start one takes half a second here. */
 static FILE *cable_ip, *cable_tc;
 
@@ -74,22 +63,6 @@ static inline void cables_begin(unsigned nr)
 	NEED(cable_ip && cable_tc, "ip, tc");
 	for (unsigned i = 0; i < nr; i++)
 		cable_heal(i);
-}
-
-/* The cases that are named, in this order; each says how long it took. */
-static inline void cases_run(int argc, char **argv, const struct promise *cases, size_t nr)
-{
-	for (int i = 1; i < argc; i++) {
-		uint64_t start = now_ns();
-		size_t k = 0;
-
-		while (k < nr && strcmp(argv[i], cases[k].name))
-			k++;
-		NEED(k < nr, "there is no case '%s'", argv[i]);
-		printf("%s\n", argv[i]);
-		cases[k].run();
-		printf("%s: %llu ms in all\n", argv[i], (unsigned long long)((now_ns() - start) / MC_MSEC));
-	}
 }
 
 /* ---- counters ------------------------------------------------------------------------------------ */

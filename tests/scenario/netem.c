@@ -23,17 +23,6 @@ static atomic_uint nr_gone; /* times that a peer was said to be gone */
 
 /* ---- cables ------------------------------------------------------------------------------------ */
 
-__attribute__((format(printf, 1, 2))) static int sh(const char *format, ...)
-{
-	char cmd[512];
-	va_list ap;
-
-	va_start(ap, format);
-	vsnprintf(cmd, sizeof cmd, format, ap);
-	va_end(ap);
-	return system(cmd);
-}
-
 static void enter(const char *space)
 {
 	char path[64];
@@ -341,12 +330,7 @@ int main(int argc, char **argv)
 	cables();
 	peers_start();
 	beside_start();
-	for (int i = 1; i < argc; i++)
-		for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
-			if (!strcmp(argv[i], cases[k].name)) {
-				printf("%s\n", argv[i]);
-				cases[k].run();
-			}
+	cases_run(argc, argv, cases, sizeof cases / sizeof *cases);
 	atomic_store(&beside.stop, true);
 	pthread_join(beside.thread, NULL);
 	CHECK(!atomic_load(&beside.failed), "%u rounds to the other peer failed", atomic_load(&beside.failed));

@@ -242,6 +242,33 @@ struct promise {
 	void (*run)(void);
 };
 
+/* The cases that are named, in this order; each says how long it took. */
+static inline void cases_run(int argc, char **argv, const struct promise *cases, size_t nr)
+{
+	for (int i = 1; i < argc; i++) {
+		uint64_t start = now_ns();
+		size_t k = 0;
+
+		while (k < nr && strcmp(argv[i], cases[k].name))
+			k++;
+		NEED(k < nr, "there is no case '%s'", argv[i]);
+		printf("%s\n", argv[i]);
+		cases[k].run();
+		printf("%s: %llu ms in all\n", argv[i], (unsigned long long)((now_ns() - start) / MC_MSEC));
+	}
+}
+
+__attribute__((format(printf, 1, 2))) static inline int sh(const char *format, ...)
+{
+	char cmd[512];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(cmd, sizeof cmd, format, ap);
+	va_end(ap);
+	return system(cmd);
+}
+
 /* The main of a program of promises. */
 static inline int promises_main(int argc, char **argv, const struct promise *promises, size_t nr)
 {

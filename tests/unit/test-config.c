@@ -368,6 +368,13 @@ static void test_plugin_values(void **state)
 	assert_int_equal(v[3].set, 0);
 	mc_values_free(v);
 
+	/* A host's variable of a plugin counts when the plugin is opened. */
+	setenv("MC_GOOD_DEPTH", "n", 1);
+	assert_int_equal(mc_config_env(c, &err), 0);
+	unsetenv("MC_GOOD_DEPTH");
+	assert_int_equal(mc_config_plugin_values(c, "transports", "good", &good_desc, &v, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "MC_GOOD_DEPTH: 'n' is not"));
+
 	/* The plugin's own table is narrower than its manifest. */
 	set(c, "transports.good.depth", "40");
 	assert_int_equal(mc_config_plugin_values(c, "transports", "good", &good_desc, &v, &err), -EINVAL);
