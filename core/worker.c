@@ -18,15 +18,6 @@
 /* How many turns without success of progress go by between two looks at the inner epoll. */
 #define TURNS_PER_POLL 8
 
-#define WARM_NS MC_MSEC              /* a warm baton is the thread's after this; longer once callers came back */
-#define WARM_MAX_NS (4 * MC_MSEC)    /* to it: to look each millisecond costs much where the thread's processor slept */
-#define RETURN_NS (MC_MSEC / 10)     /* a caller that is back within this was right to pause */
-#define RETURNS_MIN 8                /* so many earn a warm baton */
-#define RETURNS_MAX 16
-#define RETURNS_LATE 4               /* and so many does one cost that came late */
-#define UNDRIVEN_MAX 8               /* submits without a wait: he does not come back to drive */
-#define COLD_MIN_NS (2 * MC_MSEC)    /* no warm baton after work was left lying: once may have been the */
-#define COLD_MAX_NS (200 * MC_MSEC)  /* scheduler's doing, so for longer only if it happens again soon */
 #define PAST_NS (20 * MC_MSEC)       /* a pause this long ago says nothing any more */
 
 static __thread unsigned held_count;
@@ -149,51 +140,9 @@ void mc_worker_leave(struct mc_worker *w)
 
 /* ---- callers that come and go -------------------------------------------------------------- */
 
-/* Judge the last pause by when, and for what, a caller is back. */
-static void judge_return(struct mc_worker *w, bool drives)
-{
-	uint64_t paused = atomic_load_explicit(&w->paused_ns, memory_order_relaxed);
-	unsigned undriven = drives ? 0 : atomic_load_explicit(&w->undriven, memory_order_relaxed) + 1;
-	unsigned returns = atomic_load_explicit(&w->returns, memory_order_relaxed);
-
-	if (!paused)
-		return;
-	atomic_store_explicit(&w->paused_ns, 0, memory_order_relaxed);
-	atomic_store_explicit(&w->undriven, undriven, memory_order_relaxed);
-	if (undriven > UNDRIVEN_MAX)
-		returns = 0;
-	else if (mc_now_ns() - paused > RETURN_NS)
-		returns -= MC_MIN(returns, RETURNS_LATE);
-	else if (returns < RETURNS_MAX)
-		returns++;
-	atomic_store_explicit(&w->returns, returns, memory_order_relaxed);
-}
-
-/* Callers and the thread go by the same span, so that who pauses need not wake a thread that sleeps for
- * less.  The thread's to change, while it is awake. */
-static uint64_t warm_span(const struct mc_worker *w)
-{
-	return atomic_load_explicit(&w->warm_span_ns, memory_order_relaxed);
-}
-
-static bool trusted(const struct mc_worker *w)
-{
-	return atomic_load_explicit(&w->returns, memory_order_relaxed) >= RETURNS_MIN;
-}
-
-static bool may_keep_warm(const struct mc_worker *w, uint64_t now)
-{
-	if (!trusted(w) || now < atomic_load_explicit(&w->cold_until_ns, memory_order_relaxed))
-		return false;
-	for (const struct mc_client *c = w->clients; c; c = c->next)
-		if (c->serves)
-			return false;
-	return true;
-}
-
 bool mc_worker_resume(struct mc_worker *w, bool drives)
 {
-	judge_return(w, drives);
+	mc_warm_returned(w, drives);
 	return mc_worker_enter(w);
 }
 
@@ -213,11 +162,11 @@ void mc_worker_pause(struct mc_worker *w)
 		mc_worker_turn(w);
 	now = mc_now_ns();
 	atomic_store_explicit(&w->paused_ns, now, memory_order_relaxed);
-	if (!may_keep_warm(w, now)) {
+	if (!mc_warm_may_keep(w, now)) {
 		mc_worker_leave(w);
 		return;
 	}
-	next = MC_MIN(mc_worker_next_deadline(w), now + warm_span(w));
+	next = MC_MIN(mc_worker_next_deadline(w), now + mc_warm_span(w));
 	give(w, next, now);
 	/* Who wants the baton is not told: whoever comes back drives his work too. */
 	if (has_mail(w) || next < atomic_load(&w->thread_until))
@@ -432,17 +381,9 @@ static uint64_t thread_visit(struct mc_worker *w)
 	uint64_t warm = atomic_load(&w->warm_ns), next;
 
 	mc_worker_turn(w);
-	next = MC_MIN(mc_worker_next_deadline(w), warm + warm_span(w));
+	next = MC_MIN(mc_worker_next_deadline(w), warm + mc_warm_span(w));
 	give(w, next, warm);
 	return next;
-}
-
-static void left_lying(struct mc_worker *w, uint64_t now)
-{
-	uint64_t since = now - MC_MIN(atomic_load_explicit(&w->cold_until_ns, memory_order_relaxed), now);
-
-	w->cold_ns = since < 10 * w->cold_ns ? MC_MIN(2 * w->cold_ns, COLD_MAX_NS) : COLD_MIN_NS;
-	atomic_store_explicit(&w->cold_until_ns, now + w->cold_ns, memory_order_relaxed);
 }
 
 /* The worker is the thread's until a caller wants it or nothing more comes. */
@@ -450,9 +391,9 @@ static uint64_t thread_drive(struct mc_worker *w, uint64_t now)
 {
 	uint64_t next;
 
-	atomic_store_explicit(&w->warm_span_ns, WARM_NS, memory_order_relaxed);
+	mc_warm_span_set(w, 0);
 	if (atomic_load(&w->warm_ns) && mc_worker_turn(w))
-		left_lying(w, now);
+		mc_warm_late(w, now);
 	thread_run(w);
 	/* A caller that wanted the baton may be gone again: look soon. */
 	next = mc_worker_arm(w) ? mc_worker_next_deadline(w) : mc_now_ns() + MC_MSEC;
@@ -465,7 +406,7 @@ static bool is_warm(struct mc_worker *w, uint64_t now)
 {
 	uint64_t warm = atomic_load(&w->warm_ns);
 
-	return warm && now - warm < warm_span(w);
+	return warm && now - warm < mc_warm_span(w);
 }
 
 /* How long the thread sleeps while a caller holds the baton, and serves timers and ticks. */
@@ -474,7 +415,7 @@ static uint64_t look_again(struct mc_worker *w, uint64_t now)
 	uint64_t warm = atomic_load(&w->warm_ns);
 
 	/* He will pause within this, and need not wake us. */
-	return now + (warm && now - warm < PAST_NS ? warm_span(w) : TICK_BUSY_NS);
+	return now + (warm && now - warm < PAST_NS ? mc_warm_span(w) : TICK_BUSY_NS);
 }
 
 static void *thread_main(void *arg)
@@ -487,7 +428,7 @@ static void *thread_main(void *arg)
 		if (is_warm(w, now) && !has_mail(w) && now < atomic_load(&w->next_wake)) {
 			/* A caller has been here since the thread went to sleep. */
 			until = atomic_load(&w->next_wake);
-			atomic_store_explicit(&w->warm_span_ns, MC_MIN(2 * warm_span(w), WARM_MAX_NS), memory_order_relaxed);
+			mc_warm_span_set(w, 2 * mc_warm_span(w));
 		} else if (take(w)) {
 			if (atomic_exchange(&w->fired, false))
 				w->armed = false;
@@ -558,7 +499,7 @@ int mc_worker_new(const struct mc_worker_args *args, struct mc_worker **ret_work
 	w->args.name = w->name;
 	w->inner = w->outer = w->thread_wake = w->holder_wake = -1;
 	w->spin_ns = args->spin_ns;
-	atomic_init(&w->warm_span_ns, WARM_NS);
+	mc_warm_span_set(w, 0);
 	atomic_init(&w->next_wake, UINT64_MAX);
 	w->last_turn_boot = mc_boot_ns();
 	pthread_mutex_init(&w->want_lock, NULL);

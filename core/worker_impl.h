@@ -80,6 +80,14 @@ int mc_worker_poll(struct mc_worker *w);             /* handle ready watches, no
 int mc_worker_fire(struct mc_worker *w, uint64_t now); /* timers that are due */
 uint64_t mc_worker_next_deadline(const struct mc_worker *w); /* UINT64_MAX: none */
 
+/* worker_warm.c.  [worker], but for what is said */
+void mc_warm_returned(struct mc_worker *w, bool drives); /* a caller is back: judge his pause.  [any] */
+bool mc_warm_earned(const struct mc_worker *w);          /* callers have come back soon so far.  [any] */
+bool mc_warm_may_keep(const struct mc_worker *w, uint64_t now);
+void mc_warm_late(struct mc_worker *w, uint64_t now);    /* work was left lying: cold for a while */
+uint64_t mc_warm_span(const struct mc_worker *w);        /* how long a baton stays warm.  [any] */
+void mc_warm_span_set(struct mc_worker *w, uint64_t span_ns); /* within its bounds; the thread's */
+
 /* worker_drive.c: what mc_bell_wake wakes after the first waits for the second.  They nest. */
 void mc_bell_hold(void);
 void mc_bell_let_go(void);
