@@ -7,12 +7,15 @@
 
 enum area_kind { AREA_INSTANCE = 1, AREA_REGION, AREA_PEER, AREA_REMOTE, AREA_SLICE };
 
+/* fake-area.c */
 /* A zeroed private area between guard bytes.  Released ones stay until the world ends, poisoned,
  * so that a late touch is seen. */
 void *area_new(struct fake_world *w, enum area_kind kind, size_t size, void *owner);
 void area_release(struct fake_world *w, void *area);
 /* Its owner; NULL if it is no living area of the kind. */
 void *area_owner(const void *area, enum area_kind kind);
+/* Free the released ones, and say which were touched. */
+void quarantine_free(struct fake_world *w);
 
 struct fake_job {
 	struct fake_job *next;
@@ -88,9 +91,13 @@ struct fake_world {
 };
 
 /* fake-host.c */
+uint64_t world_now(const struct fake_world *w);
+/* fake-loop.c */
 int inst_state_new(struct fake_inst *inst);
 void inst_state_free(struct fake_inst *inst);
-uint64_t world_now(const struct fake_world *w);
+void inst_thread_start(struct fake_inst *inst);
+void inst_thread_end(struct fake_inst *inst);
+int jobs_run(struct fake_inst *inst);
 bool on_worker(const struct fake_inst *inst);
 void inst_push(struct fake_inst *inst, struct fake_job *job);
 void inst_post(struct fake_inst *inst, void (*run)(struct fake_job *job), void *a, void *b, int64_t n);
