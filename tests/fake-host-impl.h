@@ -108,6 +108,12 @@ void inst_drop_source(struct fake_inst *inst, int fd, struct fake_source *s);
 void services_fill(struct mc_host *host, const char *instance);
 void timers_fire(struct fake_inst *inst, int *happened);
 uint64_t timers_next(const struct fake_inst *inst);
+struct fake_inst *inst_of(const struct mc_host *h);
+/* [worker], and [helper] inside open and close (where the opener's thread is the worker). */
+void expect_worker(struct fake_inst *inst, const char *service);
+/* fake-kv.c */
+int kv_service_call(const struct mc_host *h, struct mc_kv_call *c);
+void kv_service_event(const struct mc_host *h, void *watch, const struct mc_kv *kv);
 void kv_free(struct fake_world *w);
 /* fake-peer.c */
 void link_ready(struct fake_link *link);
