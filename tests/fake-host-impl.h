@@ -17,6 +17,8 @@ void *area_owner(const void *area, enum area_kind kind);
 /* Free the released ones, and say which were touched. */
 void quarantine_free(struct fake_world *w);
 
+struct msg;
+
 struct fake_job {
 	struct fake_job *next;
 	void (*run)(struct fake_job *job);
@@ -119,7 +121,12 @@ void kv_free(struct fake_world *w);
 void link_ready(struct fake_link *link);
 int links_flush(struct fake_inst *inst);
 void links_close(struct fake_inst *inst);
-void peers_close(struct fake_inst *inst, uint64_t bound_ns);
+struct fake_peer *peer_find(struct fake_link *l, uint32_t id);
+struct fake_peer *peer_new(struct fake_link *l, uint32_t id, uint32_t epoch, bool passive);
+/* The object goes, the structure stays for the test. */
+void peer_drop(struct fake_peer *p);
+void peer_args_fill(struct fake_peer *p, const struct msg *m, struct mc_peer_args *args);
+void peer_make_streams(struct fake_peer *p);
 void peers_tell_buffer(struct fake_inst *inst, struct fake_buf *buf, bool gone);
 int peer_service_send(const struct mc_host *h, void *area, const void *msg, size_t len);
 void peer_service_ready(const struct mc_host *h, void *area, int status,
@@ -128,6 +135,8 @@ void peer_service_writable(const struct mc_host *h, void *area);
 void peer_service_fenced(const struct mc_host *h, void *area, uint32_t epoch);
 int peer_service_dial(const struct mc_host *h, void *area, uint64_t token);
 void peer_service_imported(const struct mc_host *h, void *area, int status);
+/* fake-peer-calls.c */
+void peers_close(struct fake_inst *inst, uint64_t bound_ns);
 /* fake-buf.c */
 int buf_service_get(const struct mc_host *h, void *peer, uint64_t generation, uint64_t offset,
 		    uint64_t len, uint32_t access, struct mc_range *range);
