@@ -11,6 +11,7 @@
  *   etcd_store.c  get, put, cas, del, list, leases
  *   etcd_hub.c    the control loop's part of watches
  *   etcd_watch.c  watch streams, and what is done when one has been lost
+ *   etcd_event.c  what the host is told of a watch, and of what was missed
  *
  * Operations run on helpers and drive their connections themselves; each takes a
  * client (a libcurl multi handle with its connections) from a pool, so that two

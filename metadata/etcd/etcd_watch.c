@@ -1,22 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Watch streams.  Each watch is one request whose answer does not end: frames
- * with events.  A stream that breaks is opened again, at another endpoint if
- * there is one, from the revision that was seen last; what etcd has compacted
- * meanwhile is made up for by a listing, whose difference to the keys that were
- * known is told as events.  So is what an etcd holds that has lost its data or was
- * restored, whose revisions begin anew.  A stream that is silent is believed only as long as
- * its server answers another request.
+ * with events, which etcd_event.c tells the host.  A stream that breaks is opened
+ * again, at another endpoint if there is one, from the revision that was seen last.
+ * A stream that is silent is believed only as long as its server answers another
+ * request.
  */
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-
-#define HASH_NONFATAL_OOM 1
-#define uthash_nonfatal_oom(elt) (elt)->failed = true
-#include <uthash.h>
 
 #include "core/util/check.h"
 #include "etcd_watch.h"
@@ -24,127 +17,14 @@
 #define SILENT_NS (5 * MC_SEC)
 #define BACKOFF_NS (100 * MC_MSEC)
 #define BACKOFF_MAX_NS (2 * MC_SEC)
-#define RESYNC_NS (10 * MC_SEC)
 
-struct etcd_known {
-	UT_hash_handle hh;
-	uint64_t revision, seen; /* seen: number of the listing that had it */
-	bool failed;             /* it could not be added */
-	char key[];
-};
+/* ---- what comes on a stream -------------------------------------------------------------------- */
 
-/* ---- known keys ---------------------------------------------------------------------------- */
-
-static struct etcd_known *known_find(struct etcd_wstate *ws, const char *key)
-{
-	struct etcd_known *k;
-
-	HASH_FIND_STR(ws->known, key, k);
-	return k;
-}
-
-static int known_set(struct etcd_wstate *ws, const char *key, uint64_t revision)
-{
-	struct etcd_known *k = known_find(ws, key);
-
-	if (!k) {
-		k = calloc(1, sizeof *k + strlen(key) + 1);
-		if (!k)
-			return -ENOMEM;
-		strcpy(k->key, key);
-		HASH_ADD_STR(ws->known, key, k);
-		if (k->failed) {
-			free(k);
-			return -ENOMEM;
-		}
-	}
-	k->revision = revision;
-	k->seen = ws->sync_nr;
-	return 0;
-}
-
-static void known_drop(struct etcd_wstate *ws, struct etcd_known *k)
-{
-	HASH_DEL(ws->known, k);
-	free(k);
-}
-
-/* ---- events ---------------------------------------------------------------------------------- */
-
-/* Report one event, unless the watch has ended: then false. */
-static bool deliver(struct etcd_wstate *ws, const struct mc_kv *kv)
-{
-	struct etcd_hub *h = ws->hub;
-	bool dead;
-
-	pthread_mutex_lock(&h->mx);
-	dead = ws->dead || h->closing;
-	ws->emitting = !dead;
-	h->emitter = pthread_self();
-	pthread_mutex_unlock(&h->mx);
-	if (dead)
-		return false;
-	h->host->kv_event(h->host, ws->user, kv);
-	pthread_mutex_lock(&h->mx);
-	ws->emitting = false;
-	dead = ws->dead;
-	pthread_cond_broadcast(&h->cond);
-	pthread_mutex_unlock(&h->mx);
-	return !dead;
-}
-
-/* A change; what is older than what was told is left out.  0 or -ENOMEM. */
-static int change(struct etcd_wstate *ws, const struct mc_kv *kv)
-{
-	struct etcd_known *k;
-	int r = 0;
-
-	if (strncmp(kv->key, ws->prefix, ws->prefix_len) != 0)
-		return 0;
-	k = known_find(ws, kv->key);
-	if (k && k->revision >= kv->revision) {
-		k->seen = ws->sync_nr;
-		return 0;
-	}
-	if (kv->value)
-		r = known_set(ws, kv->key, kv->revision);
-	else if (k)
-		known_drop(ws, k);
-	if (r == 0)
-		deliver(ws, kv);
-	return r;
-}
-
-static void stream_over(struct etcd_wstate *ws, const char *why)
+void etcd_stream_over(struct etcd_wstate *ws, const char *why)
 {
 	if (!ws->ended)
 		snprintf(ws->why, sizeof ws->why, "%.299s", why);
 	ws->ended = true;
-}
-
-/* What a stream brought.  Called outside of libcurl, for the host may call us back. */
-static void events_deliver(struct etcd_wstate *ws)
-{
-	struct etcd_event *ev;
-
-	while ((ev = ws->events)) {
-		struct mc_kv kv = {.size = sizeof kv,
-				   .key = ev->key,
-				   .value = ev->deleted ? NULL : ev->value,
-				   .len = ev->len,
-				   .revision = ev->revision};
-
-		ws->events = ev->next;
-		if (!ws->events)
-			ws->events_tail = &ws->events;
-		if (change(ws, &kv) < 0) {
-			ws->lost = true;
-			stream_over(ws, "out of memory");
-		}
-		/* Included: a frame may end between two events of one revision. */
-		ws->from = MC_MAX(ws->from, ev->revision);
-		free(ev);
-	}
 }
 
 static void on_kv(void *ctx, const struct mc_kv *kv)
@@ -155,7 +35,7 @@ static void on_kv(void *ctx, const struct mc_kv *kv)
 
 	if (!ev) {
 		ws->lost = true;
-		stream_over(ws, "out of memory");
+		etcd_stream_over(ws, "out of memory");
 		return;
 	}
 	*ev = (struct etcd_event){
@@ -167,14 +47,6 @@ static void on_kv(void *ctx, const struct mc_kv *kv)
 	ws->events_tail = &ev->next;
 }
 
-/* Whether an answer may be of a store that is not the one that the revisions are of.  A member that
- * lags behind the others looks the same. */
-static bool other_store(const struct etcd_wstate *ws, uint64_t revision, uint64_t cluster)
-{
-	return (revision && revision + 1 < ws->from) ||
-	       (cluster && ws->cluster && cluster != ws->cluster);
-}
-
 static void on_frame(void *ctx, const struct etcd_reply *reply)
 {
 	struct etcd_wstate *ws = ctx;
@@ -182,15 +54,15 @@ static void on_frame(void *ctx, const struct etcd_reply *reply)
 
 	if (reply->canceled && reply->compact_revision) {
 		ws->lost = true;
-		stream_over(ws, "what happened meanwhile has been compacted");
+		etcd_stream_over(ws, "what happened meanwhile has been compacted");
 	} else if (reply->canceled || reply->failed) {
 		if (etcd_token_refused(reply))
 			etcd_token_drop(ws->hub->inst, ws->stream.token_nr);
 		snprintf(why, sizeof why, "etcd answers '%s'", reply->message);
-		stream_over(ws, why);
-	} else if (other_store(ws, reply->revision, reply->cluster)) {
+		etcd_stream_over(ws, why);
+	} else if (etcd_other_store(ws, reply->revision, reply->cluster)) {
 		ws->lost = true;
-		stream_over(ws, "its revision is older than what was seen");
+		etcd_stream_over(ws, "its revision is older than what was seen");
 	} else if (reply->created) {
 		ws->state = STREAM_LIVE;
 		ws->backoff_ns = 0;
@@ -206,7 +78,7 @@ static size_t on_data(char *data, size_t size, size_t nr, void *ctx)
 
 	ws->heard_ns = etcd_now(ws->hub->inst);
 	if (!ws->ended && etcd_decoder_feed(ws->decoder, data, nr) < 0)
-		stream_over(ws, "it sends what is not etcd's JSON");
+		etcd_stream_over(ws, "it sends what is not etcd's JSON");
 	return ws->ended ? 0 : nr;
 }
 
@@ -294,7 +166,7 @@ static void transfer_done(struct etcd_wstate *ws, bool ping, CURLcode code)
 		ws->due_ns = ws->heard_ns + SILENT_NS;
 		return;
 	}
-	stream_over(ws, t.status < 0 ? t.why : ping ? "its server does not answer" : "the server ended it");
+	etcd_stream_over(ws, t.status < 0 ? t.why : ping ? "its server does not answer" : "the server ended it");
 }
 
 static void multi_done(struct etcd_hub *h)
@@ -361,79 +233,6 @@ static void stream_ended(struct etcd_wstate *ws, uint64_t now)
 	ws->backoff_ns = MC_MIN(MC_MAX(2 * ws->backoff_ns, BACKOFF_NS), BACKOFF_MAX_NS);
 }
 
-static int listed(void *ctx, const struct mc_kv *kv)
-{
-	struct etcd_wstate *ws = ctx;
-
-	if (change(ws, kv) < 0)
-		stream_over(ws, "out of memory");
-	return ws->ended || __atomic_load_n(&ws->hub->closing, __ATOMIC_RELAXED);
-}
-
-static int listed_none(void *ctx, const struct mc_kv *kv)
-{
-	return 1;
-}
-
-/* Ask the cluster, not a member of it, whether it is the store that was seen.  If not, no revision
- * that is known says anything about a key. */
-static int known_check(struct etcd_wstate *ws, uint64_t now, struct mc_error *err)
-{
-	struct etcd_hub *h = ws->hub;
-	struct etcd_listing l = {.prefix = ws->prefix,
-				 .keys_only = true,
-				 .deadline_ns = now + RESYNC_NS,
-				 .stop = &h->closing,
-				 .emit = listed_none};
-	struct etcd_known *k, *next;
-	int r = etcd_list_pages(h->inst, &l, err);
-
-	if (r < 0 || !other_store(ws, l.revision, l.cluster))
-		return r;
-	h->host->log(h->host, MC_LOG_WARN,
-		     "watch of '%s': etcd has lost its data or was restored: its revision is %" PRIu64
-		     ", %" PRIu64 " was seen; what differs is told",
-		     ws->prefix, l.revision, ws->from - 1);
-	HASH_ITER(hh, ws->known, k, next)
-		k->revision = 0;
-	ws->from = 0;
-	return 0;
-}
-
-/* List, and tell what differs from what was known.  May wait. */
-static int resync(struct etcd_wstate *ws, uint64_t now, struct mc_error *err)
-{
-	struct etcd_hub *h = ws->hub;
-	struct etcd_listing l = {.prefix = ws->prefix,
-				 .deadline_ns = now + RESYNC_NS,
-				 .stop = &h->closing,
-				 .emit = listed,
-				 .ctx = ws};
-	struct etcd_known *k, *next;
-	int r;
-
-	r = known_check(ws, now, err);
-	if (r < 0)
-		return r;
-	ws->sync_nr++;
-	r = etcd_list_pages(h->inst, &l, err);
-	if (r < 0 || ws->ended)
-		return r < 0 ? r : -ENOMEM;
-	HASH_ITER(hh, ws->known, k, next) {
-		struct mc_kv kv = {.size = sizeof kv, .key = k->key, .revision = l.revision};
-
-		/* One that was told newer than the listing is the stream's business. */
-		if (k->seen == ws->sync_nr || k->revision > l.revision)
-			continue;
-		deliver(ws, &kv);
-		known_drop(ws, k);
-	}
-	ws->from = l.revision + 1;
-	ws->cluster = l.cluster;
-	ws->lost = false;
-	return 0;
-}
-
 static int stream_start(struct etcd_wstate *ws, uint64_t now, struct mc_error *err)
 {
 	struct etcd_hub *h = ws->hub;
@@ -442,7 +241,7 @@ static int stream_start(struct etcd_wstate *ws, uint64_t now, struct mc_error *e
 	int r = etcd_token_get(e, now + e->set.request_ns, &h->closing, err);
 
 	if (r == 0 && ws->lost)
-		r = resync(ws, now, err);
+		r = etcd_resync(ws, now, err);
 	if (r == 0 && (multi_open(h) < 0 || easy_new(ws, &ws->stream, true) < 0 ||
 		       !(ws->decoder = etcd_decoder_new(&sink))))
 		r = mc_fail(err, -ENOMEM, "out of memory");
@@ -487,9 +286,9 @@ static bool stream_step(struct etcd_wstate *ws)
 	struct mc_error err = {0};
 
 	if (ws->state == STREAM_OPENING && now >= ws->due_ns)
-		stream_over(ws, "no answer in time");
+		etcd_stream_over(ws, "no answer in time");
 	if (ws->state == STREAM_LIVE && ws->pinging && now >= ws->due_ns)
-		stream_over(ws, "its server does not answer any more");
+		etcd_stream_over(ws, "its server does not answer any more");
 	if (ws->ended) {
 		stream_ended(ws, now);
 	} else if (ws->state == STREAM_LIVE && !ws->pinging) {
@@ -503,7 +302,7 @@ static bool stream_step(struct etcd_wstate *ws)
 	if (ws->state != STREAM_IDLE || now < ws->due_ns)
 		return false;
 	if (stream_start(ws, now, &err) < 0) {
-		stream_over(ws, err.text);
+		etcd_stream_over(ws, err.text);
 		stream_ended(ws, etcd_now(ws->hub->inst));
 		return false;
 	}
@@ -512,28 +311,14 @@ static bool stream_step(struct etcd_wstate *ws)
 
 /* ---- turns ---------------------------------------------------------------------------------------- */
 
-static void events_free(struct etcd_wstate *ws)
-{
-	struct etcd_event *ev;
-
-	while ((ev = ws->events)) {
-		ws->events = ev->next;
-		free(ev);
-	}
-}
-
 void etcd_watch_free(struct etcd_wstate *ws)
 {
-	struct etcd_known *k, *next;
-
 	stream_close(ws);
 	etcd_easy_close(&ws->stream);
 	etcd_easy_close(&ws->ping);
 	etcd_text_fini(&ws->body);
 	etcd_text_fini(&ws->ping_body);
-	events_free(ws);
-	HASH_ITER(hh, ws->known, k, next)
-		known_drop(ws, k);
+	etcd_events_free(ws);
 	free(ws->prefix);
 	free(ws);
 }
@@ -584,7 +369,7 @@ uint64_t etcd_watch_turn(struct etcd_hub *h)
 			multi_done(h);
 		bury(h);
 		for (struct etcd_wstate *ws = head(h); ws; ws = ws->next) {
-			events_deliver(ws);
+			etcd_events_deliver(ws);
 			more |= stream_step(ws);
 		}
 	}
@@ -602,7 +387,7 @@ static int known_one(void *ctx, const struct mc_kv *kv)
 {
 	struct etcd_wstate *ws = ctx;
 
-	if (known_set(ws, kv->key, kv->revision) < 0)
+	if (etcd_known_set(ws, kv->key, kv->revision) < 0)
 		ws->lost = true;
 	return ws->lost;
 }

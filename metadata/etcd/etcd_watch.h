@@ -2,7 +2,8 @@
 /*
  * Watches inside: the hub (etcd_hub.c) sees one epoll descriptor and a timer on
  * the control loop and runs turns on a helper, one at a time; a turn
- * (etcd_watch.c) drives all watch streams without waiting for any of them.
+ * (etcd_watch.c) drives all watch streams without waiting for any of them, and
+ * tells the host what they brought (etcd_event.c).
  */
 #ifndef ETCD_WATCH_H
 #define ETCD_WATCH_H
@@ -75,7 +76,23 @@ struct etcd_hub {
 /* Drive all streams; returns when the next turn is due.  [helper] */
 uint64_t etcd_watch_turn(struct etcd_hub *h);
 void etcd_watch_free(struct etcd_wstate *ws);
+/* The stream has ended, and a turn will open it again; the first reason is kept.  [helper] */
+void etcd_stream_over(struct etcd_wstate *ws, const char *why);
 /* Have a turn run soon.  [any] */
 void etcd_hub_request(struct etcd_hub *h);
+
+/* ---- what the host is told (etcd_event.c) ------------------------------------------------- */
+
+/* Remember a key.  0 or -ENOMEM.  [helper] */
+int etcd_known_set(struct etcd_wstate *ws, const char *key, uint64_t revision);
+/* What a stream brought.  Called outside of libcurl, for the host may call us back.  [helper] */
+void etcd_events_deliver(struct etcd_wstate *ws);
+/* Whether an answer may be of a store that is not the one that the revisions are of.  A member that
+ * lags behind the others looks the same.  [helper] */
+bool etcd_other_store(const struct etcd_wstate *ws, uint64_t revision, uint64_t cluster);
+/* List, and tell what differs from what was known.  May wait.  [helper] */
+int etcd_resync(struct etcd_wstate *ws, uint64_t now, struct mc_error *err);
+/* Forget events that were not told, and the known keys. */
+void etcd_events_free(struct etcd_wstate *ws);
 
 #endif
