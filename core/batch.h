@@ -26,6 +26,7 @@
 struct mc_batch;
 struct mc_deferred;
 struct mc_path;
+struct mc_request;
 struct mc_route;
 
 struct mc_req {
@@ -165,6 +166,44 @@ bool mc_batch_is_complete(void *batch);
 void mc_req_fail(struct mc_batch *batch, struct mc_req *req, int status, int scope);
 /* batch->stop is set: what waits for a refresh ends soon, on [control].  The batch's lock is held. */
 void mc_batch_stop_deferred(struct mc_batch *batch);
+
+/* ---- between batch_build.c and batch_list.c ----------------------------------------------------- */
+
+/* Of one submit or one resolve after a refresh; lies on the stack of the thread that builds. */
+struct mc_builder {
+	struct mc_batch *batch;
+	struct mc_run *run;        /* being filled */
+	struct mc_run **ready;     /* small array of runs to dispatch */
+	size_t nr_ready, cap_ready;
+	struct mc_deferred *deferred;
+	bool last_try;             /* after the refresh: what is not there fails */
+	struct mc_run *ready_inline[16]; /* last: it needs no clearing */
+};
+
+/* Before anything of the nr is looked at: is there room for them?  -ENOSPC, or as the engine stands.
+ * [any] */
+int mc_submit_check(const struct mc_batch *batch, size_t nr, size_t *reterr_idx);
+/* One request of the caller's array, alone: -EINVAL.  [any] */
+int mc_req_check(const struct mc_engine *engine, const struct mc_request *r);
+void mc_req_fill(struct mc_req *req, const struct mc_request *r);
+/* Begin to fill requests in; takes the batch's lock, which mc_submit_end gives back.  [any] */
+void mc_submit_begin(struct mc_batch *batch, struct mc_builder *b);
+/* The runs are made: take the batons that are free, so that the work begins on this thread.  [any] */
+void mc_submit_end(struct mc_batch *batch, struct mc_builder *b);
+/* Put one filled request into a run, defer it, or end it with its failure.  The batch's lock is held.
+ * [any] */
+void mc_build_add(struct mc_builder *b, struct mc_req *req, struct mc_session *session);
+/* The buffer that has the range and the right to it, kept by the snapshot; NULL: none.  [any] */
+struct mc_remote_buf *mc_req_find_remote(const struct mc_snapshot *snapshot, const struct mc_req *req);
+
+/* The run takes the request behind its last one.  The batch's lock is held.  [any] */
+static inline void mc_run_append(struct mc_run *run, struct mc_req *req)
+{
+	run->nr++;
+	run->bytes += req->len;
+	run->ored |= req->local | req->offset | req->len;
+	atomic_store_explicit(&req->left, req->len, memory_order_relaxed);
+}
 
 /* ---- batch_deny.c ----------------------------------------------------------------------------- */
 

@@ -30,17 +30,6 @@ struct mc_deferred {
 	struct mc_timer timer;
 };
 
-struct builder {
-	struct mc_batch *batch;
-	struct mc_run *run;        /* being filled */
-	struct mc_run *first;      /* of this build, oldest first, through run->next of newer ones */
-	struct mc_run **ready;     /* small array of runs to dispatch */
-	size_t nr_ready, cap_ready;
-	struct mc_deferred *deferred;
-	bool last_try;             /* after the refresh: what is not there fails */
-	struct mc_run *ready_inline[16]; /* last: it needs no clearing */
-};
-
 /* ---- runs ------------------------------------------------------------------------------------- */
 
 static bool run_takes(const struct mc_run *run, const struct mc_req *req, const struct mc_session *s)
@@ -51,15 +40,7 @@ static bool run_takes(const struct mc_run *run, const struct mc_req *req, const 
 	       mc_range_inside(run->rbuf->base, run->rbuf->len, req->offset, req->len);
 }
 
-static void run_append(struct mc_run *run, struct mc_req *req)
-{
-	run->nr++;
-	run->bytes += req->len;
-	run->ored |= req->local | req->offset | req->len;
-	atomic_store_explicit(&req->left, req->len, memory_order_relaxed);
-}
-
-static bool remember(struct builder *b, struct mc_run *run)
+static bool remember(struct mc_builder *b, struct mc_run *run)
 {
 	if (b->nr_ready == b->cap_ready) {
 		size_t cap = b->cap_ready * 2;
@@ -78,7 +59,7 @@ static bool remember(struct builder *b, struct mc_run *run)
 }
 
 /* Begin a run; lbuf is held, snapshot is a reference, both pass to it. */
-static struct mc_run *run_begin(struct builder *b, struct mc_req *req, struct mc_session *session,
+static struct mc_run *run_begin(struct mc_builder *b, struct mc_req *req, struct mc_session *session,
 				struct mc_local_buf *lbuf, struct mc_remote_buf *rbuf,
 				struct mc_snapshot *snapshot)
 {
@@ -118,9 +99,8 @@ static struct mc_run *run_begin(struct builder *b, struct mc_req *req, struct mc
 
 /* ---- deferring ---------------------------------------------------------------------------------- */
 
-static void build_init(struct builder *b, struct mc_batch *batch);
-static void build_add(struct builder *b, struct mc_req *req, struct mc_session *session);
-static void build_dispatch(struct builder *b);
+static void build_init(struct mc_builder *b, struct mc_batch *batch);
+static void build_dispatch(struct mc_builder *b);
 
 static void deferred_free(struct mc_deferred *d)
 {
@@ -162,14 +142,14 @@ static void deferred_end(struct mc_deferred *d, int status)
 static void deferred_resolve(struct mc_deferred *d)
 {
 	struct mc_batch *batch = d->batch;
-	struct builder b;
+	struct mc_builder b;
 
 	deferred_leave(d);
 	build_init(&b, batch);
 	b.last_try = true;
 	pthread_mutex_lock(&batch->lock);
 	for (size_t i = 0; i < d->nr; i++)
-		build_add(&b, &batch->reqs[d->idx[i]], d->session);
+		mc_build_add(&b, &batch->reqs[d->idx[i]], d->session);
 	pthread_mutex_unlock(&batch->lock);
 	build_dispatch(&b);
 	mc_session_unref(d->session);
@@ -233,7 +213,7 @@ void mc_batch_stop_deferred(struct mc_batch *batch)
 	}
 }
 
-static bool defer(struct builder *b, struct mc_req *req, struct mc_session *session)
+static bool defer(struct mc_builder *b, struct mc_req *req, struct mc_session *session)
 {
 	struct mc_deferred *d = b->deferred;
 
@@ -263,7 +243,7 @@ static bool defer(struct builder *b, struct mc_req *req, struct mc_session *sess
 	return true;
 }
 
-static void start_deferred(struct builder *b)
+static void start_deferred(struct mc_builder *b)
 {
 	struct mc_batch *batch = b->batch;
 
@@ -286,7 +266,7 @@ static void start_deferred(struct builder *b)
 
 /* ---- adding requests ------------------------------------------------------------------------------ */
 
-static struct mc_remote_buf *find_remote(const struct mc_snapshot *snapshot, const struct mc_req *req)
+struct mc_remote_buf *mc_req_find_remote(const struct mc_snapshot *snapshot, const struct mc_req *req)
 {
 	uint32_t need = req->opcode == MC_OP_READ ? MC_ACCESS_REMOTE_READ : MC_ACCESS_REMOTE_WRITE;
 	struct mc_remote_buf *rbuf = mc_snapshot_find(snapshot, req->offset, req->len);
@@ -294,8 +274,7 @@ static struct mc_remote_buf *find_remote(const struct mc_snapshot *snapshot, con
 	return rbuf && (rbuf->access & need) ? rbuf : NULL;
 }
 
-/* Put one filled request into a run, defer it, or end it with its failure. */
-static void build_add(struct builder *b, struct mc_req *req, struct mc_session *session)
+void mc_build_add(struct mc_builder *b, struct mc_req *req, struct mc_session *session)
 {
 	struct mc_batch *batch = b->batch;
 	struct mc_local_buf *lbuf;
@@ -303,7 +282,7 @@ static void build_add(struct builder *b, struct mc_req *req, struct mc_session *
 	struct mc_snapshot *snapshot;
 
 	if (run_takes(b->run, req, session)) {
-		run_append(b->run, req);
+		mc_run_append(b->run, req);
 		return;
 	}
 	if (__atomic_load_n(&session->state, __ATOMIC_ACQUIRE) == MC_SESSION_GONE) {
@@ -316,9 +295,9 @@ static void build_add(struct builder *b, struct mc_req *req, struct mc_session *
 		return;
 	}
 	snapshot = mc_session_snapshot(session);
-	rbuf = snapshot ? find_remote(snapshot, req) : NULL;
+	rbuf = snapshot ? mc_req_find_remote(snapshot, req) : NULL;
 	if (rbuf && run_begin(b, req, session, lbuf, rbuf, snapshot)) {
-		run_append(b->run, req);
+		mc_run_append(b->run, req);
 		return;
 	}
 	mc_local_put(lbuf);
@@ -331,15 +310,15 @@ static void build_add(struct builder *b, struct mc_req *req, struct mc_session *
 	}
 }
 
-static void build_init(struct builder *b, struct mc_batch *batch)
+static void build_init(struct mc_builder *b, struct mc_batch *batch)
 {
-	memset(b, 0, offsetof(struct builder, ready_inline));
+	memset(b, 0, offsetof(struct mc_builder, ready_inline));
 	b->batch = batch;
 	b->ready = b->ready_inline;
 	b->cap_ready = MC_ARRAY_SIZE(b->ready_inline);
 }
 
-static void build_dispatch(struct builder *b)
+static void build_dispatch(struct mc_builder *b)
 {
 	for (size_t i = 0; i < b->nr_ready; i++) {
 		atomic_init(&b->ready[i]->left, b->ready[i]->nr);
@@ -353,15 +332,14 @@ static void build_dispatch(struct builder *b)
 
 /* ---- submit ---------------------------------------------------------------------------------------- */
 
-static int check(const struct mc_batch *batch, const struct mc_request *r)
+int mc_req_check(const struct mc_engine *engine, const struct mc_request *r)
 {
-	if (r->opcode >= MC_OP_COUNT || r->flags || !r->segment ||
-	    r->segment->engine != batch->engine)
+	if (r->opcode >= MC_OP_COUNT || r->flags || !r->segment || r->segment->engine != engine)
 		return -EINVAL;
 	return 0;
 }
 
-static void fill(struct mc_req *req, const struct mc_request *r)
+void mc_req_fill(struct mc_req *req, const struct mc_request *r)
 {
 	req->local = (uintptr_t)r->local;
 	req->offset = r->offset;
@@ -375,8 +353,7 @@ static void fill(struct mc_req *req, const struct mc_request *r)
 	atomic_store_explicit(&req->state, MC_REQUEST_PENDING, memory_order_relaxed);
 }
 
-/* Before anything of the nr is looked at: is there room for them? */
-static int submit_check(const struct mc_batch *batch, size_t nr, size_t *reterr_idx)
+int mc_submit_check(const struct mc_batch *batch, size_t nr, size_t *reterr_idx)
 {
 	int r = nr ? mc_engine_check(batch->engine) : -EINVAL;
 
@@ -390,7 +367,7 @@ static int submit_check(const struct mc_batch *batch, size_t nr, size_t *reterr_
 	return r;
 }
 
-static void submit_begin(struct mc_batch *batch)
+void mc_submit_begin(struct mc_batch *batch, struct mc_builder *b)
 {
 	uint64_t now;
 
@@ -400,13 +377,15 @@ static void submit_begin(struct mc_batch *batch)
 								       : now + batch->span_ns;
 	}
 	mc_batch_open(batch);
+	build_init(b, batch);
+	pthread_mutex_lock(&batch->lock);
 }
 
-/* The runs are made: take the batons that are free, so that the work begins on this thread. */
-static void submit_run(struct mc_batch *batch, struct builder *b)
+void mc_submit_end(struct mc_batch *batch, struct mc_builder *b)
 {
 	struct mc_lending lending = {.nr = 0};
 
+	pthread_mutex_unlock(&batch->lock);
 	mc_lend_begin(&lending);
 	build_dispatch(b);
 	mc_lend_end(&lending);
@@ -416,196 +395,33 @@ static void submit_run(struct mc_batch *batch, struct builder *b)
 int mc_batch_submit(struct mc_batch *batch, const struct mc_request *reqs, size_t nr,
 		    size_t *reterr_idx)
 {
-	struct builder b;
+	struct mc_builder b;
 	size_t i;
 	int r;
 
 	if (!batch || !reqs)
 		return -EINVAL;
-	r = submit_check(batch, nr, reterr_idx);
+	r = mc_submit_check(batch, nr, reterr_idx);
 	if (r < 0)
 		return r;
 	for (i = 0; i < nr; i++) {
-		r = check(batch, &reqs[i]);
+		r = mc_req_check(batch->engine, &reqs[i]);
 		if (r < 0) {
 			if (reterr_idx)
 				*reterr_idx = i;
 			return r;
 		}
 	}
-	submit_begin(batch);
-	build_init(&b, batch);
-	pthread_mutex_lock(&batch->lock);
+	mc_submit_begin(batch, &b);
 	for (i = 0; i < nr; i++) {
 		struct mc_req *req = &batch->reqs[batch->nr++];
 
-		fill(req, &reqs[i]);
+		mc_req_fill(req, &reqs[i]);
 		if (req->len)
-			build_add(&b, req, reqs[i].segment->session);
+			mc_build_add(&b, req, reqs[i].segment->session);
 		else
 			atomic_store(&req->state, MC_REQUEST_DONE);
 	}
-	pthread_mutex_unlock(&batch->lock);
-	submit_run(batch, &b);
-	return 0;
-}
-
-/* ---- prepared lists ---------------------------------------------------------------------------------- */
-
-/* An entry: the request, and which entry's buffers it shares (the first of its kind). */
-struct list_entry {
-	struct mc_req req;
-	struct mc_session *session; /* borrowed from the segment handle */
-	uint32_t group;             /* entries of one group lie in the same two buffers */
-};
-struct mc_list {
-	struct mc_engine *engine;
-	size_t nr;
-	struct list_entry *entries;
-	/* Per group, the buffers it was resolved to, by ids that are never reused. */
-	struct list_group {
-		uint32_t lbuf_id, rbuf_id;
-		struct mc_session *session;
-		uint8_t opcode;
-	} *groups;
-	uint32_t nr_groups;
-};
-
-static bool same_group(const struct list_group *a, const struct list_group *b)
-{
-	return a->lbuf_id == b->lbuf_id && a->rbuf_id == b->rbuf_id && a->session == b->session &&
-	       a->opcode == b->opcode;
-}
-
-static int list_resolve(struct mc_list *list, struct list_entry *e)
-{
-	struct mc_local_buf *lbuf;
-	struct mc_snapshot *snapshot;
-	struct mc_remote_buf *rbuf;
-	struct list_group g = {.session = e->session, .opcode = e->req.opcode};
-	uint32_t i;
-
-	lbuf = mc_local_find(list->engine, (const void *)(uintptr_t)e->req.local, e->req.len);
-	if (!lbuf)
-		return -EFAULT;
-	snapshot = mc_session_snapshot(e->session);
-	rbuf = snapshot ? find_remote(snapshot, &e->req) : NULL;
-	g.lbuf_id = lbuf->id;
-	if (rbuf)
-		g.rbuf_id = rbuf->id;
-	mc_local_put(lbuf);
-	mc_snapshot_unref(snapshot);
-	if (!rbuf) {
-		mc_req_denied(e->session, &e->req);
-		return -EACCES;
-	}
-	for (i = list->nr_groups; i > 0; i--)
-		if (same_group(&list->groups[i - 1], &g))
-			break;
-	if (!i) {
-		list->groups[list->nr_groups] = g;
-		i = ++list->nr_groups;
-	}
-	e->group = i - 1;
-	return 0;
-}
-
-void mc_list_free(struct mc_list *list)
-{
-	if (!list)
-		return;
-	free(list->entries);
-	free(list->groups);
-	free(list);
-}
-
-int mc_list_new(struct mc_engine *engine, const struct mc_request *reqs, size_t nr,
-		struct mc_list **ret_list, size_t *reterr_idx)
-{
-	struct mc_batch probe = {.engine = engine};
-	struct mc_list *list;
-	int r;
-
-	if (!engine || !reqs || !nr || nr > UINT32_MAX || !ret_list)
-		return -EINVAL;
-	r = mc_engine_check(engine);
-	if (r < 0)
-		return r;
-	r = -ENOMEM;
-	list = calloc(1, sizeof *list);
-	if (!list)
-		return -ENOMEM;
-	list->engine = engine;
-	list->nr = nr;
-	list->entries = calloc(nr, sizeof *list->entries);
-	list->groups = calloc(nr, sizeof *list->groups);
-	if (!list->entries || !list->groups)
-		goto fail;
-	for (size_t i = 0; i < nr; i++) {
-		struct list_entry *e = &list->entries[i];
-
-		r = check(&probe, &reqs[i]);
-		if (!r) {
-			fill(&e->req, &reqs[i]);
-			e->session = reqs[i].segment->session;
-			r = e->req.len ? list_resolve(list, e) : 0;
-		}
-		if (r < 0) {
-			if (reterr_idx)
-				*reterr_idx = i;
-			goto fail;
-		}
-	}
-	*ret_list = list;
-	return 0;
-fail:
-	mc_list_free(list);
-	return r;
-}
-
-/* The run under construction holds the two buffers of this group, and they are the ones that the
- * list was checked against: no range needs a look. */
-static bool group_matches(const struct mc_run *run, const struct list_group *g,
-			  const struct mc_req *req)
-{
-	return run && run->lbuf->id == g->lbuf_id && run->rbuf->id == g->rbuf_id && run->session == g->session &&
-	       run->opcode == g->opcode && run->first + run->nr == (uint32_t)(req - run->reqs);
-}
-
-int mc_batch_submit_list(struct mc_batch *batch, const struct mc_list *list, const uint32_t *idx,
-			 size_t nr, size_t *reterr_idx)
-{
-	struct builder b;
-	int r;
-
-	if (!batch || !list || list->engine != batch->engine)
-		return -EINVAL;
-	r = submit_check(batch, nr, reterr_idx);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < nr; i++) {
-		if ((idx ? idx[i] : i) < list->nr)
-			continue;
-		if (reterr_idx)
-			*reterr_idx = i;
-		return -EINVAL;
-	}
-	submit_begin(batch);
-	build_init(&b, batch);
-	pthread_mutex_lock(&batch->lock);
-	for (size_t i = 0; i < nr; i++) {
-		const struct list_entry *e = &list->entries[idx ? idx[i] : i];
-		struct mc_req *req = &batch->reqs[batch->nr++];
-
-		memcpy(req, &e->req, sizeof *req);
-		if (!req->len)
-			atomic_store(&req->state, MC_REQUEST_DONE);
-		else if (group_matches(b.run, &list->groups[e->group], req))
-			run_append(b.run, req);
-		else
-			build_add(&b, req, e->session);
-	}
-	pthread_mutex_unlock(&batch->lock);
-	submit_run(batch, &b);
+	mc_submit_end(batch, &b);
 	return 0;
 }
