@@ -185,12 +185,9 @@ struct mc_lending {
 void mc_lend_begin(struct mc_lending *lending);
 void mc_lend_end(struct mc_lending *lending);
 
-/* ---- paths: path.c, path_pump.c, path_msg.c --------------------------------------------------------- */
+/* ---- paths: path.c, path_pump.c, path_msg.c, path_stream.c ------------------------------------------ */
 
 extern const struct mc_session_events mc_path_session_events; /* up, gone, snapshot, message */
-/* The owner of data streams, for mc_stream_set_owners. */
-int mc_path_stream(struct mc_engine *engine, struct mc_session *session, int fd,
-		   const struct mc_stream_hello *hello);
 
 struct mc_path *mc_path_new(struct mc_paths *paths, struct mc_lane *lane, bool active);
 void mc_path_free(struct mc_path *path);
@@ -238,7 +235,6 @@ void mc_paths_fence_buffer(struct mc_engine *engine, struct mc_local_buf *buf);
 /* Messages, path_msg.c.  [worker] */
 int mc_path_send(struct mc_path *path, uint16_t type, int32_t status, const void *body, size_t len);
 int mc_path_send_open(struct mc_path *path);
-void mc_path_dial(struct mc_path *path, uint64_t token);
 /* The worker is done with a passive path: forget it on [control], free it.  [worker] */
 void mc_path_retire(struct mc_path *path);
 enum {
@@ -249,6 +245,26 @@ enum {
 	MC_MSG_PATH_FENCED,                   /* back */
 	MC_MSG_PATH_BROKEN,                   /* passive to active: please fence me */
 };
+
+/* The path of a rail and lane of the active side.  Of an active session under the paths' lock, of a
+ * passive one [control]. */
+struct mc_path *mc_paths_find(const struct mc_paths *paths, uint32_t rail_id, uint16_t lane_id);
+
+/* A data stream on its way to the path's worker, path_msg.c for path_stream.c.  room: bytes for the
+ * sentence of a failure.  NULL: out of memory; free() takes back what is not posted.
+ * [control, worker] */
+struct mc_path_note;
+struct mc_path_note *mc_path_note_stream(struct mc_path *path, uint32_t epoch, uint64_t token,
+					 bool passive, size_t room);
+/* fd, or -errno and why.  The note keeps the session until it has run.  [control] */
+void mc_path_note_stream_post(struct mc_path_note *n, int fd, const char *why);
+
+/* Data streams, path_stream.c.  One more for the plugin; it, or its failure, comes by peer_attach.
+ * [worker] */
+void mc_path_dial(struct mc_path *path, uint64_t token);
+/* The owner of data streams, for mc_stream_set_owners.  [control] */
+int mc_path_stream(struct mc_engine *engine, struct mc_session *session, int fd,
+		   const struct mc_stream_hello *hello);
 
 /* Slices and imports: path_pump.c, used by path_done.c too.  [worker] */
 struct mc_hslice *mc_slice_get(struct mc_lane *lane);

@@ -1,19 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Paths and the control connection: the messages between the two ends of a path,
- * the data streams dialled and accepted for it, and the ends of sessions.  What
- * arrives on the control loop travels to the path's worker as a note.
+ * the paths that a peer opens, and the ends of sessions.  What arrives on the
+ * control loop travels to the path's worker as a note; so do the data streams of
+ * path_stream.c.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "core/util/bytes.h"
-#include "core/util/cleanup.h"
 #include "log.h"
 #include "path.h"
 #include "path_wire.h"
@@ -25,7 +22,7 @@ enum note_type {
 	NOTE_ACCEPT, NOTE_OPENED, NOTE_MSG, NOTE_FENCE, NOTE_FENCED, NOTE_BROKEN, NOTE_STREAM, NOTE_PRUNE,
 	NOTE_GONE, NOTE_FREE, NOTE_STAGE,
 };
-struct note {
+struct mc_path_note {
 	struct mc_post post;
 	struct mc_path *path;
 	enum note_type type;
@@ -37,7 +34,7 @@ struct note {
 	char data[];    /* NUL-terminated; HANDSHAKE: bytes */
 };
 
-static void take_stream(struct note *n)
+static void take_stream(struct mc_path_note *n)
 {
 	struct mc_path *path = n->path;
 	struct mc_stream stream = {
@@ -79,7 +76,7 @@ static void fence_asked(struct mc_path *path, uint32_t epoch)
 
 static void note_run(struct mc_post *post)
 {
-	struct note *n = MC_CONTAINER_OF(post, struct note, post);
+	struct mc_path_note *n = MC_CONTAINER_OF(post, struct mc_path_note, post);
 	struct mc_path *path = n->path;
 	struct mc_session *session = path->session;
 	bool current = n->epoch == path->epoch, counted = session->paths;
@@ -132,10 +129,11 @@ static void note_run(struct mc_post *post)
 	mc_session_unref(session);
 }
 
-static struct note *note_new(struct mc_path *path, enum note_type type, uint32_t epoch, int status,
-			     const void *data, size_t len)
+/* Without data len bytes are room. */
+static struct mc_path_note *note_new(struct mc_path *path, enum note_type type, uint32_t epoch,
+				     int status, const void *data, size_t len)
 {
-	struct note *n = malloc(sizeof *n + len + 1);
+	struct mc_path_note *n = malloc(sizeof *n + len + 1);
 
 	if (!n)
 		return NULL;
@@ -146,14 +144,16 @@ static struct note *note_new(struct mc_path *path, enum note_type type, uint32_t
 	n->epoch = epoch;
 	n->status = status;
 	n->len = len;
-	if (len)
+	if (data)
 		memcpy(n->data, data, len);
+	else
+		memset(n->data, 0, len);
 	n->data[len] = '\0';
 	return n;
 }
 
 /* The note keeps the session, and with it the path, until it has run. */
-static void note_post(struct note *n)
+static void note_post(struct mc_path_note *n)
 {
 	struct mc_paths *paths = n->path->session->paths;
 
@@ -166,12 +166,32 @@ static void note_post(struct note *n)
 static int note(struct mc_path *path, enum note_type type, uint32_t epoch, int status,
 		const void *data, size_t len)
 {
-	struct note *n = note_new(path, type, epoch, status, data, len);
+	struct mc_path_note *n = note_new(path, type, epoch, status, data, len);
 
 	if (!n)
 		return -ENOMEM;
 	note_post(n);
 	return 0;
+}
+
+struct mc_path_note *mc_path_note_stream(struct mc_path *path, uint32_t epoch, uint64_t token,
+					 bool passive, size_t room)
+{
+	struct mc_path_note *n = note_new(path, NOTE_STREAM, epoch, -ENOMEM, NULL, room);
+
+	if (n) {
+		n->token = token;
+		n->passive = passive;
+	}
+	return n;
+}
+
+void mc_path_note_stream_post(struct mc_path_note *n, int fd, const char *why)
+{
+	n->status = fd;
+	if (fd < 0 && why)
+		snprintf(n->data, n->len + 1, "%s", why);
+	note_post(n);
 }
 
 /* ---- messages out -------------------------------------------------------------------------------- */
@@ -198,172 +218,14 @@ int mc_path_send_open(struct mc_path *path)
 	return mc_path_send(path, MC_MSG_PATH_OPEN, 0, body, mc_path_open_encode(&open, body));
 }
 
-/* ---- data streams ----------------------------------------------------------------------------------- */
-
-struct dial {
-	struct note *note;
-	struct mc_session *session; /* a reference: the path lives as long */
-	char *addresses[10];
-};
-
-static void dial_free(struct dial *d)
-{
-	for (size_t i = 0; i < MC_ARRAY_SIZE(d->addresses); i++)
-		free(d->addresses[i]);
-	mc_session_unref(d->session);
-	free(d);
-}
-
-static void dialled(void *arg, int fd, const char *why)
-{
-	struct dial *d = arg;
-	struct note *n = d->note;
-
-	n->status = fd;
-	if (fd < 0 && why)
-		snprintf(n->data, n->len + 1, "%s", why);
-	/* The path may be closed by now, but it is there: its session is.  */
-	note_post(n);
-	dial_free(d);
-}
-
-/* Of a bare address, and of "host:port". */
-static bool is_loopback(const char *address)
-{
-	return !strncmp(address, "127.", 4) || !strcmp(address, "::1") || !strncmp(address, "[::1]", 5);
-}
-
-/* Bind to the device's own address where that can reach the other: one family, and both on loopback,
- * or neither. */
-static const char *local_address(const struct mc_device *device, const struct mc_remote_device *remote)
-{
-	const char *own = device->info.address, *far = remote->address;
-
-	if (!own[0] || !far[0] || is_loopback(own) != is_loopback(far) ||
-	    (strchr(own, ':') != NULL) != (far[0] == '['))
-		return "";
-	return own;
-}
-
-void mc_path_dial(struct mc_path *path, uint64_t token)
-{
-	struct mc_session *session = path->session;
-	struct mc_engine *engine = session->engine;
-	const struct mc_peer_info *info = session->peer;
-	const struct mc_remote_device *remote = &info->devices[path->remote_device];
-	struct mc_stream_hello hello = {
-		.kind = MC_STREAM_DATA, .session_id = session->id,
-		.from_generation = engine->generation, .to_generation = info->generation,
-		.rail_id = path->rail_id, .lane = path->lane_id, .epoch = path->epoch, .token = token,
-	};
-	static const char room[160]; /* for the sentence of a failure */
-	struct dial *d = calloc(1, sizeof *d);
-	size_t nr = 0;
-	int r = -ENOMEM;
-
-	if (d)
-		d->note = note_new(path, NOTE_STREAM, path->epoch, -ENOMEM, room, sizeof room);
-	if (!d || !d->note)
-		goto fail;
-	d->note->token = token;
-	snprintf(hello.from, sizeof hello.from, "%s", engine->name);
-	d->session = mc_session_ref(session);
-	/* The device's own address first, then wherever the peer can be reached. */
-	if (remote->address[0])
-		d->addresses[nr++] = strdup(remote->address);
-	for (size_t i = 0; info->addresses[i] && nr < MC_ARRAY_SIZE(d->addresses) - 1; i++)
-		if (strcmp(remote->address, info->addresses[i]) != 0)
-			d->addresses[nr++] = strdup(info->addresses[i]);
-	r = mc_stream_dial(engine, (const char *const *)d->addresses,
-			   local_address(path->lane->device, remote), &hello,
-			   mc_now_ns() + (uint64_t)engine->set->peer_timeout, dialled, d);
-	if (!r)
-		return;
-	free(d->note);
-	dial_free(d);
-	d = NULL;
-fail:
-	if (d) {
-		free(d->note);
-		free(d);
-	}
-	mc_path_break_soon(path, r, "a data stream cannot be dialled");
-}
-
 /* ---- passive paths, on the control loop ---------------------------------------------------------------- */
 
-static struct mc_path *find(const struct mc_paths *paths, uint32_t rail_id, uint16_t lane_id)
+struct mc_path *mc_paths_find(const struct mc_paths *paths, uint32_t rail_id, uint16_t lane_id)
 {
 	for (size_t i = 0; paths && i < paths->nr; i++)
 		if (paths->list[i]->rail_id == rail_id && paths->list[i]->lane_id == lane_id)
 			return paths->list[i];
 	return NULL;
-}
-
-static bool same_stream(const struct mc_admitted *a)
-{
-	struct stat st;
-
-	return fstat(a->fd, &st) == 0 && S_ISSOCK(st.st_mode) && (uint64_t)st.st_ino == a->ino;
-}
-
-/* How many of a path's streams live.  The plugin owns them and closes them when it likes: then their
- * descriptor is gone or another's. */
-static uint32_t streams_alive(struct mc_path *path)
-{
-	for (uint32_t i = 0; i < path->nr_admitted;) {
-		if (same_stream(&path->admitted[i]))
-			i++;
-		else
-			path->admitted[i] = path->admitted[--path->nr_admitted];
-	}
-	return path->nr_admitted;
-}
-
-/* One stream per token, and no more of them than a bound. */
-static bool stream_fits(const struct mc_paths *paths, struct mc_path *path, const struct mc_stream_hello *hello)
-{
-	size_t sum = 0;
-
-	if (streams_alive(path) >= MC_STREAMS_PER_PATH)
-		return false;
-	for (uint32_t i = 0; i < path->nr_admitted; i++)
-		if (path->admitted[i].token == hello->token && path->admitted[i].epoch == hello->epoch)
-			return false; /* who dials it again waits until the first one's end has come here */
-	for (size_t i = 0; i < paths->nr; i++)
-		sum += paths->list[i]->nr_admitted;
-	if (sum < MC_STREAMS_PER_SESSION)
-		return true;
-	for (size_t i = sum = 0; i < paths->nr; i++)
-		sum += streams_alive(paths->list[i]);
-	return sum < MC_STREAMS_PER_SESSION;
-}
-
-int mc_path_stream(struct mc_engine *engine, struct mc_session *session, int fd,
-		   const struct mc_stream_hello *hello)
-{
-	struct mc_path *path;
-	struct note *n;
-	struct stat st;
-
-	if (!session || session->active)
-		return -ENOENT;
-	path = find(session->paths, hello->rail_id, (uint16_t)hello->lane);
-	if (!path)
-		return -ENOENT;
-	if (!stream_fits(session->paths, path, hello))
-		return -EBUSY;
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	n = note_new(path, NOTE_STREAM, hello->epoch, fd, NULL, 0);
-	if (!n)
-		return -ENOMEM;
-	n->token = hello->token;
-	n->passive = true;
-	path->admitted[path->nr_admitted++] = (struct mc_admitted){
-		.fd = fd, .epoch = hello->epoch, .ino = (uint64_t)st.st_ino, .token = hello->token};
-	note_post(n);
-	return 0;
 }
 
 static int list_add(struct mc_paths *paths, struct mc_path *path)
@@ -456,7 +318,7 @@ static void path_opened_by_peer(struct mc_session *s, const uint8_t *head, const
 			      : "the target has not opened that device");
 		return;
 	}
-	if (find(paths, rail_id, lane_id)) {
+	if (mc_paths_find(paths, rail_id, lane_id)) {
 		refuse(s, head, -EBUSY, "an earlier connection of the rail is still being closed");
 		return;
 	}
@@ -487,7 +349,7 @@ static void path_opened_by_peer(struct mc_session *s, const uint8_t *head, const
 static void note_stage(struct mc_session *s, struct mc_path *path, uint16_t type, uint32_t epoch,
 		       int status, const void *body, size_t len)
 {
-	struct note *n;
+	struct mc_path_note *n;
 
 	/* Each type has one direction; longer than any of them is nothing that we know. */
 	if (mc_stage_from_active(type) == s->active || len > MC_STAGE_MSG_MAX)
@@ -529,7 +391,7 @@ static void message(struct mc_session *s, uint16_t type, const void *payload, si
 	}
 	if (s->active)
 		pthread_mutex_lock(&((struct mc_paths *)s->paths)->lock);
-	path = find(s->paths, mc_get32(head + MC_PATH_HEAD_RAIL), mc_get16(head + MC_PATH_HEAD_LANE));
+	path = mc_paths_find(s->paths, mc_get32(head + MC_PATH_HEAD_RAIL), mc_get16(head + MC_PATH_HEAD_LANE));
 	if (s->active)
 		pthread_mutex_unlock(&((struct mc_paths *)s->paths)->lock);
 	/* What is not here any more touches nothing: as good as fenced. */
