@@ -8,7 +8,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -23,21 +22,6 @@
 #include "core/util/check.h"
 
 #define HEAD_START_NS (300 * MC_MSEC)
-#define MAX_TARGETS 16
-
-struct target {
-	struct sockaddr_storage ss;
-	socklen_t len;
-};
-
-/* Addresses resolved, by the loop or by a helper; then the dial's. */
-struct targets {
-	size_t nr;
-	struct target at[MAX_TARGETS];
-	bool named; /* a name was met and left out */
-	int status; /* of the last address that gave none */
-	char why[256];
-};
 
 /* One connection of a dial. */
 struct attempt {
@@ -68,8 +52,8 @@ struct mc_dial {
 	bool finished;
 	uv_timer_t timer;
 	bool names_left; /* to be resolved, when it is their turn */
-	struct targets *resolving; /* the job's until it has posted; NULL: none is under way */
-	struct targets targets;
+	struct mc_targets *resolving; /* the job's until it has posted; NULL: none is under way */
+	struct mc_targets targets;
 	size_t nr_tried;
 	struct attempt *attempts;
 	/* What became of the failed ones. */
@@ -326,7 +310,7 @@ static void attempt_ready(uv_poll_t *poll, int status, int events)
 }
 
 /* A socket on its way to the target; -errno. */
-static int attempt_socket(const struct mc_dial *d, const struct target *t)
+static int attempt_socket(const struct mc_dial *d, const struct mc_target *t)
 {
 	int fd = socket(t->ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), r;
 
@@ -355,7 +339,7 @@ fail:
 	return r;
 }
 
-static int attempt_new(struct mc_dial *d, const struct target *t)
+static int attempt_new(struct mc_dial *d, const struct mc_target *t)
 {
 	struct attempt *a;
 	char to[MC_ADDR_TEXT_MAX];
@@ -461,61 +445,8 @@ static void dial_timeout(uv_timer_t *timer)
 	dial_fail(d);
 }
 
-static void add_target(struct targets *t, const void *sa, socklen_t len)
-{
-	if (t->nr == MAX_TARGETS || len > sizeof t->at[0].ss)
-		return;
-	memcpy(&t->at[t->nr].ss, sa, len);
-	t->at[t->nr].len = len;
-	t->nr++;
-}
-
-static void bad_target(struct targets *t, const char *address, int status, const char *why)
-{
-	size_t at = strlen(t->why);
-
-	t->status = status;
-	snprintf(t->why + at, sizeof t->why - at, "%s%s: %s", at ? "; " : "", address, why);
-}
-
-/* The targets in the order of the addresses: those of names, or the others. */
-static void fill_targets(char *const *addresses, bool names, struct targets *t)
-{
-	memset(t, 0, sizeof *t);
-	for (; *addresses; addresses++) {
-		struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *ai, *i;
-		struct sockaddr_storage ss;
-		struct mc_addr addr;
-		char port[8];
-		int len, r;
-
-		if (mc_addr_parse(*addresses, &addr) < 0 || !addr.port) {
-			if (!names)
-				bad_target(t, *addresses, -EINVAL, "not an address with a port");
-			continue;
-		}
-		len = mc_addr_numeric(&addr, &ss);
-		if (len > 0 && !names)
-			add_target(t, &ss, (socklen_t)len);
-		if (len > 0)
-			continue;
-		t->named = true;
-		if (!names)
-			continue;
-		snprintf(port, sizeof port, "%u", addr.port);
-		r = getaddrinfo(addr.host, port, &hints, &ai);
-		if (r != 0) {
-			bad_target(t, *addresses, -EHOSTUNREACH, gai_strerror(r));
-			continue;
-		}
-		for (i = ai; i; i = i->ai_next)
-			add_target(t, i->ai_addr, i->ai_addrlen);
-		freeaddrinfo(ai);
-	}
-}
-
 /* What gave no target is part of the sentence of a failure. */
-static void note_targets(struct mc_dial *d, const struct targets *t)
+static void note_targets(struct mc_dial *d, const struct mc_targets *t)
 {
 	size_t at = strlen(d->why);
 
@@ -531,13 +462,13 @@ static void note_targets(struct mc_dial *d, const struct targets *t)
 static void dial_resolved(struct mc_control_post *post)
 {
 	struct mc_dial *d = MC_CONTAINER_OF(post, struct mc_dial, post);
-	struct targets *t = d->resolving;
+	struct mc_targets *t = d->resolving;
 
 	d->resolving = NULL;
 	if (!d->finished) {
 		note_targets(d, t);
 		for (size_t i = 0; i < t->nr; i++)
-			add_target(&d->targets, &t->at[i].ss, t->at[i].len);
+			mc_targets_add(&d->targets, &t->at[i].ss, t->at[i].len);
 		dial_next(d);
 	}
 	free(t);
@@ -548,7 +479,7 @@ static void dial_resolve(struct mc_job *job)
 {
 	struct mc_dial *d = MC_CONTAINER_OF(job, struct mc_dial, job);
 
-	fill_targets(d->addresses, true, d->resolving);
+	mc_targets_fill(d->addresses, true, d->resolving);
 	d->post.run = dial_resolved;
 	mc_control_post(d->port->engine->control, &d->post);
 }
@@ -578,7 +509,7 @@ static void dial_begin(struct mc_control_post *post)
 		dial_finish(d, -ECANCELED, "the engine is being closed");
 		return;
 	}
-	fill_targets(d->addresses, false, &d->targets);
+	mc_targets_fill(d->addresses, false, &d->targets);
 	d->names_left = d->targets.named;
 	note_targets(d, &d->targets);
 	dial_next(d);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What stream.c (the port), stream_admit.c (accepted streams) and stream_dial.c share. */
+/*
+ * What stream.c (the port), stream_admit.c (accepted streams), stream_dial.c (dials) and
+ * stream_targets.c (the addresses of one) share.
+ */
 #ifndef MC_CORE_STREAM_PORT_H
 #define MC_CORE_STREAM_PORT_H
 
@@ -7,6 +10,7 @@
 #include "admit.h"
 #include "engine.h"
 #include "stream_wire.h"
+#include <sys/socket.h>
 
 struct mc_admit;
 struct mc_dial;
@@ -50,5 +54,29 @@ void mc_port_accept_start(struct mc_port *port);
 void mc_port_accept_stop(struct mc_port *port);
 /* End every dial with -ECANCELED.  [control] */
 void mc_dials_cancel(struct mc_port *port);
+
+/* ---- stream_targets.c ------------------------------------------------------------------------- */
+
+#define MC_TARGETS_MAX 16
+
+struct mc_target {
+	struct sockaddr_storage ss;
+	socklen_t len;
+};
+
+/* Addresses resolved, by the loop or by a helper; then the dial's. */
+struct mc_targets {
+	size_t nr;
+	struct mc_target at[MC_TARGETS_MAX];
+	bool named; /* a name was met and left out */
+	int status; /* of the last address that gave none */
+	char why[256];
+};
+
+/* The targets in the order of the addresses: those of names, which may block, or the others.  t is
+ * the caller's alone.  [control; for names a helper] */
+void mc_targets_fill(char *const *addresses, bool names, struct mc_targets *t);
+/* One more, if there is room for it.  Likewise. */
+void mc_targets_add(struct mc_targets *t, const void *sa, socklen_t len);
 
 #endif
