@@ -6,9 +6,9 @@
  *   etcd-outage SETUP.sh PLUGIN.so CASE
  *
  * SETUP.sh starts the servers and takes commands (etcd-setup.sh says which).
+ * Cases of a watch that misses something are in etcd-outage-watch.c.
  */
-#include "etcd-relay.h"
-#include "meta-host.h"
+#include "etcd-outage.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,34 +19,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define IN(seconds) (mh_now() + (uint64_t)((seconds)*1e9))
-#define KEY "mooncake/outage/"
-
-/* The world of a case: the script with its servers, the plugin, what was opened. */
-static struct {
-	pid_t script;
-	FILE *to, *from;
-	char url[1024]; /* the servers' */
-	int port;       /* of the first */
-	struct mh_plugin plugin;
-	const struct mc_metadata_ops *ops;
-	struct relay *relay, *relay2;
-	struct mh_inst *direct, *in;
-} w;
-
-#define CHECK(cond, ...)                                                                           \
-	do {                                                                                       \
-		if (!(cond)) {                                                                     \
-			printf("line %d: %s: ", __LINE__, #cond);                                  \
-			printf(" " __VA_ARGS__);                                                   \
-			printf("\n");                                                              \
-			exit(1);                                                                   \
-		}                                                                                  \
-	} while (0)
+struct outage w;
 
 /* ---- helpers ------------------------------------------------------------------------------- */
 
-static void command(const char *text)
+void command(const char *text)
 {
 	char line[64] = "";
 
@@ -89,7 +66,7 @@ static void setup(const char *script, const char *kind)
 		w.port = atoi(strchr(strstr(w.url, "//"), ':') + 1);
 }
 
-static struct mh_inst *open_url(const char *const *words, const char *fmt, ...)
+struct mh_inst *open_url(const char *const *words, const char *fmt, ...)
 {
 	struct mc_error err = {0};
 	struct mh_inst *in = NULL;
@@ -118,11 +95,6 @@ static void refuse(const char *const *words, const char *url, const char *word)
 	CHECK(mh_now() - begin < (SLOW > 10 ? 10 : 5) * MC_SEC, "it took %.1f s", (double)(mh_now() - begin) / 1e9);
 }
 
-struct value {
-	char text[64];
-	uint64_t revision, lease;
-};
-
 static int keep_value(void *ctx, const struct mc_kv *kv)
 {
 	struct value *v = ctx;
@@ -133,12 +105,12 @@ static int keep_value(void *ctx, const struct mc_kv *kv)
 	return 0;
 }
 
-static int get(struct mh_inst *in, const char *key, double seconds, struct value *v, struct mc_error *err)
+int get(struct mh_inst *in, const char *key, double seconds, struct value *v, struct mc_error *err)
 {
 	return w.ops->get(mh_area(in), key, IN(seconds), keep_value, v, err);
 }
 
-static uint64_t put(struct mh_inst *in, const char *key, const char *value, uint64_t lease)
+uint64_t put(struct mh_inst *in, const char *key, const char *value, uint64_t lease)
 {
 	struct mc_kv kv = {
 		.size = sizeof kv, .key = key, .value = value, .len = strlen(value), .lease = lease};
@@ -150,7 +122,7 @@ static uint64_t put(struct mh_inst *in, const char *key, const char *value, uint
 	return revision;
 }
 
-static struct mh_watch *watch(struct mh_inst *in)
+struct mh_watch *watch(struct mh_inst *in)
 {
 	struct mc_error err = {0};
 	struct mh_watch *watch = NULL;
@@ -159,7 +131,7 @@ static struct mh_watch *watch(struct mh_inst *in)
 	return watch;
 }
 
-static void watch_end(struct mh_watch *watch)
+void watch_end(struct mh_watch *watch)
 {
 	mh_unwatch(watch);
 	mh_watch_free(watch);
@@ -271,107 +243,6 @@ static void case_member(void)
 	} while (r < 0 && mh_now() < end);
 	CHECK(r == 0, "%s", err.text);
 	CHECK(mh_watch_wait(watching, KEY "a", revision, 20 * MC_SEC), "the watch did not move");
-	watch_end(watching);
-}
-
-/* Away while the history is thrown away: what changed is told all the same, once and no more. */
-static void case_compaction(void)
-{
-	struct mh_watch *watching;
-	uint64_t changed, created, last;
-	char text[64];
-
-	put(w.in, KEY "same", "one", 0);
-	put(w.in, KEY "changed", "one", 0);
-	put(w.in, KEY "gone", "one", 0);
-	watching = watch(w.in);
-	last = put(w.in, KEY "seen", "one", 0);
-	CHECK(mh_watch_wait(watching, KEY "seen", last, 10 * MC_SEC));
-	relay_set(w.relay, RELAY_CUT);
-	changed = put(w.direct, KEY "changed", "two", 0);
-	created = put(w.direct, KEY "created", "one", 0);
-	CHECK(w.ops->del(mh_area(w.direct), KEY "gone", 0, IN(5), NULL) == 0);
-	CHECK(w.ops->del(mh_area(w.direct), KEY "seen", 0, IN(5), NULL) == 0);
-	last = put(w.direct, "mooncake/elsewhere", "x", 0);
-	snprintf(text, sizeof text, "compact %llu", (unsigned long long)last);
-	command(text);
-	relay_set(w.relay, RELAY_PASS);
-	CHECK(mh_watch_wait(watching, KEY "changed", changed, 20 * MC_SEC), "a change is missing");
-	CHECK(mh_watch_wait(watching, KEY "created", created, 20 * MC_SEC), "a new key is missing");
-	CHECK(mh_watch_wait(watching, KEY "gone", 0, 20 * MC_SEC), "a deletion is missing");
-	CHECK(mh_watch_wait(watching, KEY "seen", 0, 20 * MC_SEC), "a deletion is missing");
-	last = put(w.direct, KEY "gone", "again", 0);
-	CHECK(mh_watch_wait(watching, KEY "gone", last, 20 * MC_SEC), "the stream does not go on");
-	mh_unwatch(watching);
-	for (size_t i = 0; i < watching->nr; i++)
-		CHECK(strcmp(watching->events[i].key, KEY "same") != 0, "'same' had not changed");
-	mh_watch_free(watching);
-}
-
-/* etcd comes back without its data: its revisions begin anew, and are lower than what was seen. */
-static void case_wiped(void)
-{
-	struct mh_watch *watching;
-	uint64_t last = 0;
-
-	for (int i = 0; i < 30; i++)
-		last = put(w.direct, KEY "a", "one", 0);
-	put(w.direct, KEY "gone", "one", 0);
-	watching = watch(w.direct);
-	last = put(w.direct, KEY "a", "two", 0);
-	CHECK(mh_watch_wait(watching, KEY "a", last, 10 * MC_SEC));
-	for (int i = 0; i < 2; i++) {
-		command("wipe");
-		/* Not the revision that it had in the life before. */
-		for (int j = 0; j <= i; j++)
-			last = put(w.direct, KEY "a", "three", 0);
-		CHECK(mh_watch_wait(watching, KEY "a", last, 20 * MC_SEC), "a change is missing");
-		last = put(w.direct, KEY "new", "three", 0);
-		CHECK(mh_watch_wait(watching, KEY "new", last, 20 * MC_SEC), "a new key is missing");
-		CHECK(mh_watch_wait(watching, KEY "gone", 0, 20 * MC_SEC), "a deletion is missing");
-		for (int j = 0; j < 30 && i == 0; j++)
-			last = put(w.direct, KEY "gone", "four", 0);
-		if (i == 0)
-			CHECK(mh_watch_wait(watching, KEY "gone", last, 20 * MC_SEC), "the stream does not go on");
-	}
-	watch_end(watching);
-}
-
-/* Cut while nothing is compacted: every change is told. */
-static void case_resume(void)
-{
-	struct mh_watch *watching = watch(w.in);
-	uint64_t last = put(w.in, KEY "a", "0", 0);
-	size_t nr = 0;
-
-	CHECK(mh_watch_wait(watching, KEY "a", last, 10 * MC_SEC));
-	relay_set(w.relay, RELAY_CUT);
-	for (int i = 0; i < 20; i++)
-		last = put(w.direct, KEY "a", "1", 0);
-	CHECK(w.ops->del(mh_area(w.direct), KEY "a", 0, IN(5), NULL) == 0);
-	last = put(w.direct, KEY "b", "1", 0);
-	relay_set(w.relay, RELAY_PASS);
-	CHECK(mh_watch_wait(watching, KEY "b", last, 20 * MC_SEC));
-	mh_unwatch(watching);
-	for (size_t i = 0; i < watching->nr; i++)
-		nr += !strcmp(watching->events[i].key, KEY "a");
-	CHECK(nr == 22, "%zu events of 22", nr);
-	mh_watch_free(watching);
-}
-
-/* One endpoint falls silent without closing anything: the watch leaves it. */
-static void case_silent(void)
-{
-	struct mh_watch *watching;
-	uint64_t last;
-
-	w.in = open_url(NULL, "etcd://127.0.0.1:%d,127.0.0.1:%d", relay_port(w.relay), relay_port(w.relay2));
-	watching = watch(w.in);
-	last = put(w.direct, KEY "a", "1", 0);
-	CHECK(mh_watch_wait(watching, KEY "a", last, 10 * MC_SEC));
-	relay_set(w.relay, RELAY_STALL);
-	last = put(w.direct, KEY "a", "2", 0);
-	CHECK(mh_watch_wait(watching, KEY "a", last, 30 * MC_SEC), "it waits for the silent one");
 	watch_end(watching);
 }
 
