@@ -2,7 +2,8 @@
 /*
  * What the files of the session layer share:
  *   session.c        states, life and death, heartbeats
- *   session_conn.c   one connection: frames in and out
+ *   session_conn.c   one connection: hellos, frames in
+ *   session_out.c    one connection: frames out
  *   session_dial.c   (re)dialling the active side
  *   session_open.c   the blocking calls: open, end, close
  *   session_hello.c  who we are and who they are, as JSON
@@ -115,6 +116,25 @@ struct mc_sessions {
 	struct mc_published *published; /* table.c: our own table as told to peers */
 };
 
+/* One control connection; session_conn.c makes and ends it.  [control] */
+struct mc_conn {
+	struct mc_conn *prev, *next; /* ss->conns */
+	struct mc_sessions *ss;
+	struct mc_session_impl *session; /* a reference; passive: NULL until its hello */
+	uv_poll_t poll;
+	int fd; /* -1: closed, waits for libuv */
+	uint64_t id, generation; /* of the preamble */
+	uint64_t deadline_ns;    /* for the hello; 0: it came */
+	uint32_t no;
+	uint32_t denied;                    /* passive: MC_ACCESS_REMOTE_* that the peer does not have */
+	char from[MC_SEGMENT_NAME_MAX + 1]; /* passive: the name that the port judged it by */
+	bool writing; /* POLLOUT is watched */
+	bool silent;  /* counted in ss->nr_silent */
+
+	uint8_t *in, *out;
+	size_t in_have, in_cap, out_at, out_len, out_cap;
+};
+
 /* session.c */
 void mc_sessions_ref(struct mc_sessions *ss);
 void mc_sessions_unref(struct mc_sessions *ss);
@@ -138,14 +158,27 @@ struct mc_session *mc_session_lookup(struct mc_engine *engine, uint64_t id, uint
 int mc_conn_new(struct mc_sessions *ss, int fd, struct mc_session_impl *active, uint64_t id,
 		uint64_t generation, struct mc_conn **ret_conn);
 void mc_conn_close(struct mc_conn *conn);
-void mc_conn_bye(struct mc_conn *conn, int status, const char *why);
-void mc_conn_ping(struct mc_conn *conn);
-void mc_conn_flush(struct mc_conn *conn);
 uint64_t mc_conn_deadline(const struct mc_conn *conn); /* monotonic; 0: past its hello */
 /* It broke: tell its session and close. */
 void mc_conn_lost(struct mc_conn *conn, int status, const char *why);
 struct mc_conn *mc_conn_next(struct mc_conn *conn);
 int mc_session_accept(struct mc_engine *engine, int fd, const struct mc_stream_hello *hello);
+/* Wait for room in the socket, too, or not any more.  [control] */
+void mc_conn_watch(struct mc_conn *conn, bool writing);
+
+/* session_out.c, [control]; of a connection that is not closed where nothing else is said.  What
+ * returns -errno leaves it to the caller to end the connection. */
+int mc_conn_send_hello(struct mc_conn *conn);
+/* Answer a ping, and acknowledge if that is due: encoded, to be written by mc_conn_write. */
+int mc_conn_pong(struct mc_conn *conn);
+int mc_conn_ack(struct mc_conn *conn);
+/* 0: all is out or the socket is full; -errno: broken. */
+int mc_conn_write(struct mc_conn *conn);
+/* The same, and who finds it broken ends it; nothing when it is closed. */
+void mc_conn_flush(struct mc_conn *conn);
+void mc_conn_ping(struct mc_conn *conn);
+/* The last word before it is closed; closed already: nothing. */
+void mc_conn_bye(struct mc_conn *conn, int status, const char *why);
 
 /* session_dial.c */
 void mc_session_dial(struct mc_session_impl *i, bool parallel);
