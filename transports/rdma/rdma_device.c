@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/util/cleanup.h"
+#include "core/util/pci.h"
 #include "rdma.h"
 
 /* ---- sysfs -------------------------------------------------------------------------------------- */
@@ -95,23 +96,13 @@ const char *rdma_netdev(const char *device, uint8_t port, char *buf, size_t cap)
 	return buf;
 }
 
-/* "0000:3b:00.0"; virtual devices have none. */
 static void read_pci(const char *device, struct mc_device_info *info)
 {
-	char path[PATH_MAX], target[PATH_MAX], rest[256];
-	const char *name;
-	ssize_t n;
+	char path[PATH_MAX], rest[256];
 
 	snprintf(rest, sizeof rest, "infiniband/%s/device", device);
 	class_path(path, rest);
-	n = readlink(path, target, sizeof target - 1);
-	if (n <= 0)
-		return;
-	target[n] = '\0';
-	name = strrchr(target, '/');
-	name = name ? name + 1 : target;
-	if (strlen(name) == 12 && name[4] == ':' && name[7] == ':' && name[10] == '.')
-		memcpy(info->pci, name, 13);
+	mc_pci_of_link(path, info->pci);
 }
 
 static int read_numa(const char *device)

@@ -12,9 +12,9 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/util/cleanup.h"
+#include "core/util/pci.h"
 #include "tcp.h"
 
 #define CLASS_NET "/sys/class/net"
@@ -51,20 +51,10 @@ static long long read_number(const char *device, const char *file)
 
 static void read_pci(const char *device, struct mc_device_info *info)
 {
-	char path[PATH_MAX], target[PATH_MAX];
-	const char *name;
-	ssize_t n;
+	char path[PATH_MAX];
 
 	snprintf(path, sizeof path, CLASS_NET "/%s/device", device);
-	n = readlink(path, target, sizeof target - 1);
-	if (n <= 0)
-		return;
-	target[n] = '\0';
-	name = strrchr(target, '/');
-	name = name ? name + 1 : target;
-	/* 0000:3b:00.0; virtio and USB devices have other names. */
-	if (strlen(name) == 12 && name[4] == ':' && name[7] == ':' && name[10] == '.')
-		memcpy(info->pci, name, 13);
+	mc_pci_of_link(path, info->pci);
 }
 
 /* 3: IPv4 of more than the link, 2: IPv6 likewise, 1: of the link only, 0: no IP address. */
