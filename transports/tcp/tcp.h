@@ -177,8 +177,7 @@ struct tcp {
 	int sndbuf, rcvbuf;
 	bool stopped, news, bounce_wanted;
 	uint64_t warned_ns;
-	uint64_t turn_boot_ns; /* when this turn began, boot clock */
-	bool polling;          /* the worker has not slept since */
+	uint64_t turn_boot_ns; /* when the last turn began, boot clock */
 	struct mc_watch link; /* lane 0: netlink; fd -1: none */
 	int ifindex, link_event;
 	uint64_t *c_sent, *c_received, *c_send_calls, *c_recv_calls, *c_refused, *c_broken;

@@ -343,8 +343,9 @@ static void rx_took(struct tcp_stream *st, uint64_t n)
 	rx->tail = (uint32_t)n;
 }
 
-/* One read.  Bytes, 0 when there are none, or the stream is broken and -errno. */
-static int64_t rx_read(struct tcp_stream *st, uint64_t turn, bool *ret_drained)
+/* One read, unless the turn is over by now: nothing lies between that look and the call.  Bytes, 0 when
+ * there are none, or the stream is broken and -errno. */
+static int64_t rx_read(struct tcp_stream *st, uint64_t turn, bool *ret_drained, bool *ret_over)
 {
 	struct tcp_rx *rx = &st->rx;
 	struct iovec iov[MC_TCP_IOV];
@@ -362,6 +363,9 @@ static int64_t rx_read(struct tcp_stream *st, uint64_t turn, bool *ret_drained)
 		msg.msg_iovlen = rx_pieces(st, iov, turn, &want);
 		for (size_t i = 0; i < msg.msg_iovlen; i++)
 			asked += iov[i].iov_len;
+		*ret_over = tcp_turn_over(st->tcp);
+		if (*ret_over)
+			return 0;
 		n = recvmsg(st->watch.fd, &msg, MSG_DONTWAIT);
 	} else {
 		uint32_t room = MC_TCP_AHEAD - rx->tail;
@@ -370,6 +374,9 @@ static int64_t rx_read(struct tcp_stream *st, uint64_t turn, bool *ret_drained)
 		asked = MC_MIN(room, MC_MAX(rx->window, (uint32_t)MC_TCP_FRAME_MAX));
 		if (!rx->tail && rx->seg == rx->nr_segs)
 			asked = MC_MIN(room, rx->window);
+		*ret_over = tcp_turn_over(st->tcp);
+		if (*ret_over)
+			return 0;
 		n = recv(st->watch.fd, rx->buf + rx->tail, asked, MSG_DONTWAIT);
 	}
 	*ret_drained = n < (ssize_t)asked;
@@ -398,8 +405,8 @@ int tcp_recv(struct tcp_stream *st, uint64_t turn)
 	for (;;) {
 		int64_t n;
 
-		/* Frozen in the call that read it, we may wake up when the bytes must not be placed. */
-		over = calls && tcp_turn_over(tcp);
+		/* Frozen since they were read, we may wake up when the bytes must not be placed. */
+		over = (calls || st->rx.tail > st->rx.head || st->rx.bounce) && tcp_turn_over(tcp);
 		if (over)
 			break;
 		r = rx_parse(st);
@@ -411,10 +418,7 @@ int tcp_recv(struct tcp_stream *st, uint64_t turn)
 		}
 		if (drained || got >= turn)
 			break;
-		over = tcp_turn_over(tcp);
-		if (over)
-			break;
-		n = rx_read(st, turn - got, &drained);
+		n = rx_read(st, turn - got, &drained, &over);
 		if (n <= 0)
 			break;
 		calls++;

@@ -292,18 +292,16 @@ int tcp_progress(void *inst)
 	struct tcp *tcp = inst;
 	struct tcp_stream *st, *next;
 	uint64_t turn = tcp->nr_hot > 1 ? MC_TCP_TURN : MC_TCP_TURN_ALONE;
-	uint64_t now = tcp->hot ? tcp->host->now_ns(tcp->host) : 0, boot;
+	uint64_t now = tcp->hot ? tcp->host->now_ns(tcp->host) : 0, boot, last;
 	int events = 0;
 
-	/* While it polls, one turn follows the other.  The host looks at the clock before each; if the
-	 * process was frozen between that look and this line, it must look again before a byte is read. */
+	/* The host looks at the clock before each turn.  If the process was frozen between that look and
+	 * this line, the host must look again before a byte is read; a sleep costs one empty turn. */
 	boot = boot_ns();
-	if (tcp->polling && boot - tcp->turn_boot_ns > 2 * MC_TCP_TURN_NS) {
-		tcp->polling = false;
-		return 1;
-	}
-	tcp->polling = true;
+	last = tcp->turn_boot_ns;
 	tcp->turn_boot_ns = boot;
+	if (boot - last > 2 * MC_TCP_TURN_NS)
+		return 1;
 	for (st = tcp->hot; st; st = next) {
 		int n = stream_serve(st, turn);
 
@@ -337,6 +335,5 @@ int tcp_arm(void *inst)
 			return -EBUSY;
 		stream_want(st);
 	}
-	tcp->polling = false;
 	return 0;
 }
