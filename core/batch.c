@@ -327,7 +327,7 @@ void mc_piece_end(const struct mc_piece *piece, int status, int scope)
 
 /* ---- completion of the batch ------------------------------------------------------------------- */
 
-static __thread struct mc_batch *in_callback;
+static MC_PER_THREAD struct mc_batch *in_callback;
 
 /* Whoever completed the batch may still be on his way out of it. */
 void mc_batch_settle(struct mc_batch *batch)
@@ -423,7 +423,6 @@ bool mc_batch_is_complete(void *batch)
 
 int mc_batch_wait(struct mc_batch *batch, uint64_t timeout_ns)
 {
-	struct mc_worker *workers[MC_BATCH_WORKERS];
 	uint64_t now = mc_now_ns(), deadline;
 	uint32_t nr;
 	int r;
@@ -438,11 +437,8 @@ int mc_batch_wait(struct mc_batch *batch, uint64_t timeout_ns)
 		return 0;
 	deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
 	/* Workers that a deferred resolve or a retry adds later do their work on their own threads. */
-	pthread_mutex_lock(&batch->lock);
-	nr = batch->nr_workers;
-	memcpy(workers, batch->workers, nr * sizeof workers[0]);
-	pthread_mutex_unlock(&batch->lock);
-	r = mc_worker_drive(workers, nr, &batch->bell, mc_batch_is_complete, batch, deadline);
+	nr = atomic_load_explicit(&batch->nr_workers, memory_order_acquire);
+	r = mc_worker_drive(batch->workers, nr, &batch->bell, mc_batch_is_complete, batch, deadline);
 	if (!r)
 		mc_batch_settle(batch);
 	return r;
@@ -513,14 +509,24 @@ int mc_batch_cancel(struct mc_batch *batch)
 	return 0;
 }
 
+static bool has_worker(const struct mc_batch *batch, uint32_t nr, const struct mc_worker *worker)
+{
+	while (nr && batch->workers[nr - 1] != worker)
+		nr--;
+	return nr != 0;
+}
+
 void mc_batch_add_worker(struct mc_batch *batch, struct mc_worker *worker)
 {
-	uint32_t i;
+	uint32_t nr = atomic_load_explicit(&batch->nr_workers, memory_order_acquire);
 
+	if (has_worker(batch, nr, worker))
+		return;
 	pthread_mutex_lock(&batch->lock);
-	for (i = 0; i < batch->nr_workers && batch->workers[i] != worker; i++)
-		;
-	if (i == batch->nr_workers && i < MC_BATCH_WORKERS)
-		batch->workers[batch->nr_workers++] = worker;
+	nr = atomic_load_explicit(&batch->nr_workers, memory_order_relaxed);
+	if (nr < MC_BATCH_WORKERS && !has_worker(batch, nr, worker)) {
+		batch->workers[nr] = worker;
+		atomic_store_explicit(&batch->nr_workers, nr + 1, memory_order_release);
+	}
 	pthread_mutex_unlock(&batch->lock);
 }

@@ -97,8 +97,9 @@ struct mc_batch {
 	pthread_mutex_t lock;          /* arena, runs, workers, deferred: submit against a deferred resolve */
 	struct mc_run *runs;           /* newest first; memory is the arena's */
 	struct mc_arena arena;
-	struct mc_worker *workers[MC_BATCH_WORKERS]; /* that were given links */
-	uint32_t nr_workers;
+	/* That were given links: one by one, under the lock; read without, what was there is there. */
+	struct mc_worker *workers[MC_BATCH_WORKERS];
+	_Atomic uint32_t nr_workers;
 	struct mc_deferred *deferred; /* wait for a refresh */
 	_Atomic uint32_t open_runs;  /* runs not complete, + 1 while a submit, resolve or notify is under way */
 	_Atomic uint32_t failed;     /* requests */
@@ -177,6 +178,7 @@ struct mc_builder {
 	size_t nr_ready, cap_ready;
 	struct mc_deferred *deferred;
 	bool last_try;             /* after the refresh: what is not there fails */
+	uint64_t now;              /* when the submit began; 0: not known */
 	struct mc_run *ready_inline[16]; /* last: it needs no clearing */
 };
 

@@ -369,7 +369,7 @@ int mc_submit_check(const struct mc_batch *batch, size_t nr, size_t *reterr_idx)
 
 void mc_submit_begin(struct mc_batch *batch, struct mc_builder *b)
 {
-	uint64_t now;
+	uint64_t now = 0;
 
 	if (!batch->deadline_ns) {
 		now = mc_now_ns();
@@ -378,6 +378,7 @@ void mc_submit_begin(struct mc_batch *batch, struct mc_builder *b)
 	}
 	mc_batch_open(batch);
 	build_init(b, batch);
+	b->now = now;
 	pthread_mutex_lock(&batch->lock);
 }
 
@@ -386,7 +387,7 @@ void mc_submit_end(struct mc_batch *batch, struct mc_builder *b)
 	struct mc_lending lending = {.nr = 0};
 
 	pthread_mutex_unlock(&batch->lock);
-	mc_lend_begin(&lending);
+	mc_lend_begin(&lending, b->now);
 	build_dispatch(b);
 	mc_lend_end(&lending);
 	mc_batch_end(batch);

@@ -13,12 +13,13 @@
 #define SPREAD_BYTES (256u << 10)
 #define CHUNK_MIN (64u << 10)
 
-static __thread struct mc_lending *lending_now;
+static MC_PER_THREAD struct mc_lending *lending_now;
 
 /* ---- lending batons -------------------------------------------------------------------------------------- */
 
-void mc_lend_begin(struct mc_lending *lending)
+void mc_lend_begin(struct mc_lending *lending, uint64_t now)
 {
+	lending->now = now;
 	lending->nr = 0;
 	lending->has_copy = false;
 	/* Inside a callback or a turn the work goes through the inbox. */
@@ -46,8 +47,11 @@ static bool lent(struct mc_worker *w)
 		return false;
 	if (mc_worker_mine(w))
 		return true;
-	if (l->nr == MC_ARRAY_SIZE(l->held) || (l->has_copy && mc_worker_cpu_copy(w)) ||
-	    !mc_worker_resume(w, false))
+	if (l->nr == MC_ARRAY_SIZE(l->held) || (l->has_copy && mc_worker_cpu_copy(w)))
+		return false;
+	if (!l->now)
+		l->now = mc_now_ns();
+	if (!mc_worker_resume(w, false, l->now))
 		return false;
 	l->held[l->nr++] = w;
 	l->has_copy |= mc_worker_cpu_copy(w);

@@ -50,7 +50,7 @@ struct mc_helpers {
 	struct slot slots[NR_THREADS];
 };
 
-static __thread bool on_helper;
+static MC_PER_THREAD bool on_helper;
 
 bool mc_on_helper(void)
 {

@@ -180,9 +180,10 @@ struct mc_lending {
 	struct mc_worker *held[8];
 	size_t nr;
 	bool has_copy, off;
+	uint64_t now; /* about; 0: not yet known */
 	struct mc_lending *outer;
 };
-void mc_lend_begin(struct mc_lending *lending);
+void mc_lend_begin(struct mc_lending *lending, uint64_t now_ns);
 void mc_lend_end(struct mc_lending *lending);
 
 /* ---- paths: path.c, path_pump.c, path_msg.c, path_stream.c ------------------------------------------ */

@@ -527,22 +527,29 @@ static int take_any(struct mc_lane *lane)
 	return n;
 }
 
-static int lane_progress(struct mc_client *c)
+static int pump_ready(struct mc_lane *lane)
+{
+	if (!lane->ready && !lane->flush_due)
+		return 0;
+	pump_lane(lane);
+	return 1;
+}
+
+static int lane_progress(struct mc_client *c, uint64_t now)
 {
 	struct mc_lane *lane = lane_of(c);
-	int n;
+	int n, r;
 
-	lane->now = mc_now_ns();
+	lane->now = now;
 	lane->handled = 0;
-	n = lane->ops->progress(lane->inst);
-	n = n < 0 ? 0 : n;
+	/* First what is to go, since it may be done at once; then what that, or another one's end, made room for. */
+	n = pump_ready(lane);
+	r = lane->ops->progress(lane->inst);
+	n += MC_MAX(r, 0);
 	n += take_any(lane);
 	if (lane->attend)
 		attend(lane);
-	if (lane->ready || lane->flush_due) {
-		pump_lane(lane);
-		n++;
-	}
+	n += pump_ready(lane);
 	return n + (int)lane->handled;
 }
 

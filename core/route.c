@@ -416,20 +416,19 @@ static const struct mc_route *route_find(struct mc_paths *paths, const struct mc
 const struct mc_route *mc_route_get(struct mc_session *s, const struct mc_local_buf *lbuf,
 				    const struct mc_remote_buf *rbuf)
 {
-	const struct mc_matrix_row *row = mc_matrix_row_find(s->engine->matrix, lbuf->location);
 	struct mc_paths *paths = s->paths;
 	const struct mc_route *found;
 	struct mc_route *route;
 
 	if (!paths)
 		return NULL;
-	found = route_find(paths, row, lbuf->kind, rbuf->location);
+	found = route_find(paths, lbuf->row, lbuf->kind, rbuf->location);
 	if (found)
 		return found;
 	pthread_mutex_lock(&paths->lock);
-	found = route_find(paths, row, lbuf->kind, rbuf->location);
+	found = route_find(paths, lbuf->row, lbuf->kind, rbuf->location);
 	if (!found) {
-		route = route_build(paths, row, lbuf->kind, rbuf);
+		route = route_build(paths, lbuf->row, lbuf->kind, rbuf);
 		if (route) {
 			route->next = atomic_load(&paths->routes);
 			atomic_store_explicit(&paths->routes, route, memory_order_release);

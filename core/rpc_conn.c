@@ -375,7 +375,7 @@ void mc_rpc_conn_heat(struct rpc_conn *conn, uint64_t now_ns)
 	rpc->client.polled = true;
 }
 
-int mc_rpc_progress(struct mc_client *c)
+int mc_rpc_progress(struct mc_client *c, uint64_t now)
 {
 	struct mc_rpc *rpc = MC_CONTAINER_OF(c, struct mc_rpc, client);
 	int n = 0;
@@ -387,7 +387,7 @@ int mc_rpc_progress(struct mc_client *c)
 		mc_rpc_conn_ref(conn);
 		got = conn->reading ? mc_rpc_conn_recv(conn) : 0;
 		n += got;
-		if (!got && conn->is_hot && mc_now_ns() > conn->hot_until)
+		if (!got && conn->is_hot && now > conn->hot_until)
 			cool(conn);
 		mc_rpc_conn_unref(conn);
 	}

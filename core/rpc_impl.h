@@ -216,7 +216,7 @@ int mc_rpc_conn_send(struct rpc_conn *conn, const struct mc_rpc_head *head, cons
 int mc_rpc_flush(struct mc_rpc *rpc);
 /* The bounds of a passive connection may have changed: read on, or stop reading. */
 void mc_rpc_conn_throttle(struct rpc_conn *conn);
-int mc_rpc_progress(struct mc_client *c);
+int mc_rpc_progress(struct mc_client *c, uint64_t now);
 int mc_rpc_arm(struct mc_client *c);
 void mc_rpc_tick(struct mc_client *c, uint64_t now_ns);
 void mc_rpc_frozen(struct mc_client *c);

@@ -16,7 +16,7 @@
 #include "clock.h"
 
 static atomic_uint next_shard;
-static __thread unsigned my_shard; /* + 1; 0: none yet */
+static MC_PER_THREAD unsigned my_shard; /* + 1; 0: none yet */
 
 struct reader {
 	atomic_uint *count;

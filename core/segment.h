@@ -11,6 +11,7 @@ struct mc_local_buf {
 	uint32_t access;
 	uint64_t base, len;
 	char location[MC_LOCATION_MAX + 1];
+	const struct mc_matrix_row *row; /* of our matrix, for it; NULL: none */
 	char kind[MC_PLUGIN_NAME_MAX + 1];
 	int32_t ordinal;
 	uint32_t users;     /* ranges held by slices and peers; atomic */

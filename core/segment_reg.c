@@ -145,6 +145,7 @@ static int add_buf(struct splitting *s, uint64_t off, uint64_t len, int32_t ordi
 	buf->ordinal = ordinal;
 	snprintf(buf->kind, sizeof buf->kind, "%s", s->kind);
 	snprintf(buf->location, sizeof buf->location, "%.20s:%d", s->kind, MC_MAX(ordinal, 0));
+	buf->row = mc_matrix_row_find(s->engine->matrix, buf->location);
 	bufs[reg->nr_bufs++] = buf;
 	return 0;
 }

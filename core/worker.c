@@ -20,8 +20,8 @@
 
 #define PAST_NS (20 * MC_MSEC)       /* a pause this long ago says nothing any more */
 
-static __thread unsigned held_count;
-static __thread char thread_token; /* its address names the thread */
+static MC_PER_THREAD unsigned held_count;
+static MC_PER_THREAD char thread_token; /* its address names the thread */
 
 bool mc_worker_mine(const struct mc_worker *w)
 {
@@ -140,9 +140,9 @@ void mc_worker_leave(struct mc_worker *w)
 
 /* ---- callers that come and go -------------------------------------------------------------- */
 
-bool mc_worker_resume(struct mc_worker *w, bool drives)
+bool mc_worker_resume(struct mc_worker *w, bool drives, uint64_t now)
 {
-	mc_warm_returned(w, drives);
+	mc_warm_returned(w, drives, now);
 	return mc_worker_enter(w);
 }
 
@@ -270,6 +270,7 @@ int mc_worker_turn(struct mc_worker *w)
 	uint64_t now = mc_now_ns();
 	int n = 0;
 
+	w->now = now;
 	check_frozen(w);
 	mc_bell_hold();
 	n += drain(w);
@@ -277,7 +278,7 @@ int mc_worker_turn(struct mc_worker *w)
 		n += mc_worker_fire(w, now);
 	for (struct mc_client *c = w->clients, *next; c; c = next) {
 		next = c->next;
-		n += c->ops->progress(c);
+		n += c->ops->progress(c, now);
 	}
 	if (++w->turns_since_poll >= TURNS_PER_POLL || (!n && !mc_worker_spin_on(w)))
 		n += mc_worker_poll(w);

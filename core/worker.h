@@ -14,8 +14,8 @@ struct mc_client;
 
 /* All [worker]: called by the holder of the baton only. */
 struct mc_client_ops {
-	/* Do what there is to do without waiting; how many events were handled. */
-	int (*progress)(struct mc_client *c);
+	/* Do what there is to do without waiting; how many events were handled.  now_ns: as the turn began. */
+	int (*progress)(struct mc_client *c, uint64_t now_ns);
 	/* About to sleep: 0 = a watch, timer or post will announce the next event; -EBUSY. */
 	int (*arm)(struct mc_client *c);
 	/* Every 10 ms while `busy`, every peer_timeout / 10 while `linked`; NULL: none. */
@@ -79,7 +79,7 @@ void mc_worker_leave(struct mc_worker *worker);
  * within microseconds.  When that has proved true, pause puts the baton down warm: nothing is armed
  * and nobody woken, and the worker's thread takes it up only if no caller has come for a
  * millisecond.  drives: this caller is going to turn until something is done. */
-bool mc_worker_resume(struct mc_worker *worker, bool drives);
+bool mc_worker_resume(struct mc_worker *worker, bool drives, uint64_t now_ns);
 void mc_worker_pause(struct mc_worker *worker);
 /* True if this thread holds this worker's baton / any baton. */
 bool mc_worker_mine(const struct mc_worker *worker);

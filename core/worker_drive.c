@@ -34,7 +34,7 @@ uint32_t *mc_bell_strike(struct mc_bell *bell)
 /* Wakes that a turn of this thread puts off to its end: who is woken often runs at once in our place,
  * and what the turn still has to send would wait for him. */
 #define LATER_MAX 16
-static __thread struct {
+static MC_PER_THREAD struct {
 	unsigned depth, nr;
 	uint32_t *futexes[LATER_MAX];
 } later;
@@ -105,7 +105,7 @@ struct drive {
 	uint64_t idle_since;
 };
 
-static void drive_take(struct drive *d, struct mc_worker *const *workers, size_t nr)
+static void drive_take(struct drive *d, struct mc_worker *const *workers, size_t nr, uint64_t now)
 {
 	for (size_t i = 0; i < nr && d->nr < DRIVE_MAX; i++) {
 		if (mc_worker_mine(workers[i]))
@@ -114,7 +114,7 @@ static void drive_take(struct drive *d, struct mc_worker *const *workers, size_t
 			mc_worker_cool(workers[i]);
 			continue;
 		}
-		if (!mc_worker_resume(workers[i], true))
+		if (!mc_worker_resume(workers[i], true, now))
 			continue;
 		d->held[d->nr++] = workers[i];
 		d->has_copy |= atomic_load(&workers[i]->cpu_copy);
@@ -193,8 +193,9 @@ static void wait_inside(struct drive *d, struct mc_bell *bell, bool (*done)(void
 	}
 }
 
-static void drive_turn(struct drive *d, struct mc_bell *bell, bool (*done)(void *arg), void *arg,
-		       uint64_t deadline_ns)
+/* The time: as the turn began, or after a sleep. */
+static uint64_t drive_turn(struct drive *d, struct mc_bell *bell, bool (*done)(void *arg), void *arg,
+			   uint64_t deadline_ns)
 {
 	uint64_t spin = 0, now;
 	int n = 0;
@@ -203,20 +204,20 @@ static void drive_turn(struct drive *d, struct mc_bell *bell, bool (*done)(void 
 		n += mc_worker_turn(d->held[i]);
 		spin = MC_MAX(spin, d->held[i]->spin_ns);
 	}
+	now = d->held[0]->now;
 	if (n) {
 		if (d->idle_since)
 			mc_worker_spin_result(d->held[0], true);
 		d->idle_since = 0;
-		return;
+		return now;
 	}
 	if (done(arg))
-		return;
-	now = mc_now_ns();
+		return now;
 	if (!d->idle_since)
 		d->idle_since = now;
 	if (now - d->idle_since < spin) {
 		mc_cpu_relax();
-		return;
+		return now;
 	}
 	mc_worker_spin_result(d->held[0], false);
 	for (size_t i = 0; i < d->nr; i++)
@@ -224,27 +225,35 @@ static void drive_turn(struct drive *d, struct mc_bell *bell, bool (*done)(void 
 	if (!n)
 		wait_inside(d, bell, done, arg, deadline_ns);
 	d->idle_since = 0;
+	return mc_now_ns();
 }
 
 int mc_worker_drive(struct mc_worker *const *workers, size_t nr, struct mc_bell *bell,
 		    bool (*done)(void *arg), void *arg, uint64_t deadline_ns)
 {
 	struct drive d = {.nr = 0};
+	uint64_t now = 0;
 	int r = 0;
 
 	if (mc_worker_any_mine())
 		return done(arg) ? 0 : -EDEADLK;
+	for (size_t i = 0; i < nr; i++)
+		mc_warm_waited(workers[i]);
 	while (!done(arg)) {
-		if (mc_now_ns() >= deadline_ns) {
+		if (!now)
+			now = mc_now_ns();
+		if (now >= deadline_ns) {
 			r = -ETIMEDOUT;
 			break;
 		}
 		if (!d.nr)
-			drive_take(&d, workers, nr);
-		if (d.nr)
-			drive_turn(&d, bell, done, arg, deadline_ns);
-		else
+			drive_take(&d, workers, nr, now);
+		if (d.nr) {
+			now = drive_turn(&d, bell, done, arg, deadline_ns);
+		} else {
 			wait_outside(workers, nr, bell, done, arg, deadline_ns);
+			now = 0;
+		}
 	}
 	drive_leave(&d);
 	return r;

@@ -63,6 +63,7 @@ struct mc_worker {
 	bool armed; /* inner is armed in outer: the thread may sleep on it */
 	unsigned nr_watches;
 	unsigned turns_since_poll;
+	uint64_t now;            /* monotonic, as the last turn began */
 	uint64_t last_turn_boot; /* CLOCK_BOOTTIME of the last turn */
 	bool was_linked;         /* some client had peers at the end of it, so ticks were due since */
 	uint64_t next_tick;      /* monotonic; 0: none */
@@ -81,7 +82,9 @@ int mc_worker_fire(struct mc_worker *w, uint64_t now); /* timers that are due */
 uint64_t mc_worker_next_deadline(const struct mc_worker *w); /* UINT64_MAX: none */
 
 /* worker_warm.c.  [worker], but for what is said */
-void mc_warm_returned(struct mc_worker *w, bool drives); /* a caller is back: judge his pause.  [any] */
+/* A caller is back: judge his pause.  [any] */
+void mc_warm_returned(struct mc_worker *w, bool drives, uint64_t now);
+void mc_warm_waited(struct mc_worker *w); /* a caller waits, though what he waits for may be done.  [any] */
 bool mc_warm_earned(const struct mc_worker *w);          /* callers have come back soon so far.  [any] */
 bool mc_warm_may_keep(const struct mc_worker *w, uint64_t now);
 void mc_warm_late(struct mc_worker *w, uint64_t now);    /* work was left lying: cold for a while */

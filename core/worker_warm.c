@@ -16,7 +16,7 @@
 #define COLD_MAX_NS (200 * MC_MSEC)  /* scheduler's doing, so for longer only if it happens again soon */
 
 /* Judge the last pause by when, and for what, a caller is back. */
-void mc_warm_returned(struct mc_worker *w, bool drives)
+void mc_warm_returned(struct mc_worker *w, bool drives, uint64_t now)
 {
 	uint64_t paused = atomic_load_explicit(&w->paused_ns, memory_order_relaxed);
 	unsigned undriven = drives ? 0 : atomic_load_explicit(&w->undriven, memory_order_relaxed) + 1;
@@ -28,11 +28,18 @@ void mc_warm_returned(struct mc_worker *w, bool drives)
 	atomic_store_explicit(&w->undriven, undriven, memory_order_relaxed);
 	if (undriven > UNDRIVEN_MAX)
 		returns = 0;
-	else if (mc_now_ns() - paused > RETURN_NS)
+	else if (now > paused + RETURN_NS)
 		returns -= MC_MIN(returns, RETURNS_LATE);
 	else if (returns < RETURNS_MAX)
 		returns++;
 	atomic_store_explicit(&w->returns, returns, memory_order_relaxed);
+}
+
+/* He drove when he submitted, if that was enough. */
+void mc_warm_waited(struct mc_worker *w)
+{
+	if (atomic_load_explicit(&w->undriven, memory_order_relaxed))
+		atomic_store_explicit(&w->undriven, 0, memory_order_relaxed);
 }
 
 /* Callers and the thread go by the same span, so that who pauses need not wake a thread that sleeps for

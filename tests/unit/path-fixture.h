@@ -514,8 +514,8 @@ static void world_init(size_t nr_devices)
 	w.segment = (struct mc_segment){.engine = &w.engine, .session = &w.session};
 	w.snapshot = (struct mc_snapshot){.refs = 1, .nr = NR_BUFS, .bufs = w.rbufs};
 	for (uint32_t i = 0; i < NR_BUFS; i++) {
-		w.lbuf[i] = (struct mc_local_buf){.id = i + 1, .base = LOCAL + i * BUF_GAP, .len = BUF_LEN,
-						  .access = MC_ACCESS_ALL, .location = "cpu:0", .kind = "cpu"};
+		w.lbuf[i] = (struct mc_local_buf){.id = i + 1, .row = &row, .base = LOCAL + i * BUF_GAP,
+						  .len = BUF_LEN, .access = MC_ACCESS_ALL, .location = "cpu:0", .kind = "cpu"};
 		w.rbuf[i] = (struct mc_remote_buf){.id = i + 1, .base = REMOTE + i * BUF_GAP, .len = BUF_LEN,
 						   .access = MC_ACCESS_ALL, .location = "cpu:0", .kind = "cpu"};
 		w.rbufs[i] = &w.rbuf[i];

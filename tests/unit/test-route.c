@@ -128,9 +128,9 @@ static void no_row(void **state)
 {
 	world_init(1);
 	world_start("0", "0");
-	w.matrix.nr_rows = 0;
+	w.lbuf[0].row = NULL;
 	no_rail_because("no row of our nic_priority_matrix");
-	w.matrix.nr_rows = 1;
+	w.lbuf[0].row = w.matrix.rows;
 	w.peer_matrix.nr_rows = 0;
 	no_rail_because("no row of its nic_priority_matrix");
 	w.peer_matrix.nr_rows = 1;

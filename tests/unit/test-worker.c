@@ -28,7 +28,7 @@ struct probe {
 	atomic_int pending; /* events that progress will handle */
 };
 
-static int probe_progress(struct mc_client *c)
+static int probe_progress(struct mc_client *c, uint64_t now_ns)
 {
 	struct probe *p = MC_CONTAINER_OF(c, struct probe, client);
 
@@ -319,7 +319,7 @@ static void test_watch_and_timer(void **state)
 static void come_and_go(struct mc_worker *w)
 {
 	for (int drives = 0; drives < 2; drives++) {
-		while (!mc_worker_resume(w, drives))
+		while (!mc_worker_resume(w, drives, mc_now_ns()))
 			sched_yield();
 		mc_worker_turn(w);
 		mc_worker_pause(w);
@@ -390,7 +390,7 @@ static void test_never_warm(void **state)
 
 	open_worker(&p, 0, 5 * MC_SEC);
 	for (int i = 0; i < 100; i++) {
-		while (!mc_worker_resume(p.worker, false))
+		while (!mc_worker_resume(p.worker, false, mc_now_ns()))
 			sched_yield();
 		mc_worker_pause(p.worker);
 		assert_false(i > 20 && lies_warm(p.worker));
