@@ -42,6 +42,7 @@ struct load_thread {
 	struct bench_hist latency;
 	atomic_uint_fast64_t batches; /* main reads it for the progress line */
 	uint64_t checked, transfer_ns, check_ns, check_cpu_ns, end_ns;
+	uint64_t now_ns; /* when the last step ended */
 	uint64_t bad;
 	int status;
 	struct mc_error err;
@@ -209,10 +210,10 @@ static int check_finish(struct load_thread *t)
 /* ---- the thread
  * -------------------------------------------------------------------------------------- */
 
-/* One batch, timed, verified if `check`. */
+/* One batch, timed from now_ns, verified if `check`. */
 static int thread_step(struct load_thread *t, bool check, bool timed)
 {
-	uint64_t begin = bench_now_ns(), cpu = check ? thread_cpu_ns() : 0, start, end;
+	uint64_t begin = t->now_ns, cpu = check ? thread_cpu_ns() : 0, start, end;
 	int r;
 
 	if (check) {
@@ -221,7 +222,7 @@ static int thread_step(struct load_thread *t, bool check, bool timed)
 	}
 	start = check ? bench_now_ns() : begin;
 	r = batch_run(t, t->reqs);
-	end = bench_now_ns();
+	end = t->now_ns = bench_now_ns();
 	if (r < 0)
 		return r;
 	t->wrote = true;
@@ -234,7 +235,8 @@ static int thread_step(struct load_thread *t, bool check, bool timed)
 		cpu = thread_cpu_ns();
 		r = check_finish(t);
 		t->check_cpu_ns += thread_cpu_ns() - cpu;
-		t->check_ns += start - begin + bench_now_ns() - end;
+		t->now_ns = bench_now_ns();
+		t->check_ns += start - begin + t->now_ns - end;
 	}
 	return r;
 }
@@ -242,12 +244,14 @@ static int thread_step(struct load_thread *t, bool check, bool timed)
 static int thread_loop(struct load_thread *t)
 {
 	const struct bench_options *o = t->load->args.opts;
-	uint64_t deadline = bench_now_ns() + (uint64_t)(o->duration * 1e9);
+	uint64_t deadline;
 	int r = 0;
 
+	t->now_ns = bench_now_ns();
+	deadline = t->now_ns + (uint64_t)(o->duration * 1e9);
 	do {
 		r = thread_step(t, o->check && t->check_ns <= t->transfer_ns, true);
-	} while (r == 0 && bench_now_ns() < deadline &&
+	} while (r == 0 && t->now_ns < deadline &&
 		 !atomic_load_explicit(&t->load->stop, memory_order_relaxed));
 	return r;
 }
@@ -269,11 +273,13 @@ static void *thread_main(void *arg)
 	struct bench_load *load = t->load;
 	const struct bench_options *o = load->args.opts;
 
-	uint64_t warm = bench_now_ns() + (uint64_t)(o->warm_up * 1e9);
+	uint64_t warm;
 
+	t->now_ns = bench_now_ns();
+	warm = t->now_ns + (uint64_t)(o->warm_up * 1e9);
 	/* The first batch connects and touches the memory; it is verified, not timed. */
 	t->status = thread_step(t, o->check, false);
-	while (t->status == 0 && bench_now_ns() < warm && !atomic_load(&load->stop) && !bench_stopping())
+	while (t->status == 0 && t->now_ns < warm && !atomic_load(&load->stop) && !bench_stopping())
 		t->status = thread_step(t, false, false);
 	t->check_ns = t->check_cpu_ns = 0;
 	if (t->status < 0)

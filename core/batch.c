@@ -423,7 +423,7 @@ bool mc_batch_is_complete(void *batch)
 
 int mc_batch_wait(struct mc_batch *batch, uint64_t timeout_ns)
 {
-	uint64_t now = mc_now_ns(), deadline;
+	uint64_t deadline = UINT64_MAX, now;
 	uint32_t nr;
 	int r;
 
@@ -435,7 +435,10 @@ int mc_batch_wait(struct mc_batch *batch, uint64_t timeout_ns)
 		return -EDEADLK;
 	if (!batch->nr)
 		return 0;
-	deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
+	if (timeout_ns != MC_FOREVER && !mc_batch_is_complete(batch)) {
+		now = mc_now_ns();
+		deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
+	}
 	/* Workers that a deferred resolve or a retry adds later do their work on their own threads. */
 	nr = atomic_load_explicit(&batch->nr_workers, memory_order_acquire);
 	r = mc_worker_drive(batch->workers, nr, &batch->bell, mc_batch_is_complete, batch, deadline);

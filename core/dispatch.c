@@ -137,20 +137,22 @@ static double finish_time(const struct mc_path *path, uint64_t len)
 	return (queued + (double)len) / (rate * p->lane->device->weight);
 }
 
-/* The path of the tier that would be done first; NULL: none fits.  If none may carry, one that
- * fits: the work waits there. */
+/* The path of the tier, in which some path fits, that would be done first.  If none may carry, one that fits:
+ * the work waits there.  NULL: the peer has just barred what fitted. */
 static struct mc_path *best_path(const struct mc_run *run, const struct mc_route_tier *tier)
 {
 	struct mc_path *best = NULL, *any = NULL;
 	double least = 0;
 
+	if (tier->nr == 1)
+		return tier->paths[0];
 	for (size_t i = 0; i < tier->nr; i++) {
 		double t;
 
 		if (!fits(run, tier->paths[i], tier->stage))
 			continue;
 		any = any ? any : tier->paths[i];
-		if (tier->nr == 1 || !may_carry(tier->paths[i]))
+		if (!may_carry(tier->paths[i]))
 			continue;
 		t = finish_time(tier->paths[i], run->bytes);
 		if (!best || t < least) {
@@ -163,11 +165,12 @@ static struct mc_path *best_path(const struct mc_run *run, const struct mc_route
 
 static void offer(struct mc_run *run, struct mc_path *path, uint8_t stage)
 {
+	uint32_t used = atomic_load(&run->links_used);
 	struct mc_link *link;
 
 	/* A link in use takes every piece: whoever drops it looks once more (mc_link_give_back). */
-	for (int i = 0; i < MC_RUN_LINKS; i++)
-		if ((atomic_load(&run->links_used) & 1u << i) && 
+	for (int i = 0; used >> i; i++)
+		if ((used & 1u << i) &&
 		    __atomic_load_n(&run->links[i].path, __ATOMIC_RELAXED) == path)
 			return;
 	link = mc_run_link(run, path);
@@ -215,8 +218,6 @@ static bool find_route(struct mc_run *run)
 			mc_run_stop(run, -ENOMEM, MC_SCOPE_REQUEST);
 			return false;
 		}
-		if (run->route->nr_tiers)
-			set_chunk(run, &run->route->tiers[best_tier(run, false) % run->route->nr_tiers]);
 	}
 	if (__atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == MC_SESSION_GONE) {
 		mc_run_stop(run, s->gone_status, MC_SCOPE_PEER);
@@ -232,12 +233,15 @@ static bool find_route(struct mc_run *run)
 static void dispatch(struct mc_run *run)
 {
 	const struct mc_route *route;
+	bool fresh = !run->route;
 	size_t t;
 
 	if (!find_route(run))
 		return;
 	route = run->route;
 	t = best_tier(run, false);
+	if (fresh)
+		set_chunk(run, &route->tiers[t % route->nr_tiers]);
 	/* Nothing is up: it waits at the best rail, which probes; its deadline bounds the wait. */
 	if (t == route->nr_tiers)
 		t = best_tier(run, true);
