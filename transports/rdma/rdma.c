@@ -74,12 +74,12 @@ static int auto_is(const struct mc_value *v, int value)
 	return v->i == MC_VALUE_AUTO ? value : (int)v->i;
 }
 
-/* The longest wait of which seven, the first and six retries, fit into an eighth of the bound (P6). */
+/* The longest wait of which seven, the first and six retries, fit into a quarter of the bound (P6). */
 static uint8_t derive_timeout(uint64_t peer_timeout_ns)
 {
 	uint8_t t = TIMEOUT_MAX;
 
-	while (t > TIMEOUT_MIN && (UINT64_C(7) * 4096 << t) > peer_timeout_ns / 8)
+	while (t > TIMEOUT_MIN && (UINT64_C(7) * 4096 << t) > peer_timeout_ns / 4)
 		t--;
 	return t;
 }
