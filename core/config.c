@@ -155,7 +155,7 @@ int mc_slot_add(struct mc_config *config, const char *key, const struct mc_optio
 
 static int fill(struct mc_config *c, struct mc_error *err)
 {
-	int r = mc_registry_load(&c->registry, err);
+	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < mc_config_schema_nr; i++) {
 		const struct mc_key *key = &mc_config_schema[i];
@@ -169,16 +169,14 @@ static int fill(struct mc_config *c, struct mc_error *err)
 	return r;
 }
 
-int mc_config_new(struct mc_config **ret_config, struct mc_error *err)
+int mc_config_new_over(struct mc_registry *registry, struct mc_config **ret_config, struct mc_error *err)
 {
-	struct mc_config *c;
+	struct mc_config *c = calloc(1, sizeof *c);
 	int r;
 
-	if (!ret_config)
-		return mc_fail(err, -EINVAL, "config: ret_config may not be NULL");
-	c = calloc(1, sizeof *c);
 	if (!c)
 		return mc_fail(err, -ENOMEM, "config: out of memory");
+	c->registry = mc_registry_ref(registry);
 	r = fill(c, err);
 	if (r < 0) {
 		mc_config_free(c);
@@ -186,6 +184,21 @@ int mc_config_new(struct mc_config **ret_config, struct mc_error *err)
 	}
 	*ret_config = c;
 	return 0;
+}
+
+int mc_config_new(struct mc_config **ret_config, struct mc_error *err)
+{
+	struct mc_registry *registry;
+	int r;
+
+	if (!ret_config)
+		return mc_fail(err, -EINVAL, "config: ret_config may not be NULL");
+	r = mc_registry_load(&registry, err);
+	if (r < 0)
+		return r;
+	r = mc_config_new_over(registry, ret_config, err);
+	mc_registry_free(registry);
+	return r;
 }
 
 void mc_config_free(struct mc_config *config)

@@ -47,6 +47,8 @@ enum mc_origin mc_config_origin(const struct mc_config *config, const char *key)
 /* The manifests that the config was made with; borrowed, ref it to keep it. */
 struct mc_registry;
 struct mc_registry *mc_config_registry(const struct mc_config *config);
+/* The same over manifests that the caller has read himself; takes one more reference. */
+int mc_config_new_over(struct mc_registry *registry, struct mc_config **ret_config, struct mc_error *err);
 /* A deep copy, so that an engine may keep it. */
 int mc_config_clone(const struct mc_config *config, struct mc_config **ret_config);
 

@@ -368,6 +368,14 @@ static void search_fini(struct search *s)
 		free(s->folders[i]);
 }
 
+/* The core is part of some programs, instead of a library that they link. */
+static bool is_program(const char *own)
+{
+	mc_cleanup(mc_freep) char *program = realpath("/proc/self/exe", NULL);
+
+	return program && strcmp(program, own) == 0;
+}
+
 /* MC_PLUGIN_PATH; beside this library, so that a moved installation works; where it was built for. */
 static void search_init(struct search *s)
 {
@@ -386,11 +394,24 @@ static void search_init(struct search *s)
 		char folder[PATH_LEN];
 		int len = (int)(strrchr(own, '/') - own);
 
-		if (snprintf(folder, sizeof folder, "%.*s/mooncake", len, own) < (int)sizeof folder &&
+		if (snprintf(folder, sizeof folder, "%.*s/%s", len, own,
+			     is_program(own) ? MC_BIN_TO_LIB "/mooncake" : "mooncake") < (int)sizeof folder &&
 		    strcmp(folder, MC_PLUGINDIR) != 0)
 			search_add(s, folder, strlen(folder));
 	}
 	search_add(s, MC_PLUGINDIR, strlen(MC_PLUGINDIR));
+}
+
+int mc_plugin_folders(int (*each)(void *ctx, const char *folder), void *ctx)
+{
+	struct search s;
+	int r = 0;
+
+	search_init(&s);
+	for (size_t i = 0; i < s.nr && r == 0; i++)
+		r = each(ctx, s.folders[i]);
+	search_fini(&s);
+	return r;
 }
 
 /* " 'tcp', 'null'": the plugins of a kind whose files lie in the folders, up to what fits; the

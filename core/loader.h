@@ -30,6 +30,11 @@ struct mc_manifest {
 /* All manifests, read once; immutable. */
 struct mc_registry;
 int mc_registry_load(struct mc_registry **ret_registry, struct mc_error *err);
+/* The same for who explains what is there: a manifest that is broken, or describes a plugin again, is left
+ * out and told to bad, with its path. */
+int mc_registry_load_good(struct mc_registry **ret_registry,
+			  void (*bad)(void *ctx, const char *path, const struct mc_error *why), void *ctx,
+			  struct mc_error *err);
 /* Shared by configs and engines; free drops one reference. */
 struct mc_registry *mc_registry_ref(struct mc_registry *registry);
 void mc_registry_free(struct mc_registry *registry);
@@ -65,6 +70,10 @@ struct mc_plugin {
 	bool has_fence, has_cancel, has_arm, has_mem_alloc, has_mem_export, has_mem_import,
 		has_peer_accept, has_counters;
 };
+
+/* Call each for every folder where plugins are looked for, in order, until it returns non-zero; that value
+ * is returned. */
+int mc_plugin_folders(int (*each)(void *ctx, const char *folder), void *ctx);
 
 /* Find and check NAME; each refusal is one message (style: refused because ... what to do).
  * library: a file name searched in MC_PLUGIN_PATH then plugindir, or a path with '/'. */

@@ -21,6 +21,12 @@
 
 #define PATH_MAX_LEN 4096
 
+/* Who is told of manifests that are left out; NULL: one that is broken breaks all. */
+struct teller {
+	void (*bad)(void *ctx, const char *path, const struct mc_error *why);
+	void *ctx;
+};
+
 struct mc_registry {
 	int refs; /* atomic */
 	size_t nr;
@@ -89,12 +95,26 @@ static struct mc_manifest *new_place(struct mc_registry *registry)
 	return &more[registry->nr];
 }
 
+/* Over one of the same file name.  On error `under` may hold half of both. */
+static int read_over(struct mc_manifest *under, const char *path, const char *text, size_t len,
+		     struct mc_error *err)
+{
+	struct mc_json *root;
+	int r = mc_json_parse(path, text, len, &root, err);
+
+	if (r < 0)
+		return r;
+	if (mc_json_get(root, "library"))
+		mc_manifest_fini(under); /* a whole one takes its place */
+	mc_json_free(root);
+	return mc_manifest_parse(under, path, text, len, err);
+}
+
 static int read_manifest(struct mc_registry *registry, const char *dir, const char *name,
 			 struct mc_error *err)
 {
 	mc_cleanup(mc_freep) char *text = NULL;
 	struct mc_manifest *under, *m;
-	struct mc_json *root;
 	char path[PATH_MAX_LEN];
 	size_t len;
 	int r;
@@ -105,15 +125,8 @@ static int read_manifest(struct mc_registry *registry, const char *dir, const ch
 	if (r < 0)
 		return r;
 	under = find_file(registry, name);
-	if (under) {
-		r = mc_json_parse(path, text, len, &root, err);
-		if (r < 0)
-			return r;
-		if (mc_json_get(root, "library"))
-			mc_manifest_fini(under); /* a whole one takes its place */
-		mc_json_free(root);
-		return mc_manifest_parse(under, path, text, len, err);
-	}
+	if (under)
+		return read_over(under, path, text, len, err);
 	m = new_place(registry);
 	if (!m)
 		return mc_fail(err, -ENOMEM, "manifest '%s': out of memory", path);
@@ -125,7 +138,39 @@ static int read_manifest(struct mc_registry *registry, const char *dir, const ch
 	return r;
 }
 
-static int read_dir(struct mc_registry *registry, const char *dir, struct mc_error *err)
+static void drop(struct mc_registry *registry, struct mc_manifest *m)
+{
+	mc_manifest_fini(m);
+	registry->nr--;
+	memmove(m, m + 1, (size_t)(&registry->manifests[registry->nr] - m) * sizeof *m);
+}
+
+/* One that is broken is told and left out; what it was laid over is as it was. */
+static int read_good(struct mc_registry *registry, const char *dir, const char *name,
+		     const struct teller *teller, struct mc_error *err)
+{
+	struct mc_manifest *under = find_file(registry, name);
+	mc_cleanup(mc_freep) char *below = under ? strdup(under->path) : NULL;
+	mc_cleanup(mc_freep) char *text = NULL;
+	char path[PATH_MAX_LEN];
+	struct mc_error why = {0};
+	size_t len;
+	int r = read_manifest(registry, dir, name, &why);
+
+	if (r == 0 || r == -ENOMEM)
+		return r == 0 ? 0 : mc_fail(err, r, "%s", why.text);
+	snprintf(path, sizeof path, "%s/%s", dir, name);
+	teller->bad(teller->ctx, path, &why);
+	if (!below)
+		return 0;
+	mc_manifest_fini(under);
+	if (mc_read_file(below, &text, &len, &why) < 0 || mc_manifest_parse(under, below, text, len, &why) < 0)
+		drop(registry, under);
+	return 0;
+}
+
+static int read_dir(struct mc_registry *registry, const char *dir, const struct teller *teller,
+		    struct mc_error *err)
 {
 	struct dirent **names;
 	int nr = scandir(dir, &names, is_manifest, alphasort), r = 0;
@@ -137,7 +182,9 @@ static int read_dir(struct mc_registry *registry, const char *dir, struct mc_err
 		return mc_fail(err, r, "manifests in '%s': cannot list them: %s", dir, strerror(-r));
 	}
 	for (int i = 0; i < nr; i++) {
-		if (r == 0)
+		if (r == 0 && teller)
+			r = read_good(registry, dir, names[i]->d_name, teller, err);
+		else if (r == 0)
 			r = read_manifest(registry, dir, names[i]->d_name, err);
 		free(names[i]);
 	}
@@ -145,24 +192,29 @@ static int read_dir(struct mc_registry *registry, const char *dir, struct mc_err
 	return r;
 }
 
-static int check_twice(const struct mc_registry *registry, struct mc_error *err)
+static int check_twice(struct mc_registry *registry, const struct teller *teller, struct mc_error *err)
 {
 	for (size_t i = 0; i < registry->nr; i++) {
-		const struct mc_manifest *a = &registry->manifests[i];
-
 		for (size_t j = i + 1; j < registry->nr; j++) {
-			const struct mc_manifest *b = &registry->manifests[j];
+			const struct mc_manifest *a = &registry->manifests[i];
+			struct mc_manifest *b = &registry->manifests[j];
+			struct mc_error why;
 
-			if (a->kind == b->kind && strcmp(a->name, b->name) == 0)
-				return mc_fail(err, -EINVAL,
-					       "%s '%s': both '%s' and '%s' describe it; remove one",
-					       mc_plugin_kind_name(a->kind), a->name, a->path, b->path);
+			if (a->kind != b->kind || strcmp(a->name, b->name) != 0)
+				continue;
+			mc_fail(&why, -EINVAL, "%s '%s': both '%s' and '%s' describe it; remove one",
+				mc_plugin_kind_name(a->kind), a->name, a->path, b->path);
+			if (!teller)
+				return mc_fail(err, -EINVAL, "%s", why.text);
+			teller->bad(teller->ctx, b->path, &why);
+			drop(registry, b);
+			j--;
 		}
 	}
 	return 0;
 }
 
-int mc_registry_load(struct mc_registry **ret_registry, struct mc_error *err)
+static int load(struct mc_registry **ret_registry, const struct teller *teller, struct mc_error *err)
 {
 	const char *only = secure_getenv("MC_CONFIG_DIR");
 	struct mc_registry *registry = calloc(1, sizeof *registry);
@@ -174,20 +226,34 @@ int mc_registry_load(struct mc_registry **ret_registry, struct mc_error *err)
 	registry->refs = 1;
 	if (only && *only) {
 		snprintf(dir, sizeof dir, "%s/plugins.d", only);
-		r = read_dir(registry, dir, err);
+		r = read_dir(registry, dir, teller, err);
 	} else {
-		r = read_dir(registry, MC_DATADIR "/plugins.d", err);
+		r = read_dir(registry, MC_DATADIR "/plugins.d", teller, err);
 		if (r == 0)
-			r = read_dir(registry, MC_SYSCONFDIR "/plugins.d", err);
+			r = read_dir(registry, MC_SYSCONFDIR "/plugins.d", teller, err);
 	}
 	if (r == 0)
-		r = check_twice(registry, err);
+		r = check_twice(registry, teller, err);
 	if (r < 0) {
 		mc_registry_free(registry);
 		return r;
 	}
 	*ret_registry = registry;
 	return 0;
+}
+
+int mc_registry_load(struct mc_registry **ret_registry, struct mc_error *err)
+{
+	return load(ret_registry, NULL, err);
+}
+
+int mc_registry_load_good(struct mc_registry **ret_registry,
+			  void (*bad)(void *ctx, const char *path, const struct mc_error *why), void *ctx,
+			  struct mc_error *err)
+{
+	const struct teller teller = {.bad = bad, .ctx = ctx};
+
+	return load(ret_registry, &teller, err);
 }
 
 /* "tcp, null" of those of a kind (0: all) that fit; words ends with NULL, borrowed. */

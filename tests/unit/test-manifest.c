@@ -143,6 +143,27 @@ static void write_to(const char *dir, const char *name, const char *text)
 	fclose(f);
 }
 
+static void note_bad(void *ctx, const char *path, const struct mc_error *why)
+{
+	assert_non_null(strstr(path, "/b.json"));
+	assert_non_null(strstr(why->text, path));
+	++*(int *)ctx;
+}
+
+/* What is good is there all the same, and the rest is told. */
+static void check_good(int want_bad)
+{
+	struct mc_registry *reg;
+	int nr = 0;
+
+	assert_int_equal(mc_registry_load_good(&reg, note_bad, &nr, &err), 0);
+	assert_int_equal(nr, want_bad);
+	assert_int_equal(mc_registry_nr(reg), 2);
+	assert_non_null(mc_registry_find(reg, MC_KIND_TRANSPORT, "a", NULL));
+	assert_non_null(mc_registry_find(reg, MC_KIND_METADATA, "file", NULL));
+	mc_registry_free(reg);
+}
+
 static void test_registry(void **state)
 {
 	char dir[] = "/tmp/mc-test-manifest-XXXXXX", path[128];
@@ -177,13 +198,16 @@ static void test_registry(void **state)
 	assert_int_equal(mc_registry_nr(reg), 2);
 	mc_registry_free(reg);
 	mc_registry_free(NULL);
+	check_good(0);
 
 	write_to(dir, "b.json", "{" HEAD "}");
+	check_good(1);
 	assert_int_equal(mc_registry_load(&reg, &err), -EINVAL);
 	snprintf(path, sizeof path, "transport 'a': both '%s/plugins.d/a.json' and '%s/plugins.d/b.json' describe it; remove one",
 		 dir, dir);
 	assert_true(strncmp(err.text, path, sizeof path - 1) == 0);
 	write_to(dir, "b.json", "{");
+	check_good(1);
 	assert_int_equal(mc_registry_load(&reg, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "/plugins.d/b.json:1:2: it ends too early"));
 	snprintf(path, sizeof path, "rm -r %s", dir);

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * mooncake: one program that answers questions about plugins, configuration and
+ * cluster.  The table below has its verbs; each is a file of its own.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+#include "core/util/check.h"
+
+struct verb {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *doc; /* one line of help */
+};
+
+static const struct verb verbs[] = {
+	{"plugins", cli_plugins, "what is there, in order or refused, and why"},
+	{"inspect", cli_inspect, "what a plugin's shared object says of itself, and its manifest"},
+};
+
+static int help(void)
+{
+	puts("Ask Mooncake about plugins, configuration and cluster.\n"
+	     "  mooncake VERB [ARGUMENT...] [--FLAG...]\n"
+	     "Verbs:");
+	for (size_t i = 0; i < MC_ARRAY_SIZE(verbs); i++)
+		printf("  %-14s %s\n", verbs[i].name, verbs[i].doc);
+	puts("Example:\n"
+	     "  mooncake inspect ./transport-mine.so --json\n"
+	     "mooncake VERB --help says more; --json gives one object on stdout.  Verbs that ask about a\n"
+	     "configuration read it as programs do: --config=FILE, MC_* variables, --KEY=VALUE.\n"
+	     "Exit: 0 all well, 1 failed or something wrong was found, 2 usage.");
+	return CLI_OK;
+}
+
+static int unknown_verb(const char *name)
+{
+	const char *words[MC_ARRAY_SIZE(verbs) + 1] = {NULL}, *near;
+
+	for (size_t i = 0; i < MC_ARRAY_SIZE(verbs); i++)
+		words[i] = verbs[i].name;
+	near = mc_closest(name, words);
+	fprintf(stderr, "mooncake: there is no verb '%s'%s%s%s\n", name, near ? " (did you mean '" : "",
+		near ? near : "", near ? "'?)" : "; mooncake --help lists them");
+	return CLI_USAGE;
+}
+
+static int run(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : NULL;
+	char *ask[] = {(char *)"mooncake", argc > 2 ? argv[2] : NULL, (char *)"--help", NULL};
+
+	if (!name) {
+		fputs("mooncake: a verb is missing; mooncake --help lists them\n", stderr);
+		return CLI_USAGE;
+	}
+	if (strcmp(name, "--version") == 0) {
+		printf("mooncake %s\n", mc_version());
+		return CLI_OK;
+	}
+	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || (strcmp(name, "help") == 0 && argc == 2))
+		return help();
+	if (strcmp(name, "help") == 0) {
+		name = ask[1];
+		argc = 3;
+		argv = ask;
+	}
+	for (size_t i = 0; i < MC_ARRAY_SIZE(verbs); i++) {
+		if (strcmp(verbs[i].name, name) == 0)
+			return verbs[i].run(argc - 1, argv + 1);
+	}
+	return unknown_verb(name);
+}
+
+int main(int argc, char **argv)
+{
+	int code;
+
+	mc_log_set_level(MC_LOG_WARN);
+	code = run(argc, argv);
+	/* A full disk must not look like an answer. */
+	if (fflush(stdout) != 0 || ferror(stdout)) {
+		perror("mooncake: stdout");
+		return CLI_FAILED;
+	}
+	return code;
+}
