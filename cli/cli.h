@@ -23,6 +23,8 @@ enum cli_exit {
 /* The verbs; argv[0] is the verb's name. */
 int cli_plugins(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
+int cli_lint(int argc, char **argv);
+int cli_segments(int argc, char **argv);
 
 /* ---- the command line ----------------------------------------------------------------------- */
 

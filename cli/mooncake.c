@@ -18,6 +18,8 @@ struct verb {
 static const struct verb verbs[] = {
 	{"plugins", cli_plugins, "what is there, in order or refused, and why"},
 	{"inspect", cli_inspect, "what a plugin's shared object says of itself, and its manifest"},
+	{"lint", cli_lint, "is a configuration right, and right for this host"},
+	{"segments", cli_segments, "the engines of the cluster, by their records"},
 };
 
 static int help(void)
@@ -28,7 +30,7 @@ static int help(void)
 	for (size_t i = 0; i < MC_ARRAY_SIZE(verbs); i++)
 		printf("  %-14s %s\n", verbs[i].name, verbs[i].doc);
 	puts("Example:\n"
-	     "  mooncake inspect ./transport-mine.so --json\n"
+	     "  mooncake lint --nic_priority_matrix='{\"*\": [[\"tcp:eth0\"]]}'\n"
 	     "mooncake VERB --help says more; --json gives one object on stdout.  Verbs that ask about a\n"
 	     "configuration read it as programs do: --config=FILE, MC_* variables, --KEY=VALUE.\n"
 	     "Exit: 0 all well, 1 failed or something wrong was found, 2 usage.");

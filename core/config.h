@@ -47,8 +47,11 @@ enum mc_origin mc_config_origin(const struct mc_config *config, const char *key)
 /* The manifests that the config was made with; borrowed, ref it to keep it. */
 struct mc_registry;
 struct mc_registry *mc_config_registry(const struct mc_config *config);
-/* The same over manifests that the caller has read himself; takes one more reference. */
+/* For who explains a config: over manifests that he has read himself (one more reference is taken), and of a
+ * file all that is good, with each error told instead of the first. */
 int mc_config_new_over(struct mc_registry *registry, struct mc_config **ret_config, struct mc_error *err);
+int mc_config_load_good(struct mc_config *config, const char *path,
+			void (*bad)(void *ctx, const struct mc_error *why), void *ctx);
 /* A deep copy, so that an engine may keep it. */
 int mc_config_clone(const struct mc_config *config, struct mc_config **ret_config);
 

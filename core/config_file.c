@@ -19,7 +19,18 @@ struct file {
 	struct mc_config *config;
 	const char *path;
 	struct mc_error *err;
+	/* Told of each error, and reading goes on; NULL: the first ends it. */
+	void (*bad)(void *ctx, const struct mc_error *why);
+	void *ctx;
 };
+
+static int go_on(const struct file *f, int r)
+{
+	if (r >= 0 || !f->bad || r == -ENOMEM)
+		return r;
+	f->bad(f->ctx, f->err);
+	return 0;
+}
 
 static int unknown(const struct file *f, const struct mc_json *v, const char *key)
 {
@@ -94,7 +105,7 @@ static int read_plugin(const struct file *f, const char *section, const struct m
 		const struct mc_json *v = &plugin->list.items[i];
 
 		snprintf(key, sizeof key, "%s.%s.%.128s", section, plugin->key, v->key);
-		r = read_member(f, key, v);
+		r = go_on(f, read_member(f, key, v));
 		if (r < 0)
 			return r;
 	}
@@ -112,35 +123,56 @@ static int read_root(const struct file *f, const struct mc_json *root)
 		const struct mc_json *v = &root->list.items[i];
 
 		if (!mc_config_section(v->key)) {
-			r = read_member(f, v->key, v);
+			r = go_on(f, read_member(f, v->key, v));
 			continue;
 		}
 		if (v->type != MC_JSON_OBJECT)
-			return mc_fail(f->err, -EINVAL, "%s:%u:%u: %s: it must be an object of plugins, not %s",
-				       f->path, v->line, v->column, v->key, mc_json_type_name(v->type));
-		for (size_t j = 0; r == 0 && j < v->list.nr; j++)
-			r = read_plugin(f, v->key, &v->list.items[j]);
+			r = go_on(f, mc_fail(f->err, -EINVAL, "%s:%u:%u: %s: it must be an object of plugins, not %s",
+					     f->path, v->line, v->column, v->key, mc_json_type_name(v->type)));
+		for (size_t j = 0; r == 0 && v->type == MC_JSON_OBJECT && j < v->list.nr; j++)
+			r = go_on(f, read_plugin(f, v->key, &v->list.items[j]));
 	}
 	return r;
 }
 
-int mc_config_load(struct mc_config *config, const char *path, struct mc_error *err)
+static int read_root_of(const char *path, struct mc_json **ret_root, struct mc_error *err)
 {
 	mc_cleanup(mc_freep) char *text = NULL;
+	struct mc_error why = {0};
+	size_t len;
+	int r = mc_read_file(path, &text, &len, &why);
+
+	if (r < 0)
+		return mc_fail(err, r, "config: %.900s", why.text);
+	return mc_json_parse(path, text, len, ret_root, err);
+}
+
+int mc_config_load_good(struct mc_config *config, const char *path,
+			void (*bad)(void *ctx, const struct mc_error *why), void *ctx)
+{
+	struct mc_error err = {0};
+	struct file f = {.config = config, .path = path, .err = &err, .bad = bad, .ctx = ctx};
+	struct mc_json *root = NULL;
+	int r = read_root_of(path, &root, &err);
+
+	if (r == 0)
+		r = read_root(&f, root);
+	mc_json_free(root);
+	if (r < 0)
+		bad(ctx, &err);
+	return r == -ENOMEM ? r : 0;
+}
+
+int mc_config_load(struct mc_config *config, const char *path, struct mc_error *err)
+{
 	struct file f = {.path = path, .err = err};
 	struct mc_json *root = NULL;
 	struct mc_config old;
-	struct mc_error why = {0};
-	size_t len;
 	int r;
 
 	if (!config || !path)
 		return mc_fail(err, -EINVAL, "config: config and path may not be NULL");
-	r = mc_read_file(path, &text, &len, &why);
-	if (r < 0)
-		mc_fail(err, r, "config: %.900s", why.text);
-	else
-		r = mc_json_parse(path, text, len, &root, err);
+	r = read_root_of(path, &root, err);
 	if (r < 0)
 		return r;
 	r = mc_config_clone(config, &f.config);

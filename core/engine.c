@@ -337,6 +337,26 @@ int mc_engine_open(const struct mc_config *config, uint64_t timeout_ns, struct m
 	return 0;
 }
 
+int mc_engine_open_aside(const struct mc_config *config, uint64_t deadline_ns, struct mc_engine **ret_engine,
+			 struct mc_error *err)
+{
+	struct mc_engine *engine = engine_new(config, err);
+	int r;
+
+	if (!engine)
+		return -ENOMEM;
+	log_level(engine);
+	r = open_base(engine, err);
+	if (r == 0)
+		r = mc_meta_open(engine, deadline_ns, err);
+	if (r < 0) {
+		engine_end(engine, mc_now_ns() + MC_SEC);
+		return r;
+	}
+	*ret_engine = engine;
+	return 0;
+}
+
 int mc_engine_close(struct mc_engine *engine, uint64_t timeout_ns)
 {
 	int r;

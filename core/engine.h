@@ -68,6 +68,11 @@ static inline int mc_engine_check(const struct mc_engine *engine)
 	return engine->pid == __atomic_load_n(&mc_self_pid, __ATOMIC_RELAXED) ? 0 : -EPERM;
 }
 
+/* An engine that only asks its metadata service: no port, no device, no record, nobody hears of it.  For who
+ * explains a cluster: mc_meta_list, mc_record_find.  Close it with mc_engine_close.  engine.c  [any] */
+int mc_engine_open_aside(const struct mc_config *config, uint64_t deadline_ns, struct mc_engine **ret_engine,
+			 struct mc_error *err);
+
 /* Addresses under which peers reach us, "host:port", best first: advertise_address, or the
  * interfaces that are up.  stream.c; valid after mc_stream_listen.  Lives as long as the engine */
 char **mc_engine_addresses(struct mc_engine *engine);

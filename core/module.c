@@ -13,12 +13,25 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "loader.h"
 #include "mc-config.h"
 
 static bool try_folder(const char *folder, size_t len, const char *file, char path[PATH_MAX])
 {
 	return len && snprintf(path, PATH_MAX, "%.*s/%s", (int)len, folder, file) < PATH_MAX &&
 	       access(path, R_OK) == 0;
+}
+
+struct attempt {
+	const char *file;
+	char *path;
+};
+
+static int try_one(void *ctx, const char *folder)
+{
+	struct attempt *a = ctx;
+
+	return try_folder(folder, strlen(folder), a->file, a->path);
 }
 
 /* The first place that holds the file; its path goes to path. */
@@ -45,7 +58,8 @@ static bool find(const char *file, char path[PATH_MAX])
 		    try_folder(own, strlen(own), file, path))
 			return true;
 	}
-	return try_folder(MC_PLUGINDIR, strlen(MC_PLUGINDIR), file, path);
+	/* Where a program that has the core inside finds plugins, and where they were built for. */
+	return mc_plugin_folders(try_one, &(struct attempt){.file = file, .path = path});
 }
 
 int mc_module_open(const char *name, const void **ret_ops, struct mc_error *err)

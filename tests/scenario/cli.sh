@@ -28,6 +28,14 @@ json() {
 		die "not so in the JSON: $1"
 }
 
+# lint CODE LEVEL-AND-CODE TEXT -- ARGUMENT...: one line with both.
+lint() {
+	want=$1 head=$2 text=$3
+	shift 4
+	ask "$want" lint "$@"
+	grep -F -- "$head" "$dir/o.out" | grep -qF -- "$text" || die "lint $*: no line '$head ... $text'"
+}
+
 # Manifests of our own, to be broken.
 own_manifests() {
 	mkdir -p "$dir/c/plugins.d"
@@ -53,14 +61,22 @@ case_help() {
 	grep -Eqx 'mooncake [0-9]+\.[0-9]+\.[0-9]+' "$dir/o.out" || die "no version"
 	ask 2
 	says 'a verb is missing'
-	ask 2 plugin
-	says "there is no verb 'plugin' (did you mean 'plugins'?)"
+	ask 2 lnit
+	says "there is no verb 'lnit' (did you mean 'lint'?)"
 	ask 2 nothinglikeit
 	says 'mooncake --help lists them'
 	ask 2 inspect
 	says 'FILE.so is missing'
 	ask 2 plugins extra
 	says "argument 'extra' is one too many"
+	ask 2 segments --metadata-sever=x
+	says 'flag --metadata_sever is not known (did you mean --metadata_server?)'
+	ask 2 segments --timeout
+	says 'flag --timeout: the value is missing'
+	ask 2 segments --port
+	says 'flag --port: the value is missing: --port=VALUE'
+	ask 2 segments --timeout=soon
+	says "flag --timeout: 'soon'"
 	if [ -w /dev/full ]; then
 		"$CLI" --help >/dev/full 2>"$dir/o.err" && die "a full disk is not noticed"
 		says 'mooncake: stdout: No space left'
@@ -128,6 +144,182 @@ case_inspect() {
 	cp "$PLUGINS/transport-good.so" "$dir/other.so"
 	ask 0 inspect "$dir/other.so"
 	says 'it would be looked for as transport-good.so'
+}
+
+case_lint_config() {
+	ask 0 lint --nic_priority_matrix="$tcp_matrix" --metadata_server="$metadata"
+	says '0 errors, 0 warnings'
+	c=$dir/c.json
+	# All that is wrong in a file, not the first only.
+	printf '{ "prot": 1,\n "retry_count": 70000,\n "transports": { "tcp": { "lane": 2 } },\n "log_level": "debug" }' >"$c"
+	for how in "$c" "--config=$c"; do
+		ask 1 lint "$how" --nic_priority_matrix="$tcp_matrix" --show
+		says "error [config]: $c:1:11: unknown key 'prot' (did you mean 'port'?)" "$c:2:17: retry_count: 70000" \
+			"did you mean 'transports.tcp.lanes'?" "3 errors, 0 warnings"
+		grep -Eq "^log_level +file $c:4:.* debug\$" "$dir/o.out" || die "--show does not show the origin"
+		grep -Eq "^retry_count +default +9\$" "$dir/o.out" || die "--show does not show a default"
+	done
+	lint 1 'error [file]' 'ends too early' -- "$(printf '{ "port": 1' >"$dir/cut.json"; echo "$dir/cut.json")"
+	lint 1 'error [file]' 'No such file' -- "$dir/none.json"
+	MC_HANDSHAKE_PORT=70000 MC_RETRY_CNT=many lint 1 'error [environment]' 'MC_HANDSHAKE_PORT: 70000' -- \
+		--nic_priority_matrix="$tcp_matrix"
+	says 'MC_RETRY_CNT' '2 errors'
+	MC_LOG_LEVL=debug lint 0 'warning [environment]' 'did you mean MC_LOG_LEVEL?' -- --nic_priority_matrix="$tcp_matrix"
+	MC_LOG_LEVL=debug ask 1 lint --strict --nic_priority_matrix="$tcp_matrix"
+	ask 2 lint --port=70000
+	ask 2 lint --prot=1
+	says 'did you mean --port?'
+	lint 1 'error [value]' 'No such file' -- --cluster_key_file="$dir/none.key" --nic_priority_matrix="$tcp_matrix"
+	lint 1 'error [value]' "'reed' is no right" -- --access='{"a": "reed"}' --nic_priority_matrix="$tcp_matrix"
+	lint 1 'error [value]' "no metadata plugin serves the scheme 'nosuch'" -- --metadata_server=nosuch://x \
+		--nic_priority_matrix="$tcp_matrix"
+	lint 1 'error [plugin-unusable]' "transports.tcp.filters: filter 'falt' refused" -- --transports.tcp.filters=falt \
+		--nic_priority_matrix="$tcp_matrix"
+	lint 0 'warning [value]' 'staging_chunk' -- --staging_pool=64KiB --nic_priority_matrix="$tcp_matrix"
+	ask 1 lint "$c" --json --show --nic_priority_matrix="$tcp_matrix"
+	json 'j["errors"] == 3 and [f["code"] for f in j["findings"]] == ["config"] * 3'
+	json '[k for k in j["config"] if k["key"] == "log_level"][0]["origin"] == "file"'
+}
+
+case_lint_matrix() {
+	one() { # CODE HEAD TEXT MATRIX FLAG...
+		want=$1 head=$2 text=$3 matrix=$4
+		shift 4
+		lint "$want" "$head" "$text" -- --nic_priority_matrix="$matrix" --metadata_server="$metadata" "$@"
+	}
+	one 1 'error [matrix]' 'nic_priority_matrix:1:17: ' '{"*": [["tcp:lo"'
+	one 1 'error [no-transport]' "\$.*[0][0]: no transport 'tpc' (did you mean 'tcp'?)" '{"*": [["tpc:lo"]]}'
+	one 1 'error [device-claim]' "\$.*[1][0]: device 'nosuch0': no transport claims it" '{"*": [["tcp:lo"], ["nosuch0"]]}'
+	one 1 'error [device-missing]' "\$.*[0][0]: device 'tcp:nosuch0' is not on this host: there is no interface" \
+		'{"*": [["tcp:nosuch0"]]}'
+	says "error [row-unusable]: nic_priority_matrix: \$.*: no device of the row"
+	one 0 'warning [device-missing]' "'tcp:nosuch0' is not on this host" '{"*": [["tcp:lo"], ["tcp:nosuch0"]]}'
+	says 'used instead: tcp:lo' 'warning [tier-unused]: nic_priority_matrix: $.*[1]: the tier can never be used on this host'
+	# Nothing is left for a row of optional devices only: the engine would not open.
+	if [ -f "$MC_CONFIG_DIR/plugins.d/rdma.json" ]; then
+		one 1 'error [row-unusable]' '$.cpu:0: ' '{"cpu:0": [["rdma:nosuch0"]], "*": [["tcp:lo"]]}'
+		says 'warning [device-missing]'
+	fi
+	one 1 'error [device-missing]' '$.*[1][0]' '{"*": [["tcp:lo"], [{"device": "tcp:nosuch0", "require": true}]]}'
+	one 1 'error [matrix]' 'is in this row already' '{"*": [["tcp:lo", "lo"]]}'
+	one 1 'error [no-kind]' "no memory kind 'cpux' (did you mean 'cpu'?)" '{"cpux:0": [["tcp:lo"]]}'
+	one 0 'warning [no-location]' 'this host has no NUMA node 999' '{"cpu:999": [["tcp:lo"]], "*": [["tcp:lo"]]}'
+	[ ! -d /sys/devices/system/node/node0 ] ||
+		one 0 'warning [location-uncovered]' 'cpu:0' '{"cpu:999": [["tcp:lo"]]}'
+	one 1 'error [weight]' 'has the weights 2 and 3' \
+		'{"cpu:0": [[{"device": "tcp:lo", "weight": 2}]], "*": [[{"device": "tcp:lo", "weight": 3}]]}'
+	# Two things that are wrong are both told.
+	one 1 'error [no-transport]' "'tpc'" '{"*": [["tpc:lo"], ["tcp:nosuch0"]]}'
+	says 'device-missing'
+	# A file of a matrix is known by its members.
+	printf '{ "cpu:0": ["tcp:lo"] }' >"$dir/m.json"
+	lint 1 'error [matrix]' "$dir/m.json: \$.cpu:0[0] must be an array of devices" -- "$dir/m.json"
+	printf '{ "*": [["tcp:lo"]] }' >"$dir/m.json"
+	ask 0 lint "$dir/m.json"
+	says '0 errors, 0 warnings' '1 row, 1 device'
+	# A transport that reaches host memory only: other memory is staged by its kind's plugin, or not reached.
+	export MC_CONFIG_DIR="$PLUGINS" MC_PLUGIN_PATH="$PLUGINS:$MC_PLUGIN_PATH"
+	own_manifests
+	"$CLI" inspect "$PLUGINS/transport-good.so" --manifest >"$dir/c/plugins.d/good.json" || die "no manifest"
+	one 0 '0 errors' '0 warnings' '{"fake:0": [["good:good0"]], "*": [["tcp:lo"]]}' --transports.good.token=x
+	one 0 'warning [kind-unreached]' '$.fake:0: the row can never be used: no transport of it reaches fake memory, and staging_pool is 0' \
+		'{"fake:0": [["good:good0"]], "*": [["tcp:lo"]]}' --staging_pool=0 --transports.good.token=x
+	one 0 'warning [kind-unreached]' 'there is no memory plugin of this name' '{"cuda:0": [["good:good0"]], "*": [["tcp:lo"]]}' --transports.good.token=x
+	one 0 'warning [tier-unused]' '$.cuda:0[1]: the tier can never be used: no device of it reaches cuda memory' \
+		'{"cuda:0": [["tcp:lo"], ["good:good0"]], "*": [["tcp:lo"]]}' --transports.good.token=x
+	one 1 'error [device-claim]' 'does not reach cuda memory' '{"cuda:0": [["good0"]], "*": [["tcp:lo"]]}'
+	one 1 'error [device-down]' "'keys:keysdown' is down" '{"*": [["keys:keysdown"]]}'
+	sed 's/"altkeys\*"/"*keys*"/' "$PLUGINS/plugins.d/altkeys.json" >"$dir/c/plugins.d/altkeys.json"
+	one 1 'error [device-claim]' "'altkeys:keys0' or 'keys:keys0'" '{"*": [["keys0"]]}'
+}
+
+case_lint_manifest() {
+	own_manifests
+	p=$dir/c/plugins.d
+	echo '{ "optinal": true }' >"$p/over.json"
+	lint 1 'error [manifest-broken]' "'optinal' (did you mean 'optional'?)" -- --nic_priority_matrix="$tcp_matrix"
+	rm "$p/over.json"
+	python3 - "$p/tcp.json" <<-'END'
+		import json, sys
+		m = json.load(open(sys.argv[1]))
+		m["wire_max"] = 9
+		m["options"]["speed"] = {"type": "int", "default": "1"}
+		json.dump(m, open(sys.argv[1], "w"))
+	END
+	lint 0 'warning [manifest-differs]' 'but the plugin speaks' -- --nic_priority_matrix="$tcp_matrix"
+	says "option 'speed': the plugin has none of this name"
+	# An option that only the manifest has is refused when it is set.
+	lint 1 'error [option]' "the plugin has no option 'speed'" -- --nic_priority_matrix="$tcp_matrix" --transports.tcp.speed=2
+	# As a file: whole, and laid over one that is installed.
+	echo '{"name": "x", "kind": "transprot", "library": "x.so"}' >"$dir/x.json"
+	lint 1 'error [manifest-broken]' "did you mean 'transport'?" -- "$dir/x.json"
+	echo '{"name": "absent", "kind": "transport", "library": "transport-absent.so", "wire": "x"}' >"$dir/x.json"
+	lint 0 'warning [plugin-unusable]' "transport 'absent' refused: there is no file for it" -- "$dir/x.json"
+	echo '{ "optional": true, "options": { "lnes": 2 } }' >"$dir/file.json"
+	lint 1 'error [manifest-broken]' 'options.lnes' -- "$dir/file.json"
+	echo '{ "optional": true }' >"$dir/nosuch.json"
+	lint 1 'error [manifest-broken]' 'no such is installed' -- "$dir/nosuch.json"
+	# The plugin that the matrix needs is not there.
+	echo '{"name": "absent", "kind": "transport", "library": "transport-absent.so", "wire": "x"}' >"$p/absent.json"
+	lint 1 'error [plugin-unusable]' "\$.*[0][0]: transport 'absent' refused" -- --nic_priority_matrix='{"*": [["absent:x"]]}'
+}
+
+# An interface that is there, up and without a carrier: the other end of its cable is down.
+case_lint_carrier() {
+	[ "$(id -u)" -eq 0 ] || skip "network name spaces need root"
+	command -v ip >/dev/null || skip "there is no ip (package iproute2)"
+	near=mclint$$
+	ip netns add $near 2>/dev/null || skip "network name spaces are not allowed here"
+	trap 'code=$?; ip netns del $near; (exit $code); finish' EXIT
+	ip -n $near link add lint0 type veth peer name lint1 || skip "no veth devices here"
+	ip -n $near addr add 10.79.0.1/24 dev lint0
+	ip -n $near link set lo up
+	inside() {
+		ip netns exec $near timeout 60 "$CLI" lint --metadata_server="$metadata" \
+			--nic_priority_matrix='{"*": [["tcp:lint0"], ["tcp:lo"]]}' >"$dir/o.out" 2>"$dir/o.err" </dev/null &&
+			got=0 || got=$?
+	}
+	inside
+	[ $got -eq 1 ] || die "an interface that is down: $got"
+	says "error [device-down]: nic_priority_matrix: \$.*[0][0]: device 'tcp:lint0' is down: interface lint0 is down: ip link set"
+	ip -n $near link set lint0 up
+	inside
+	[ $got -eq 1 ] || die "an interface without a carrier: $got"
+	says "device 'tcp:lint0' is down: interface lint0 has no carrier"
+	ip -n $near link set lint1 up
+	wait_until "the carrier" ip netns exec $near grep -q 1 /sys/class/net/lint0/carrier
+	wait_until "the device" sh -c "ip netns exec $near '$CLI' lint --nic_priority_matrix='{\"*\": [[\"tcp:lint0\"]]}' >/dev/null"
+}
+
+case_segments() {
+	ask 0 segments --metadata_server="$metadata"
+	says "no engine in cluster 'default' of $metadata"
+	target t1 --nic_priority_matrix="$tcp_matrix"
+	target t2 --nic_priority_matrix="$tcp_matrix"
+	ask 0 segments --metadata_server="$metadata"
+	grep -Eq '^t1 +[0-9a-f]{16} +yes +tcp:lo +.*:[0-9]+$' "$dir/o.out" || die "no line of t1"
+	grep -q '^t2 ' "$dir/o.out" || die "no line of t2"
+	ask 0 segments --metadata_server="$metadata" --json 't*1'
+	json '[s["segment"] for s in j["segments"]] == ["t1"] and j["segments"][0]["record"]["devices"][0]["device"] == "tcp:lo"'
+	ask 1 segments --metadata_server="$metadata" nobody
+	says 'no engine of this name'
+	ask 0 segments --metadata_server="$metadata" --cluster=other
+	says "cluster 'other'"
+	# Nothing was left by who asked.
+	[ "$(ls "$dir/metadata" | grep -c '^k\.')" -eq 2 ] || die "asking left a record"
+	ask 1 segments --metadata_server=file:///proc/mooncake
+	says 'cannot create'
+	# Which rails there would be between them and us.
+	ask 0 lint --metadata_server="$metadata" --nic_priority_matrix="$tcp_matrix" --peer=t1
+	grep -Eq '^\* +\* +0 +tcp:lo +tcp:lo +tcp [0-9]+$' "$dir/o.out" || die "no rail to t1"
+	ask 0 lint --metadata_server="$metadata" --nic_priority_matrix="$tcp_matrix" --peer=t1 --json
+	json 'len(j["rails"]) == 1 and j["rails"][0]["remote"] == "tcp:lo"'
+	lint 1 'error [peer]' "segment 'nobody'" -- --metadata_server="$metadata" --nic_priority_matrix="$tcp_matrix" --peer=nobody
+	says "there are: 't1', 't2'"
+	if [ -f "$MC_CONFIG_DIR/plugins.d/null.json" ]; then
+		lint 1 'error [peer-no-rail]' 'no rail from * here to * there' -- --metadata_server="$metadata" \
+			--nic_priority_matrix='{"*": [["null:null0"]]}' --peer=t1
+	fi
 }
 
 "case_$1"

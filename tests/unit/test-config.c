@@ -60,6 +60,35 @@ static void refuse(const char *key, const char *value, int code, const char *why
 	mc_config_free(c);
 }
 
+static void note_bad(void *ctx, const struct mc_error *why)
+{
+	char *all = ctx;
+
+	snprintf(all + strlen(all), 1024 - strlen(all), "%s\n", why->text + strlen(file));
+}
+
+/* Who explains a file hears of all that is wrong, and sees what is right. */
+static void test_file_good(void **state)
+{
+	struct mc_config *c = config();
+	char all[1024] = "";
+
+	write_to("c.json", "{\"prot\":1,\"port\":99999,\"transports\":3,\"filters\":{\"nosuch\":{}},\"retry_count\":3}");
+	assert_int_equal(mc_config_load_good(c, file, note_bad, all), 0);
+	assert_non_null(strstr(all, ":1:9: unknown key 'prot' (did you mean 'port'?)\n"));
+	assert_non_null(strstr(all, ": port: 99999 is out of range 0..65535\n"));
+	assert_non_null(strstr(all, ": transports: it must be an object of plugins, not a whole number\n"));
+	assert_non_null(strstr(all, "no filter 'nosuch'"));
+	assert_int_equal(mc_config_settings(c)->retry_count, 3);
+	assert_int_equal(mc_config_settings(c)->port, 12001);
+	write_to("c.json", "{");
+	*all = '\0';
+	assert_int_equal(mc_config_load_good(c, file, note_bad, all), 0);
+	assert_non_null(strstr(all, "it ends too early"));
+	assert_int_equal(mc_config_settings(c)->retry_count, 3);
+	mc_config_free(c);
+}
+
 static void test_defaults(void **state)
 {
 	const struct mc_settings *s;
@@ -419,6 +448,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),    cmocka_unit_test(test_values),
 		cmocka_unit_test(test_refused),	    cmocka_unit_test(test_file_refused),
+		cmocka_unit_test(test_file_good),
 		cmocka_unit_test(test_file),	    cmocka_unit_test(test_precedence),
 		cmocka_unit_test(test_environment), cmocka_unit_test(test_plugin_values),
 	};
