@@ -70,4 +70,7 @@ void plot_make(struct plot_file *files, size_t nr, const char *title, struct plo
 /* Returns 0, or -1 if f cannot be written. */
 int plot_svg(FILE *f, const struct plot *plot);
 
+/* Text for XML and HTML: at most max characters; what is cut ends in an ellipsis. */
+void plot_escaped(FILE *f, const char *text, size_t max);
+
 #endif

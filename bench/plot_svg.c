@@ -68,8 +68,7 @@ static size_t sequence(const unsigned char *s)
 	return n;
 }
 
-/* At most max characters; what is cut ends in an ellipsis. */
-static void escaped(FILE *f, const char *text, size_t max)
+void plot_escaped(FILE *f, const char *text, size_t max)
 {
 	const unsigned char *s = (const unsigned char *)text;
 
@@ -113,7 +112,7 @@ static size_t characters(const char *text)
 static void write_text(FILE *f, double x, double y, const char *class, const char *text, size_t max)
 {
 	fprintf(f, "<text class=\"%s\" x=\"%.1f\" y=\"%.1f\">", class, x, y);
-	escaped(f, text, max);
+	plot_escaped(f, text, max);
 	fputs("</text>\n", f);
 }
 
@@ -381,7 +380,7 @@ static void write_series(FILE *f, const struct frame *fr, const struct plot_seri
 	double x, y;
 
 	fprintf(f, "<g class=\"series c%zu\"><title>", s->group % NR_COLOURS);
-	escaped(f, s->label, 120);
+	plot_escaped(f, s->label, 120);
 	fprintf(f, "</title>\n<path class=\"%s\" d=\"", line_class(s));
 	for (size_t i = 0; i < s->nr; i++) {
 		bool there = locate(fr, &s->points[i], &x, &y);
@@ -511,7 +510,7 @@ int plot_svg(FILE *f, const struct plot *plot)
 		"<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" "
 		"viewBox=\"0 0 %.0f %.0f\" role=\"img\">\n<title>",
 		WIDTH, height, WIDTH, height);
-	escaped(f, plot->title, 300);
+	plot_escaped(f, plot->title, 300);
 	fprintf(f, "</title>\n%s<rect class=\"back\" width=\"%.0f\" height=\"%.0f\"/>\n", style,
 		WIDTH, height);
 	write_text(f, MARGIN, 30, "title", plot->title,
