@@ -74,6 +74,15 @@ static int add_option(struct mc_config *config, const struct mc_manifest *m,
 	return value ? mc_slot_set(config, mc_slot_find(config, key), &a, err) : 0;
 }
 
+/* A transport that lists an option of ours gives it a default of its own, within our bounds. */
+static const struct mc_option *own_default(const struct mc_manifest *m, const struct mc_option *core)
+{
+	for (const struct mc_option *o = m->options; o->name; o++)
+		if (!strcmp(o->name, core->name) && o->type == core->type && o->min >= core->min && o->max <= core->max)
+			return o;
+	return core;
+}
+
 int mc_config_add_plugins(struct mc_config *config, struct mc_error *err)
 {
 	int r = 0;
@@ -83,7 +92,7 @@ int mc_config_add_plugins(struct mc_config *config, struct mc_error *err)
 
 		for (size_t j = 0; m->kind == MC_KIND_TRANSPORT && r == 0 &&
 				   j < MC_ARRAY_SIZE(transport_options); j++)
-			r = add_option(config, m, &transport_options[j], NULL, err);
+			r = add_option(config, m, own_default(m, &transport_options[j]), NULL, err);
 		for (size_t j = 0; r == 0 && m->options[j].name; j++)
 			r = add_option(config, m, &m->options[j], m->values[j], err);
 		if (r < 0)

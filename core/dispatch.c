@@ -137,6 +137,13 @@ static double finish_time(const struct mc_path *path, uint64_t len)
 	return (queued + (double)len) / (rate * p->lane->device->weight);
 }
 
+static bool is_idle(const struct mc_path *path)
+{
+	struct mc_path *p = (struct mc_path *)(uintptr_t)path;
+
+	return !atomic_load_explicit(&p->lane->inflight, memory_order_relaxed);
+}
+
 /* The path of the tier, in which some path fits, that would be done first.  If none may carry, one that fits:
  * the work waits there.  NULL: the peer has just barred what fitted. */
 static struct mc_path *best_path(const struct mc_run *run, const struct mc_route_tier *tier)
@@ -153,6 +160,9 @@ static struct mc_path *best_path(const struct mc_run *run, const struct mc_route
 			continue;
 		any = any ? any : tier->paths[i];
 		if (!may_carry(tier->paths[i]))
+			continue;
+		/* Another lane of an idle device would not be done sooner. */
+		if (best && best->lane->device == tier->paths[i]->lane->device && is_idle(best))
 			continue;
 		t = finish_time(tier->paths[i], run->bytes);
 		if (!best || t < least) {

@@ -282,6 +282,8 @@ void mc_routes_free(struct mc_paths *paths)
 	}
 }
 
+/* One device goes over all its lanes at once.  Of several, each goes over one, since lanes share the device's
+ * rate, which the scheduler learns for each rail; peers are divided among them. */
 static int fill_tier(struct mc_route_tier *tier, struct mc_paths *paths, const struct pair *from,
 		     size_t nr)
 {
@@ -293,7 +295,10 @@ static int fill_tier(struct mc_route_tier *tier, struct mc_paths *paths, const s
 	if (!tier->paths)
 		return -ENOMEM;
 	for (size_t i = 0; i < nr; i++) {
-		for (uint16_t lane = 0; lane < from[i].local->nr_lanes; lane++) {
+		uint16_t lanes = from[i].local->nr_lanes;
+		uint16_t first = nr > 1 ? (uint16_t)(paths->session->id % lanes) : 0;
+
+		for (uint16_t lane = first; lane < (nr > 1 ? first + 1 : lanes); lane++) {
 			struct mc_path *path = path_get(paths, &from[i], lane);
 
 			if (!path)

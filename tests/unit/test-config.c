@@ -219,7 +219,7 @@ static void test_file_refused(void **state)
 	load_refused("{\"port\": 1, \"transports\": 5}",
 		     "1:27: transports: it must be an object of plugins, not a whole number");
 	load_refused("{\"port\": 1, \"transports\": {\"godo\": {}}}",
-		     "1:36: transports: no transport 'godo' (did you mean 'good'?); there are: good, plain");
+		     "1:36: transports: no transport 'godo' (did you mean 'good'?); there are: good, plain, wide");
 	load_refused("{\"port\": 1, \"transports\": {\"good\": 5}}",
 		     "1:36: transports.good: it must be an object of options, not a whole number");
 	load_refused("{\"port\": 1, \"transports\": {\"good\": {\"dpeth\": 5}}}",
@@ -273,6 +273,22 @@ static struct mc_config_key key_of(const struct mc_config *c, const char *name)
 
 	assert_int_equal(mc_config_each(c, find_key, &key), 1);
 	return key;
+}
+
+/* A transport has its own default, and bounds within ours, of what the core reads; not another type. */
+static void test_own_default(void **state)
+{
+	struct mc_transport_settings ts;
+	struct mc_config *c = config();
+
+	mc_config_transport(c, "wide", &ts);
+	assert_int_equal(ts.lanes, 2);
+	assert_int_equal(ts.bandwidth, 0);
+	set(c, "transports.wide.lanes", "8");
+	mc_config_transport(c, "wide", &ts);
+	assert_int_equal(ts.lanes, 8);
+	assert_int_equal(mc_config_set(c, "transports.wide.lanes", "9", &err), -EINVAL);
+	mc_config_free(c);
 }
 
 static void test_precedence(void **state)
@@ -430,6 +446,10 @@ static int setup(void **state)
 		 "\"choices\":[\"red\",\"green\"]},\"token\":{\"type\":\"string\",\"required\":true}}}");
 	write_to("plugins.d/plain.json",
 		 "{\"name\":\"plain\",\"kind\":\"transport\",\"library\":\"transport-plain.so\",\"wire\":\"p\"}");
+	write_to("plugins.d/wide.json",
+		 "{\"name\":\"wide\",\"kind\":\"transport\",\"library\":\"transport-wide.so\",\"wire\":\"w\","
+		 "\"options\":{\"lanes\":{\"type\":\"int\",\"default\":2,\"min\":1,\"max\":8},"
+		 "\"bandwidth\":{\"type\":\"int\",\"default\":7,\"min\":0,\"max\":8}}}");
 	setenv("MC_CONFIG_DIR", dir, 1);
 	snprintf(file, sizeof file, "%s/c.json", dir);
 	return 0;
@@ -451,6 +471,7 @@ int main(void)
 		cmocka_unit_test(test_file_good),
 		cmocka_unit_test(test_file),	    cmocka_unit_test(test_precedence),
 		cmocka_unit_test(test_environment), cmocka_unit_test(test_plugin_values),
+		cmocka_unit_test(test_own_default),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

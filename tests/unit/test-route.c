@@ -146,6 +146,18 @@ static void lanes(void **state)
 	assert_int_equal(route_of()->tiers[0].paths[1]->remote_lane, 0);
 }
 
+/* Of several devices one lane each, another one for another peer. */
+static void lanes_of_several(void **state)
+{
+	world_init(2);
+	w.devices[0].nr_lanes = w.devices[1].nr_lanes = 2;
+	w.session.id = 7;
+	world_start("0,1", "0,1");
+	assert_route("0-0 1-1|0-1 1-0");
+	assert_int_equal(route_of()->tiers[0].paths[0]->lane_id, 1);
+	assert_int_equal(route_of()->tiers[0].paths[1]->lane_id, 1);
+}
+
 /* The tier's device that is done first gets a small run; a large one goes to all of them. */
 static void spreads(void **state)
 {
@@ -220,7 +232,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_teardown(f, stop)
 	const struct CMUnitTest tests[] = {
-		T(same_index), T(same_subnet), T(other_subnet), T(tiers), T(wires), T(no_rail), T(no_row), T(lanes), T(spreads),
+		T(same_index), T(same_subnet), T(other_subnet), T(tiers), T(wires), T(no_rail), T(no_row), T(lanes), T(lanes_of_several), T(spreads),
 		T(end_of_run),
 	};
 

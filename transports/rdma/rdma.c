@@ -15,7 +15,7 @@
 /* The order of struct rdma_settings. */
 enum { OPT_GID_INDEX, OPT_PORT, OPT_PKEY_INDEX, OPT_TRAFFIC_CLASS, OPT_SERVICE_LEVEL, OPT_MTU, OPT_QPS_PER_PEER,
        OPT_MAX_WR, OPT_MAX_INLINE, OPT_MAX_CQE, OPT_MAX_ENDPOINTS, OPT_MAX_MR_SIZE, OPT_PREF_SLICE, OPT_ACK_RETRIES,
-       OPT_TIMEOUT, OPT_RELAXED_ORDERING, OPT_SUSPECT };
+       OPT_TIMEOUT, OPT_RELAXED_ORDERING, OPT_SUSPECT, OPT_LANES };
 
 #define MAX_SLICE (UINT64_C(1) << 30)
 #define PAGE UINT64_C(4096)
@@ -40,7 +40,7 @@ static const struct mc_option rdma_options[] = {
 	{ .name = "mtu", .type = MC_OPT_ENUM, .def = "4096", .choices = mtu_words, .env = "MC_MTU",
 	  .doc = "largest path MTU; the ports of both ends may lower it" },
 	{ .name = "qps_per_peer", .type = MC_OPT_INT, .def = "2", .min = 1, .max = RDMA_QPS_MAX,
-	  .env = "MC_NUM_QP_PER_EP", .doc = "queue pairs per peer and lane; the smaller of both ends counts" },
+	  .env = "MC_NUM_QP_PER_EP", .doc = "queue pairs per peer, divided among the lanes, one each at least" },
 	{ .name = "max_wr", .type = MC_OPT_INT, .def = "256", .min = 4, .max = 65536, .env = "MC_MAX_WR",
 	  .doc = "requests in flight per queue pair" },
 	{ .name = "max_inline", .type = MC_OPT_SIZE, .def = "64", .min = 0, .max = 4096, .env = "MC_MAX_INLINE",
@@ -64,6 +64,8 @@ static const struct mc_option rdma_options[] = {
 	  .doc = "relaxed PCI ordering, which costs a flush per batch; on and auto: where the device has it" },
 	{ .name = "suspect", .type = MC_OPT_DURATION, .def = "1s", .min = 10 * (int64_t)MC_MSEC,
 	  .max = 60 * (int64_t)MC_SEC, .doc = "a queue pair without a completion for this long is given up" },
+	/* Two send from two processors, where they must; the core reads it. */
+	{ .name = "lanes", .type = MC_OPT_INT, .def = "2", .min = 1, .max = 64, .doc = "workers per device" },
 	{ .name = NULL },
 };
 
@@ -94,7 +96,7 @@ static void read_settings(struct rdma_settings *set, const struct mc_open_args *
 	set->traffic_class = auto_is(&o[OPT_TRAFFIC_CLASS], -1);
 	set->service_level = auto_is(&o[OPT_SERVICE_LEVEL], -1);
 	set->mtu = 256u << o[OPT_MTU].i2;
-	set->qps_per_peer = (uint32_t)o[OPT_QPS_PER_PEER].i;
+	set->qps_per_peer = MC_MAX((uint32_t)o[OPT_QPS_PER_PEER].i / MC_MAX(args->nr_lanes, 1u), 1u);
 	set->max_wr = (uint32_t)o[OPT_MAX_WR].i;
 	set->max_inline = (uint32_t)o[OPT_MAX_INLINE].i;
 	set->cq_depth = (uint32_t)o[OPT_MAX_CQE].i;
