@@ -49,7 +49,7 @@ static const struct mc_option rdma_options[] = {
 	  .doc = "entries of a lane's completion queue: requests in flight to all peers" },
 	{ .name = "max_endpoints", .type = MC_OPT_INT, .def = "1024", .min = 1, .max = 65536,
 	  .env = "MC_MAX_EP_PER_CTX",
-	  .doc = "peers connected at a time, of those we opened and of those that opened us each" },
+	  .doc = "connections at a time, divided among the lanes, of those we opened and of those that peers opened each" },
 	{ .name = "max_mr_size", .type = MC_OPT_SIZE, .flags = MC_OPT_AUTO, .def = "auto", .min = 4096,
 	  .max = INT64_MAX, .env = "MC_MAX_MR_SIZE",
 	  .doc = "largest memory region; larger buffers become several; auto: what the device can" },
@@ -100,7 +100,7 @@ static void read_settings(struct rdma_settings *set, const struct mc_open_args *
 	set->max_wr = (uint32_t)o[OPT_MAX_WR].i;
 	set->max_inline = (uint32_t)o[OPT_MAX_INLINE].i;
 	set->cq_depth = (uint32_t)o[OPT_MAX_CQE].i;
-	set->max_endpoints = (uint32_t)o[OPT_MAX_ENDPOINTS].i;
+	set->max_endpoints = MC_MAX((uint32_t)o[OPT_MAX_ENDPOINTS].i / MC_MAX(args->nr_lanes, 1u), 1u);
 	set->max_mr_size = o[OPT_MAX_MR_SIZE].i == MC_VALUE_AUTO ? UINT64_MAX : (uint64_t)o[OPT_MAX_MR_SIZE].i;
 	set->slice = (uint64_t)o[OPT_PREF_SLICE].i;
 	set->retry_cnt = (uint8_t)o[OPT_ACK_RETRIES].i;
