@@ -12,6 +12,16 @@ case_tcp() {
 	grep -q 's/GB at the target' "$dir/i-read.out" || die "the target's CPU time is missing"
 }
 
+# The example of a foreign plugin moves data like our own.
+case_example() {
+	unix='{"*": [["example:unix0"]]}'
+	target t --nic_priority_matrix="$unix"
+	run_both --nic_priority_matrix="$unix"
+	grep -q '^rail  *example:unix0' "$dir/i-read.out" || die "the rail is not named"
+	run_both --nic_priority_matrix="$unix" --threads=2 --block_size=1M
+	run_both --nic_priority_matrix="$unix" --block_size=7 --batch_size=2000 --stride=9
+}
+
 # The matrix as the path of a file, and locations by name.
 case_matrix_file() {
 	echo '{ "cpu:0": [["tcp:lo"], []], "*": [["tcp:lo"]] }' >"$dir/matrix.json"
