@@ -222,7 +222,10 @@ static void range_cell(FILE *f, const struct suite_point *p, enum suite_figure f
 
 static void plain_text(double value, char *buf, size_t cap)
 {
-	three_digits(value, "", buf, cap);
+	if (value > 0 && value < 0.01)
+		snprintf(buf, cap, "%.2g", value);
+	else
+		three_digits(value, "", buf, cap);
 }
 
 static void row(FILE *f, const struct suite *s, const struct suite_point *p)
