@@ -19,8 +19,8 @@
 
 /* ---- many peers ------------------------------------------------------------------------------------- */
 
-/* crowd FIRST NR: so many engines in one process, each with a buffer of its own, and with few threads, since
- * they stand for as many hosts. */
+/* crowd FIRST NR: so many engines in one process, each with a buffer of its own, with few threads and long leases,
+ * since they stand for as many hosts. */
 static int as_crowd(char **argv)
 {
 	unsigned first = (unsigned)atoi(argv[0]), nr = (unsigned)atoi(argv[1]);
@@ -30,7 +30,7 @@ static int as_crowd(char **argv)
 	NEED(engines, "memory");
 	for (unsigned i = 0; i < nr; i++) {
 		snprintf(name, sizeof name, "peer%u", first + i);
-		engines[i] = engine_with(name, (const char *const[]){TIMEOUT, FAR, "transports.rdma.lanes=1", NULL});
+		engines[i] = engine_with(name, (const char *const[]){TIMEOUT, FAR, "transports.rdma.lanes=1", "lease_ttl=100", NULL});
 		memory_new(engines[i], PIECE);
 	}
 	dprintf(3, "ready\n");
