@@ -320,6 +320,21 @@ case_segments() {
 		lint 1 'error [peer-no-rail]' 'no rail from * here to * there' -- --metadata_server="$metadata" \
 			--nic_priority_matrix='{"*": [["null:null0"]]}' --peer=t1
 	fi
+	# Records that strangers wrote: one is broken, in the other a name is a terminal's command.
+	metadata=file://$dir/others
+	mkdir "$dir/others"
+	"$RECORDS" "$dir/others" 1 '{"format": 1, "name": "node-00000"' || die "no record"
+	ask 1 segments --metadata_server="$metadata"
+	says 'node-00000  broken' "error: record 'node-00000':"
+	lint 1 'error [peer]' 'node-00000' -- --metadata_server="$metadata" --nic_priority_matrix="$tcp_matrix" --peer=node-00000
+	"$RECORDS" "$dir/others" 1 '{"format": 1, "name": "node-00000", "generation": "0000000000000001", "addresses": ["127.0.0.1:1"],
+		"devices": [{"device": "tcp:\u001b[31m", "wire": "x"}, {"device": "tcp:lo", "wire": "tcp", "wire_min": 8, "wire_max": 9}],
+		"matrix": "{\"*\": [[\"tcp:lo\"]]}"}' || die "no record"
+	ask 0 segments --metadata_server="$metadata"
+	says 'tcp:?[31m'
+	lint 1 'warning [peer-version]' "tcp:lo speaks wire tcp 1..1, its tcp:lo another version" -- \
+		--metadata_server="$metadata" --nic_priority_matrix="$tcp_matrix" --peer=node-00000
+	says 'error [peer-no-rail]'
 }
 
 "case_$1"
