@@ -8,7 +8,7 @@ use_build() {
 		return 1
 	}
 	MC_PLUGIN_PATH=
-	for d in "$build"/transports/* "$build"/metadata/* "$build"/core; do
+	for d in "$build"/transports/* "$build"/metadata/* "$build"/subprojects/* "$build"/core; do
 		[ -d "$d" ] && MC_PLUGIN_PATH=$MC_PLUGIN_PATH${MC_PLUGIN_PATH:+:}$d
 	done
 	MC_CONFIG_DIR=$build

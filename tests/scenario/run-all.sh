@@ -61,6 +61,12 @@ case_quick() {
 	says '^nothing could be measured$'
 	ends 0 "$here/run-all" --build="$BUILD" --list 'nul*'
 	[ "$(cat "$dir/case.out")" = null ] || die "--list does not list null alone"
+	# Nothing that is built is missing, and all of it is found.
+	ends 0 "$here/run-all" --build="$BUILD" --list
+	for manifest in $(grep -l '"kind": "transport"' "$BUILD"/plugins.d/*.json); do
+		says "^\(not measured: \)\?$(basename "$manifest" .json)\(:\|$\)"
+	done
+	! grep 'no file for it' "$dir/case.out" || die "a plugin of the build is not found"
 }
 
 # In a guest: one boot, two points.
