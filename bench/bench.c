@@ -7,7 +7,9 @@
 
 #include <stdio.h>
 
-static int run(const struct bench_options *opts, struct mc_config *config)
+#include "job.h"
+
+static int run(const struct bench_options *opts, const struct bench_job *job, struct mc_config *config)
 {
 	struct mc_error err = {0};
 	int code;
@@ -18,6 +20,7 @@ static int run(const struct bench_options *opts, struct mc_config *config)
 	}
 	if (opts->helpfull) {
 		bench_help_full(stdout, opts, config);
+		bench_job_help(stdout);
 		return BENCH_EXIT_OK;
 	}
 	if (opts->version) {
@@ -33,7 +36,8 @@ static int run(const struct bench_options *opts, struct mc_config *config)
 		return BENCH_EXIT_FAILED;
 	}
 	bench_stop_name(mc_config_get(config, "local_server_name", NULL));
-	code = opts->mode == BENCH_TARGET ? bench_target(opts, config) : bench_initiator(opts, config);
+	code = opts->mode == BENCH_TARGET ? bench_target(opts, config)
+					   : bench_initiator(opts, *opts->job ? job : NULL, config);
 	bench_stop_fini();
 	return code;
 }
@@ -42,6 +46,7 @@ int main(int argc, char **argv)
 {
 	struct mc_error err = {0};
 	struct bench_options opts;
+	struct bench_job job;
 	struct mc_config *config;
 	int code;
 
@@ -51,11 +56,11 @@ int main(int argc, char **argv)
 		return BENCH_EXIT_FAILED;
 	}
 	if (bench_options_parse(&opts, argc, argv, config, &err) < 0 ||
-	    bench_options_check(&opts, &err) < 0) {
+	    bench_options_check(&opts, &err) < 0 || bench_job_options(&job, &opts, &err) < 0) {
 		bench_report_error(&opts, err.text);
 		code = BENCH_EXIT_USAGE;
 	} else {
-		code = run(&opts, config);
+		code = run(&opts, &job, config);
 	}
 	mc_config_free(config);
 	return code;

@@ -81,7 +81,10 @@ int bench_matrix_text(const char *transport, const char *devices, char *buf, siz
  */
 
 int bench_target(const struct bench_options *opts, const struct mc_config *config);
-int bench_initiator(const struct bench_options *opts, const struct mc_config *config);
+struct bench_job;
+/* job: what --job says; NULL without it. */
+int bench_initiator(const struct bench_options *opts, const struct bench_job *job,
+		    const struct mc_config *config);
 
 /* ---- load.c: the threads --------------------------------------------------------------------- */
 
@@ -158,6 +161,10 @@ void bench_report_sweep_json_begin(FILE *f, const struct bench_report *report);
 void bench_report_sweep_json_point(FILE *f, const struct bench_report *report, bool first);
 void bench_report_sweep_json_end(FILE *f, const char *error);
 void bench_report_json(FILE *f, const struct bench_report *report);
+/* The same in two: machine, versions and options; results, and the end. */
+void bench_report_json_head(FILE *f, const struct bench_report *report);
+void bench_report_json_tail(FILE *f, const struct bench_report *report);
+void bench_json_string(FILE *f, const char *s);
 void bench_report_line(FILE *f, const struct bench_report *report); /* Test completed: ... */
 /* A failure without results: a sentence on stderr; with --json an object on stdout too. */
 void bench_report_error(const struct bench_options *opts, const char *sentence);

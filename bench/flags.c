@@ -8,15 +8,15 @@
 #include "flags.h"
 
 #include <assert.h>
-#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include <core/util/check.h>
+
+#include "words.h"
 
 enum flag_type {
 	FLAG_BOOL,
@@ -24,6 +24,7 @@ enum flag_type {
 	FLAG_SIZE,
 	FLAG_INT,
 	FLAG_SECONDS,
+	FLAG_REAL,
 	FLAG_STRING,
 	FLAG_WORD,
 	FLAG_RANGE, /* MIN:MAX, sizes; without a value SWEEP_RANGE */
@@ -48,7 +49,7 @@ static const char *const operation_words[] = {"read", "write", NULL};
 static const struct flag flags[] = {
 	{"mode", FLAG_WORD, FIELD(mode), 0, 0, mode_words, "initiator or target"},
 	{"segment_id", FLAG_STRING, FIELD(segment_id), 0, 0, NULL,
-	 "the target's segment; default: the only other one"},
+	 "the target's segment; default: the only other one; beside --job several, A,B"},
 	{"operation", FLAG_WORD, FIELD(operation), 0, 0, operation_words, "read or write"},
 	{"block_size", FLAG_SIZE, FIELD(block_size), 1, 16 * GIB, NULL, "bytes per request"},
 	{"batch_size", FLAG_COUNT, FIELD(batch_size), 1, 1048576, NULL, "requests per batch"},
@@ -60,6 +61,16 @@ static const struct flag flags[] = {
 	{"sweep", FLAG_RANGE, FIELD(sweep), 1, 16 * GIB, NULL,
 	 "measure every block size MIN:MAX by powers of two, " SWEEP_RANGE " without a value; both "
 	 "operations unless one is named"},
+	{"job", FLAG_STRING, FIELD(job), 0, 0, NULL,
+	 "a file of bench/jobs: what to transfer; other flags override its values"},
+	{"seed", FLAG_COUNT, FIELD(seed), 1, 9007199254740992, NULL,
+	 "beside --job: of its random numbers; default: drawn, and printed"},
+	{"footprint", FLAG_SIZE, FIELD(footprint), 1, 65536 * GIB, NULL,
+	 "beside --job: bytes of each target that it uses"},
+	{"trace", FLAG_STRING, FIELD(trace), 0, 0, NULL,
+	 "beside --job: the trace of requests to replay, JSON lines"},
+	{"speed", FLAG_REAL, FIELD(speed), 0, 1e9, NULL,
+	 "beside --job: replay a trace so many times faster; 0: without waiting"},
 	{"buffer_size", FLAG_SIZE, FIELD(buffer_size), 4096, 65536 * GIB, NULL,
 	 "bytes of each buffer of the target, one per NUMA node"},
 	{"stride", FLAG_SIZE, FIELD(stride), 0, 32 * GIB, NULL,
@@ -100,6 +111,9 @@ void bench_options_init(struct bench_options *opts)
 		.segment_id = "",
 		.protocol = "",
 		.device_name = "",
+		.job = "",
+		.trace = "",
+		.speed = 1,
 		.block_size = 65536,
 		.batch_size = 128,
 		.threads = 12,
@@ -122,50 +136,13 @@ static int range_error(const struct flag *flag, const char *text, struct mc_erro
 		       flag->name, text, flag->min, flag->max);
 }
 
-/* Bytes per unit of a size's suffix, as in the config, and K, M, G, T for short: 1024; KB, MB, ...
- * are decimal. */
-static uint64_t suffix_factor(const char *s)
-{
-	static const char letters[] = "KMGT";
-	const char *at = *s ? strchr(letters, toupper((unsigned char)*s)) : NULL;
-	uint64_t factor = 1;
-	bool decimal = at && strcasecmp(s + 1, "B") == 0;
-
-	if (!*s || strcasecmp(s, "B") == 0)
-		return 1;
-	if (!at || !(decimal || !s[1] || strcasecmp(s + 1, "iB") == 0))
-		return 0;
-	for (const char *l = letters; l <= at; l++)
-		factor *= decimal ? 1000 : 1024;
-	return factor;
-}
-
 static int parse_integer(const struct flag *flag, const char *text, int64_t *ret,
 			 struct mc_error *err)
 {
-	char *end;
-	int64_t value, factor = 1, part = 0, scale = 1;
+	int64_t value;
 
-	errno = 0;
-	value = strtoll(text, &end, 10);
-	if (end == text || errno)
-		return range_error(flag, text, err);
-	if (flag->type == FLAG_SIZE) {
-		/* Six digits of a fraction count: part * factor stays far below 2^63. */
-		if (*end == '.') {
-			for (end++; isdigit((unsigned char)*end); end++) {
-				part = scale < 1000000 ? part * 10 + (*end - '0') : part;
-				scale = scale < 1000000 ? scale * 10 : scale;
-			}
-		}
-		end += strspn(end, " ");
-		factor = (int64_t)suffix_factor(end);
-	} else if (*end) {
-		factor = 0;
-	}
-	if (!factor || (part && *text == '-') || __builtin_mul_overflow(value, factor, &value) ||
-	    __builtin_add_overflow(value, part * factor / scale, &value) || (double)value < flag->min ||
-	    (double)value > flag->max)
+	if (bench_parse_number(text, flag->type == FLAG_SIZE, &value) < 0 ||
+	    (double)value < flag->min || (double)value > flag->max)
 		return range_error(flag, text, err);
 	*ret = value;
 	return 0;
@@ -196,12 +173,19 @@ static int parse_range(const struct flag *flag, const char *text, struct bench_r
 static int parse_seconds(const struct flag *flag, const char *text, double *ret,
 			 struct mc_error *err)
 {
-	char *end;
-	double value = strtod(text, &end);
+	double value;
 
-	if (end != text && strcmp(end, "s") == 0)
-		end++;
-	if (end == text || *end || !isfinite(value) || value < flag->min || value > flag->max)
+	if (bench_parse_seconds(text, &value) < 0 || value < flag->min || value > flag->max)
+		return range_error(flag, text, err);
+	*ret = value;
+	return 0;
+}
+
+static int parse_real(const struct flag *flag, const char *text, double *ret, struct mc_error *err)
+{
+	double value;
+
+	if (bench_parse_real(text, &value) < 0 || value < flag->min || value > flag->max)
 		return range_error(flag, text, err);
 	*ret = value;
 	return 0;
@@ -259,6 +243,9 @@ static int flag_apply(struct bench_options *opts, const struct flag *flag, const
 	case FLAG_SECONDS:
 		r = parse_seconds(flag, text, field, err);
 		break;
+	case FLAG_REAL:
+		r = parse_real(flag, text, field, err);
+		break;
 	case FLAG_STRING:
 		*(const char **)field = text;
 		break;
@@ -288,28 +275,6 @@ static const struct flag *flag_find(const char *name)
 	return NULL;
 }
 
-/* Levenshtein's distance; names longer than NAME_MAX_LEN never come here. */
-static size_t distance(const char *a, const char *b)
-{
-	size_t row[NAME_MAX_LEN + 1], nb = MC_MIN(strlen(b), (size_t)NAME_MAX_LEN);
-
-	for (size_t j = 0; j <= nb; j++)
-		row[j] = j;
-	for (size_t i = 0; a[i]; i++) {
-		size_t diagonal = row[0];
-
-		row[0] = i + 1;
-		for (size_t j = 0; j < nb; j++) {
-			size_t best = diagonal + (a[i] != b[j]);
-
-			diagonal = row[j + 1];
-			best = MC_MIN(best, diagonal + 1);
-			row[j + 1] = MC_MIN(best, row[j] + 1);
-		}
-	}
-	return row[nb];
-}
-
 /* A search among the config keys: the exact one, and the closest. */
 struct key_search {
 	const char *name;
@@ -320,7 +285,7 @@ struct key_search {
 
 static void search_offer(struct key_search *s, const char *known)
 {
-	size_t d = distance(s->name, known);
+	size_t d = bench_distance(s->name, known);
 
 	if (d < s->best) {
 		s->best = d;
@@ -523,6 +488,7 @@ static void flag_text(const struct bench_options *opts, const struct flag *flag,
 		snprintf(buf, cap, "%" PRId64, number);
 		break;
 	case FLAG_SECONDS:
+	case FLAG_REAL:
 		snprintf(buf, cap, "%g", *(const double *)field);
 		break;
 	case FLAG_STRING:

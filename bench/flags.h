@@ -21,6 +21,10 @@ struct bench_options {
 	uint64_t stride; /* between the starts of two entries; 0: block_size */
 	uint64_t buffer_size; /* bytes, of each of the target's buffers */
 	struct bench_range sweep; /* block sizes */
+	const char *job; /* "": none */
+	uint64_t seed, footprint; /* of a job; 0: as the job says */
+	const char *trace; /* "": as the job says */
+	double speed;
 	double warm_up; /* seconds */
 	double duration; /* seconds; initiator 0: one batch per thread; target 0: for ever */
 	bool check, hot, prepared, init_mem, json, use_vram, auto_discovery;

@@ -269,7 +269,30 @@ static void release(struct initiator *in)
 	bench_stop_done();
 }
 
-int bench_initiator(const struct bench_options *opts, const struct mc_config *config)
+/* Whatever is asked for, on the engine that is open. */
+static int run_any(struct initiator *in, const struct bench_job *job, const struct mc_config *config,
+		   bool *ret_reported, struct mc_error *err)
+{
+	int r = 0;
+
+	in->report = (struct bench_report){
+		.opts = in->opts,
+		.config = config,
+		.local_name = mc_engine_name(in->engine),
+		.matrix = mc_engine_matrix(in->engine),
+		.result = &in->result,
+	};
+	if (job)
+		return bench_job_run(in, job, ret_reported, err);
+	r = open_segment(in->opts, in->engine, &in->segment, err);
+	if (r < 0)
+		return r;
+	in->report.segment = mc_segment_name(in->segment);
+	return in->opts->sweep.min ? bench_sweep(in, ret_reported, err) : single(in, ret_reported, err);
+}
+
+int bench_initiator(const struct bench_options *opts, const struct bench_job *job,
+		    const struct mc_config *config)
 {
 	struct initiator *in = calloc(1, sizeof *in);
 	struct mc_error err = {0};
@@ -282,19 +305,7 @@ int bench_initiator(const struct bench_options *opts, const struct mc_config *co
 	if (r == 0) {
 		bench_stop_name(mc_engine_name(in->engine));
 		in->opts = opts;
-		r = open_segment(opts, in->engine, &in->segment, &err);
-		if (r == 0) {
-			in->report = (struct bench_report){
-				.opts = opts,
-				.config = config,
-				.local_name = mc_engine_name(in->engine),
-				.segment = mc_segment_name(in->segment),
-				.matrix = mc_engine_matrix(in->engine),
-				.result = &in->result,
-			};
-			r = opts->sweep.min ? bench_sweep(in, &reported, &err)
-					    : single(in, &reported, &err);
-		}
+		r = run_any(in, job, config, &reported, &err);
 		release(in);
 	}
 	bench_stop_done();

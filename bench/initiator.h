@@ -34,4 +34,8 @@ void initiator_failure(const struct initiator *in);
  * told. */
 int bench_sweep(struct initiator *in, bool *ret_reported, struct mc_error *err);
 
+/* job_run.c: likewise of a job.  It opens its own targets. */
+int bench_job_run(struct initiator *in, const struct bench_job *job, bool *ret_reported,
+		  struct mc_error *err);
+
 #endif

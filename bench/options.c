@@ -75,7 +75,7 @@ static int check_buffer(const struct bench_options *opts, struct mc_error *err)
 	uint64_t need = bench_footprint(opts);
 	size_t nr = 0;
 
-	if (opts->mode == BENCH_TARGET || !bench_option_given(opts, "buffer_size"))
+	if (opts->mode == BENCH_TARGET || *opts->job || !bench_option_given(opts, "buffer_size"))
 		return 0;
 	if (opts->sweep.min) {
 		nr = bench_sweep_points(opts, points);

@@ -135,11 +135,12 @@ void bench_report_text(FILE *f, const struct bench_report *r)
 {
 	const struct bench_options *o = r->opts;
 
-	fprintf(f,
-		"%-11s %" PRIu64 " bytes x %" PRIu64 " per batch x %" PRIu64
-		" threads, '%s' -> '%s'%s\n",
-		bench_operation(o), o->block_size, o->batch_size, o->threads, r->local_name,
-		r->segment, o->hot ? ", hot" : "");
+	if (!*o->job)
+		fprintf(f,
+			"%-11s %" PRIu64 " bytes x %" PRIu64 " per batch x %" PRIu64
+			" threads, '%s' -> '%s'%s\n",
+			bench_operation(o), o->block_size, o->batch_size, o->threads, r->local_name,
+			r->segment, o->hot ? ", hot" : "");
 	for (size_t i = 0; i < r->nr_rails; i++) {
 		if (r->rails[i].read + r->rails[i].written)
 			fprintf(f, "rail        %s: %.3f GB\n", r->rails[i].name,
@@ -170,7 +171,7 @@ void bench_report_line(FILE *f, const struct bench_report *r)
 /* ---- JSON: one member per line, so that line tools can read it too
  * ---------------------------------- */
 
-static void json_string(FILE *f, const char *s)
+void bench_json_string(FILE *f, const char *s)
 {
 	fputc('"', f);
 	for (; *s; s++) {
@@ -189,7 +190,7 @@ static void json_string(FILE *f, const char *s)
 static void json_text(FILE *f, const char *name, const char *value, const char *end)
 {
 	fprintf(f, "    \"%s\": ", name);
-	json_string(f, value);
+	bench_json_string(f, value);
 	fprintf(f, "%s\n", end);
 }
 
@@ -257,7 +258,7 @@ static void json_option(void *ctx, const char *name, const char *value, bool quo
 
 	fprintf(f, "    \"%s\": ", name);
 	if (quote)
-		json_string(f, value);
+		bench_json_string(f, value);
 	else
 		fputs(value, f);
 	fputs(",\n", f);
@@ -276,7 +277,7 @@ static void json_rails(FILE *f, const struct bench_report *r)
 	fputs("    \"rails\": [", f);
 	for (size_t i = 0; i < r->nr_rails; i++) {
 		fprintf(f, "%s\n      {\"name\": ", i ? "," : "");
-		json_string(f, r->rails[i].name);
+		bench_json_string(f, r->rails[i].name);
 		fprintf(f, ", \"bytes_read\": %" PRIu64 ", \"bytes_written\": %" PRIu64 "}",
 			r->rails[i].read, r->rails[i].written);
 	}
@@ -321,12 +322,12 @@ void bench_report_error(const struct bench_options *opts, const char *sentence)
 		return;
 	printf("{\n  \"schema\": %d,\n  \"program\": \"transfer_engine_bench\",\n  \"error\": ",
 	       SCHEMA);
-	json_string(stdout, sentence);
+	bench_json_string(stdout, sentence);
 	printf("\n}\n");
 	fflush(stdout);
 }
 
-static void json_head(FILE *f, const struct bench_report *r)
+void bench_report_json_head(FILE *f, const struct bench_report *r)
 {
 	fprintf(f, "{\n  \"schema\": %d,\n  \"program\": \"transfer_engine_bench\",\n", SCHEMA);
 	json_machine(f);
@@ -338,12 +339,17 @@ static void json_head(FILE *f, const struct bench_report *r)
 	fputs("  },\n", f);
 }
 
-void bench_report_json(FILE *f, const struct bench_report *r)
+void bench_report_json_tail(FILE *f, const struct bench_report *r)
 {
-	json_head(f, r);
 	fputs("  \"results\": {\n", f);
 	json_results(f, r);
 	fputs("  }\n}\n", f);
+}
+
+void bench_report_json(FILE *f, const struct bench_report *r)
+{
+	bench_report_json_head(f, r);
+	bench_report_json_tail(f, r);
 }
 
 /* ---- a sweep ----------------------------------------------------------------------------------
@@ -385,7 +391,7 @@ void bench_report_sweep_line(FILE *f, const struct bench_report *r)
 
 void bench_report_sweep_json_begin(FILE *f, const struct bench_report *r)
 {
-	json_head(f, r);
+	bench_report_json_head(f, r);
 	fputs("  \"sweep\": [", f);
 }
 
@@ -402,7 +408,7 @@ void bench_report_sweep_json_point(FILE *f, const struct bench_report *r, bool f
 void bench_report_sweep_json_end(FILE *f, const char *error)
 {
 	fputs("\n  ],\n  \"error\": ", f);
-	json_string(f, error);
+	bench_json_string(f, error);
 	fputs("\n}\n", f);
 	fflush(f);
 }

@@ -150,6 +150,7 @@ void bench_help(FILE *f)
 	      "  --stride=BYTES   gaps between blocks    --hot       one block, again and again\n"
 	      "  --check          verify at both ends: takes up to half of the duration\n"
 	      "  --prepared       submit a prepared list --sweep[=4K:16M]  a table of sizes\n"
+	      "  --job=FILE       mixes, rates, several targets, traces: bench/jobs\n"
 	      "Result:\n"
 	      "  --json           one object on stdout   --report_unit=GiB --report_precision=3\n"
 	      "  --ready_file=F   the target tells a script that it is up (or --ready_fd=N)\n"

@@ -9,8 +9,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bench.h"
+#include "job.h"
 
 /* ---- a config that notes what it is told ---------------------------------------------------- */
 
@@ -363,6 +365,57 @@ static void test_help_fits(void **state)
 	free(text);
 }
 
+/* ---- a job ------------------------------------------------------------------------------------
+ */
+
+static struct bench_job job;
+
+static int with_job(const char *text, const char *line)
+{
+	char path[] = "/tmp/mc-flags.XXXXXX", all[512];
+	int fd = mkstemp(path), r;
+
+	assert_true(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+	close(fd);
+	snprintf(all, sizeof all, "--job=%s %s", path, line);
+	assert_int_equal(parse(all), 0);
+	r = bench_job_options(&job, &opts, &err);
+	unlink(path);
+	return r;
+}
+
+/* Flags win over the file, whatever it says; what they leave alone is the file's. */
+static void test_job(void **state)
+{
+	assert_int_equal(with_job("{\"threads\": 3, \"batch\": 5, \"blocks\": [{\"size\": 1}, {\"size\": 9}]}", ""), 0);
+	assert_true(opts.threads == 3 && opts.batch_size == 5 && opts.block_size == 9 && opts.duration == 10);
+	assert_int_equal(with_job("{\"threads\": 3, \"batch\": 5, \"blocks\": [{\"size\": 1}, {\"size\": 9}]}",
+				  "--threads=2 --block_size=4K --operation=read --duration=1 --warm_up=0 --seed=8 "
+				  "--footprint=1M --hot"),
+			 0);
+	assert_true(job.threads == 2 && job.batch == 5 && job.nr_blocks == 1 && job.blocks[0].size == 4096);
+	assert_true(job.read_share == 1 && job.duration == 1 && job.warm_up == 0 && job.seed == 8);
+	assert_true(job.footprint == 1 << 20 && job.locality == BENCH_HOT);
+	assert_int_equal(opts.threads, 2);
+	/* Verified batches go one after the other. */
+	assert_int_equal(with_job("{\"depth\": 4, \"threads\": 2}", "--check"), 0);
+	assert_true(job.depth == 1 && job.threads == 2);
+	assert_int_equal(with_job("{\"depth\": 4, \"threads\": 2, \"trace\": \"\"}", "--check --trace=t --speed=2"), 0);
+	assert_true(job.threads == 1 && job.speed == 2);
+	assert_string_equal(job.trace, "t");
+
+	assert_int_equal(with_job("{\"trace\": \"t\"}", "--batch_size=2"), -EINVAL);
+	assert_non_null(strstr(err.text, "key 'batch' has no meaning"));
+	assert_int_equal(with_job("{}", "--prepared"), -EINVAL);
+	assert_non_null(strstr(err.text, "flags --job and --prepared"));
+	assert_int_equal(with_job("{}", "--mode=target"), -EINVAL);
+	assert_non_null(strstr(err.text, "give it to the initiator"));
+	assert_int_equal(with_job("{\"bach\": 1}", ""), -EINVAL);
+	assert_int_equal(parse("--seed=1"), 0);
+	assert_int_equal(bench_job_options(&job, &opts, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "--job=FILE"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -377,6 +430,7 @@ int main(void)
 		cmocka_unit_test(test_matrix),
 		cmocka_unit_test(test_protocol),
 		cmocka_unit_test(test_sweep),
+		cmocka_unit_test(test_job),
 		cmocka_unit_test(test_buffer_size),
 		cmocka_unit_test(test_help_fits),
 	};
