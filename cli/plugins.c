@@ -239,7 +239,7 @@ static void join(char *const *words, const char *suffix, char *buf, size_t cap)
 
 static void print_text(const struct look *l, bool options)
 {
-	static const char *const heading[] = {"kind", "name", "state", "claims", "memory", "optional", "options", "file"};
+	static const char *const heading[] = {"kind", "name", "state", "claims", "memory", "optional", "options"};
 	struct cli_table t = {0};
 
 	cli_table_row(&t, MC_ARRAY_SIZE(heading), heading);
@@ -255,7 +255,7 @@ static void print_text(const struct look *l, bool options)
 		snprintf(nr, sizeof nr, "%zu", p->nr_options);
 		cli_table_row(&t, MC_ARRAY_SIZE(heading),
 			      (const char *const[]){mc_plugin_kind_name(p->m->kind), p->m->name, state(p), claims, memory,
-						    p->m->optional ? "yes" : "no", nr, p->path ? p->path : p->m->library});
+						    p->m->optional ? "yes" : "no", nr});
 	}
 	cli_table_print(&t);
 	for (size_t i = 0; i < l->nr_plugins; i++)
@@ -270,7 +270,8 @@ static void print_text(const struct look *l, bool options)
 		struct count c = {.print = true};
 
 		option_prefix(l->plugins[i].m, c.prefix, sizeof c.prefix);
-		printf("%s %s:\n", mc_plugin_kind_name(l->plugins[i].m->kind), l->plugins[i].m->name);
+		printf("%s '%s', %s:\n", mc_plugin_kind_name(l->plugins[i].m->kind), l->plugins[i].m->name,
+		       l->plugins[i].path ? l->plugins[i].path : l->plugins[i].m->library);
 		mc_config_each(l->config, count_key, &c);
 	}
 }
@@ -363,7 +364,7 @@ int cli_plugins(int argc, char **argv)
 	bool json = false, keys = false;
 	const struct cli_option options[] = {
 		{"json", CLI_FLAG, &json, NULL, "one JSON object"},
-		{"options", CLI_FLAG, &keys, NULL, "the config keys of each plugin, too"},
+		{"options", CLI_FLAG, &keys, NULL, "the file and the config keys of each plugin, too"},
 		{0},
 	};
 	struct cli cli = {

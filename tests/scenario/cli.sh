@@ -107,7 +107,7 @@ case_plugins() {
 	json '"transports.tcp.lanes" in [p for p in j["plugins"] if p["name"] == "tcp"][0]["options"]'
 	json 'len(j["bad_manifests"]) == 2 and j["without_manifest"][0]["name"] == "lonely"'
 	ask 1 plugins --options
-	says 'transports.tcp.lanes' "now '1'"
+	says 'transports.tcp.lanes' "now '1'" "transport 'tcp', " '/transport-tcp.so:'
 	# Without the broken ones, an optional one that is refused is no failure.
 	rm "$dir"/c/plugins.d/absent.json "$dir"/c/plugins.d/bad.json "$dir"/c/plugins.d/tcp2.json
 	ask 0 plugins
