@@ -336,14 +336,43 @@ int mc_plugin_load_file(const char *path, enum mc_kind kind, const char *name,
 	return 0;
 }
 
+/* A plugin's sentence without the device that it begins with ("tcp:eth0: ", "device 'eth0': "):
+ * whoever passes it on has named it. */
+static const char *without_device(const char *why, const char *device)
+{
+	const char *colon = strchr(device, ':');
+	const char *names[] = {device, colon ? colon + 1 : device};
+
+	for (size_t i = 0; i < MC_ARRAY_SIZE(names); i++) {
+		size_t len = strlen(names[i]);
+		const char *p = why;
+		bool quoted;
+
+		p += strncmp(p, "device ", 7) ? 0 : 7;
+		quoted = *p == '\'';
+		p += quoted;
+		if (strncmp(p, names[i], len) != 0)
+			continue;
+		p += len;
+		if (quoted && *p++ != '\'')
+			continue;
+		if (!strncmp(p, ": ", 2) && p[2])
+			return p + 2;
+	}
+	return why;
+}
+
 int mc_plugin_open_failed(const struct mc_plugin *plugin, const char *device, int r,
 			  struct mc_error *err)
 {
-	char why[700];
+	char text[700];
+	const char *why = text;
 
 	if (!err)
 		return r;
-	snprintf(why, sizeof why, "%.699s", err->text[0] ? err->text : strerror(-r));
+	snprintf(text, sizeof text, "%.699s", err->text[0] ? err->text : strerror(-r));
+	if (device)
+		why = without_device(text, device);
 	return mc_fail(err, r, "%s '%s' refused: %s cannot open %s%s%s: %s", mc_plugin_kind_name(plugin->desc->kind),
 		       plugin->desc->name, plugin->path, device ? "'" : "an instance",
 		       device ? device : "", device ? "'" : "", why);

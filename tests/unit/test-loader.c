@@ -191,9 +191,29 @@ static void test_open_fails(void **state)
 	r = p->ops.transport.open(NULL, NULL, &args, NULL, &err);
 	assert_int_equal(mc_plugin_open_failed(p, args.device, r, &err), -ENODEV);
 	snprintf(want, sizeof want,
-		 "transport 'open-fails' refused: %s cannot open 'good0': device 'good0': the cable is cut",
+		 "transport 'open-fails' refused: %s cannot open 'good0': the cable is cut",
 		 p->path);
 	assert_string_equal(err.text, want);
+	/* However it names itself, it is named once. */
+	for (size_t i = 0; i < 6; i++) {
+		static const char *const ways[] = {"rdma:ra0: ", "ra0: ", "device ra0: ", "device 'ra0': ",
+						   "device rdma:ra0: ", "device 'rdma:ra0': "};
+
+		snprintf(err.text, sizeof err.text, "%spinning 12 KiB", ways[i]);
+		mc_plugin_open_failed(p, "rdma:ra0", -ENOMEM, &err);
+		snprintf(want, sizeof want, "transport 'open-fails' refused: %s cannot open 'rdma:ra0': pinning 12 KiB",
+			 p->path);
+		assert_string_equal(err.text, want);
+	}
+	/* What only looks like it stays. */
+	for (size_t i = 0; i < 4; i++) {
+		static const char *const others[] = {"ra01: no", "device 'ra0: no", "device ra0 is down", "ra0: "};
+
+		snprintf(err.text, sizeof err.text, "%s", others[i]);
+		mc_plugin_open_failed(p, "rdma:ra0", -ENOMEM, &err);
+		snprintf(want, sizeof want, "cannot open 'rdma:ra0': %s", others[i]);
+		assert_non_null(strstr(err.text, want));
+	}
 	err.text[0] = '\0';
 	mc_plugin_open_failed(p, NULL, -EBUSY, &err);
 	assert_non_null(strstr(err.text, "cannot open an instance: Device or resource busy"));
