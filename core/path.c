@@ -418,11 +418,18 @@ static void break_idle(struct mc_path *path)
 	part(path);
 }
 
+/* The transport gave the system's words, or what they mean in its own. */
+static bool says(const char *why, int status)
+{
+	return strstr(why, strerror(-status)) || (status == -ENETDOWN && strcasestr(why, "down")) ||
+	       (status == -ETIMEDOUT && strstr(why, "in time"));
+}
+
 /* Once, not at each probe of a rail that stays down. */
 static void log_broken(const struct mc_path *path, int status, const char *why)
 {
 	const char *peer = path->session->peer->name;
-	bool said = strstr(why, strerror(-status)) != NULL; /* the transport gave the system's words */
+	bool said = says(why, status);
 
 	if (path->wanted_break)
 		mc_debug("peer '%s': rail %s -> %s connects anew: %s", peer, label_of(path),

@@ -93,6 +93,57 @@ static void window(void **state)
 	assert_int_equal(status_of(b, 0).done_len, 256 << 20);
 }
 
+static char warned[512];
+
+static void on_log(void *arg, enum mc_log_level level, const char *line)
+{
+	if (level == MC_LOG_WARN)
+		snprintf(warned, sizeof warned, "%s", line);
+}
+
+/* A reason that says what the system's words mean is enough; another one gets them. */
+static void reasons(void **state)
+{
+	static const struct {
+		int event;
+		const char *why, *want;
+	} cases[] = {
+		{MC_DEVICE_DOWN, "the device at the other end is down", "broke: the device at the other end is down; its"},
+		{MC_DEVICE_DOWN, "port 1 of device ra0 is DOWN: check its cable", "DOWN: check its cable; its"},
+		{MC_DEVICE_DOWN, NULL, "broke: the device is down; its"},
+		{MC_DEVICE_GONE, "its adapter was removed", "broke: its adapter was removed: Network is down; its"},
+	};
+	struct mc_path *path;
+
+	world_start("0", "0");
+	for (size_t i = 0; i < MC_ARRAY_SIZE(cases); i++) {
+		struct mc_batch *b = batch_new(1);
+
+		path = i ? path_of(0, 0) : NULL;
+		if (i) {
+			submit_one(b, MC_OP_WRITE, 0, 64);
+			advance(TICK * 2);
+			path_ready(path);
+		} else {
+			path = up_with(b, 64);
+		}
+		slices_end(fake0(), 0, 0);
+		turns(2);
+		assert_request(b, 0, MC_REQUEST_DONE, 0);
+		mc_log_set_level(MC_LOG_WARN);
+		mc_log_set_handler(on_log, NULL);
+		mc_lane_device_event(fake0()->lane, cases[i].event, cases[i].why);
+		turns(1);
+		mc_log_set_handler(NULL, NULL);
+		mc_log_set_level(MC_LOG_ERROR);
+		if (!strstr(warned, cases[i].want))
+			fail_msg("'%s' does not hold '%s'", warned, cases[i].want);
+		path_fenced(path);
+		mc_lane_device_event(fake0()->lane, MC_DEVICE_UP, NULL);
+		turns(2);
+	}
+}
+
 static void refused_open(void **state)
 {
 	struct mc_batch *b = batch_new(1);
@@ -757,7 +808,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, start, stop)
 #define GONE_AT(at) {"gone_in_each_state " #at, gone_in_each_state, start_at, stop, (void *)(intptr_t)(at)}
 	const struct CMUnitTest tests[] = {
-		T(carries), T(window), T(refused_open), T(open_times_out), T(both_fences), T(tries_are_counted),
+		T(carries), T(window), T(reasons), T(refused_open), T(open_times_out), T(both_fences), T(tries_are_counted),
 		T(request_scope_fails_alone), GONE_AT(MC_PATH_OPENING), GONE_AT(MC_PATH_UP),
 		GONE_AT(MC_PATH_FENCING), GONE_AT(MC_PATH_DOWN), T(parks), T(flushes), T(flush_expires),
 		T(imports), T(deadlines), T(cancels), T(fenced_buffer), T(device_events), T(other_rail),
