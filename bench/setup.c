@@ -89,10 +89,12 @@ static int find_devices(const struct bench_options *opts, const struct mc_config
 		return r;
 	if (!*list->usable)
 		snprintf(list->usable, sizeof list->usable, "%s", list->loopback);
-	if (!*list->usable)
-		return mc_fail(err, -ENODEV, "flag --protocol: '%s' finds no usable device here%s",
-			       opts->protocol, list->remedy);
-	return 0;
+	if (*list->usable)
+		return 0;
+	if (!*list->remedy && err->text[0])
+		snprintf(list->remedy, sizeof list->remedy, ": %.250s", err->text);
+	return mc_fail(err, -ENODEV, "flag --protocol: '%s' finds no usable device here%s",
+		       opts->protocol, list->remedy);
 }
 
 int bench_configure(const struct bench_options *opts, struct mc_config *config,

@@ -16,6 +16,7 @@ struct look {
 	const struct mc_transport_ops *ops;
 	int (*each)(void *ctx, const struct mc_device_desc *device);
 	void *ctx;
+	bool any;
 };
 
 static int look_found(void *ctx, const char *device)
@@ -28,6 +29,7 @@ static int look_found(void *ctx, const char *device)
 	int r = look->ops->probe(&look->plain.host, device, &info, &err);
 
 	/* A transport without probe vouches for what it enumerates. */
+	look->any = true;
 	desc.active = r == -ENOTSUP || (r == 0 && info.state != MC_STATE_DOWN &&
 					info.state != MC_STATE_MISSING);
 	if (r == 0) {
@@ -39,6 +41,19 @@ static int look_found(void *ctx, const char *device)
 		desc.remedy = err.text;
 	}
 	return look->each(look->ctx, &desc);
+}
+
+/* There is no device: a transport that is asked for one without a name says what to do, or nothing. */
+static void look_remedy(const struct look *look, struct mc_error *err)
+{
+	struct mc_device_info info = {.size = sizeof info, .numa_node = -1};
+	struct mc_error ignored = {0};
+
+	if (err)
+		err->text[0] = '\0';
+	if (look->ops->probe(&look->plain.host, "", &info, &ignored) == 0 && info.state == MC_STATE_MISSING &&
+	    info.remedy[0])
+		mc_fail(err, 0, "%s", info.remedy);
 }
 
 int mc_transport_devices(const struct mc_config *config, const char *transport,
@@ -67,6 +82,8 @@ int mc_transport_devices(const struct mc_config *config, const char *transport,
 	else if (r < 0)
 		mc_fail(err, r, "transport '%s' could not list its devices: %s", transport,
 			strerror(-r));
+	else if (r == 0 && !look.any)
+		look_remedy(&look, err);
 	mc_plugin_unref(plugin);
 	return r;
 }

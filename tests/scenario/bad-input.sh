@@ -70,6 +70,12 @@ case_device() {
 	matrix '{"*": [["tcp:nosuch0"]]}' '$.*[0][0]' "'tcp:nosuch0'" "is not on this host: there is no interface 'nosuch0': ip link" 'there are: ' 'lo'
 	printf '{ "*": [["tcp:nosuch0"]] }' >"$dir/nics.json"
 	matrix "$dir/nics.json" "$dir/nics.json: \$.*[0][0]: "
+	# There is none: how a host gets one.
+	[ "$RDMA" = no ] || (
+		export SYSFS_PATH="$dir/none"
+		refused 2 2000 "'rdma' finds no usable device here: there is no RDMA device" 'modprobe rdma_rxe' \
+			'rdma link add' -- --protocol=rdma
+	) || exit 1
 	# Two transports claim it.
 	mkdir "$dir/c"
 	cp -r "$PLUGINS/plugins.d" "$dir/c"

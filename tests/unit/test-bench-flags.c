@@ -77,6 +77,10 @@ int mc_transport_devices(const struct mc_config *config, const char *transport,
 	};
 	int r = 0;
 
+	if (strcmp(transport, "empty") == 0) {
+		mc_fail(err, 0, "plug one in");
+		return 0;
+	}
 	if (strcmp(transport, "tcp") != 0)
 		return mc_fail(err, -ENOENT, "no transport '%s'", transport);
 	for (size_t i = 0; r == 0 && i < 3; i++)
@@ -274,6 +278,9 @@ static void test_protocol(void **state)
 	assert_non_null(strstr(told, "set(nic_priority_matrix,{\"*\": [[\"tcp:lo\"]]})"));
 	assert_int_equal(parse("--protocol=tpc"), 0);
 	assert_int_equal(bench_configure(&opts, NULL, &err), -ENOENT);
+	assert_int_equal(parse("--protocol=empty"), 0);
+	assert_int_equal(bench_configure(&opts, NULL, &err), -ENODEV);
+	assert_string_equal(err.text, "flag --protocol: 'empty' finds no usable device here: plug one in");
 	assert_int_equal(parse("--protocol=tcp --nic_priority_matrix=x"), 0);
 	assert_int_equal(bench_configure(&opts, NULL, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "leave one out"));

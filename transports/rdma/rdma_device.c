@@ -165,6 +165,10 @@ static int fail_absent(const char *device, struct mc_error *err)
 	struct names names = { .len = 0 };
 
 	list_class("infiniband", names_add, &names);
+	if (!names.len && !*device)
+		return mc_fail(err, -ENODEV,
+			       "there is no RDMA device: load the adapter's driver, or for soft-RoCE modprobe rdma_rxe; "
+			       "rdma link add rxe0 type rxe netdev INTERFACE");
 	if (!names.len)
 		return mc_fail(err, -ENODEV,
 			       "there is no RDMA device here, so no '%.63s': load the adapter's driver, or for "
@@ -281,6 +285,11 @@ int rdma_probe(const struct mc_host *host, const char *device, struct mc_device_
 	snprintf(info->name, sizeof info->name, "%s", device);
 	info->numa_node = -1;
 	info->state = MC_STATE_MISSING;
+	if (!*device && !any_in_sysfs()) {
+		fail_absent(device, &why);
+		snprintf(info->remedy, sizeof info->remedy, "%.255s", why.text);
+		return 0;
+	}
 	if (!*device || *device == '.' || strchr(device, '/')) {
 		snprintf(info->remedy, sizeof info->remedy, "that is no device's name: rdma link show lists them");
 		return 0;

@@ -130,7 +130,8 @@ struct mc_device_desc {
 };
 /* Call each for every device that the transport named (as in "tcp:eth0": the part before the
  * colon) finds, until it returns non-zero; that value is returned.  Opens none.  [any]
- *   returns   0; -ENOENT: no such transport (err names those that exist); what loading it gave
+ *   returns   0, and if it found none err->text says what to do, where the transport knows;
+ *             -ENOENT: no such transport (err names those that exist); what loading it gave
  *   since 0.1 */
 MC_EXPORT int mc_transport_devices(const struct mc_config *config, const char *transport,
 				   int (*each)(void *ctx, const struct mc_device_desc *device),
