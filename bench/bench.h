@@ -17,6 +17,7 @@ enum { BENCH_EXIT_OK = 0, BENCH_EXIT_FAILED = 1, BENCH_EXIT_USAGE = 2 };
 #define BENCH_MEMORY_NS (60 * MC_SEC)
 #define BENCH_CLOSE_NS (700 * MC_MSEC) /* a stopped bench is gone within a second */
 #define BENCH_ANSWER_NS (30 * MC_SEC)
+#define BENCH_BUFFERS_NS (5 * MC_SEC) /* a target that comes up has its first one by then */
 #define BENCH_MAX_BUFFERS 1024
 
 /* ---- stop.c ---------------------------------------------------------------------------------- */

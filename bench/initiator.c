@@ -7,12 +7,15 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "pattern.h"
+
+#define BUFFERS_LOOK_MS 10
 
 /* ---- the target's segment ----------------------------------------------------------------------
  */
@@ -73,17 +76,33 @@ static int open_segment(const struct bench_options *opts, struct mc_engine *engi
 	return mc_segment_open(engine, name, BENCH_CONNECT_NS, ret_segment, err);
 }
 
+/* A target that is just coming up is known before it has registered its memory: how many buffers
+ * it has, once it has any or has had its time. */
+static size_t wait_buffers(const struct mc_segment *segment)
+{
+	struct pollfd stop = {.fd = bench_stop_fd(), .events = POLLIN};
+	uint64_t end = bench_now_ns() + BENCH_BUFFERS_NS;
+	size_t nr;
+
+	while (!(nr = mc_segment_nr_buffers(segment)) && !bench_stopping() && bench_now_ns() < end)
+		poll(&stop, 1, BUFFERS_LOOK_MS);
+	return nr;
+}
+
 /* The offsets of the target's buffers; each must hold what the flags ask for. */
 static int find_buffers(struct initiator *in, struct mc_error *err)
 {
 	const struct bench_options *opts = in->opts;
 	const struct mc_segment *segment = in->segment;
-	size_t nr = mc_segment_nr_buffers(segment);
+	size_t nr = wait_buffers(segment);
 	uint64_t need = bench_footprint(opts);
 
+	if (nr == 0 && bench_stopping())
+		return mc_fail(err, -ECANCELED, "interrupted");
 	if (nr == 0)
-		return mc_fail(err, -ENOENT, "segment '%s' has no buffers; is it a target?",
-			       mc_segment_name(segment));
+		return mc_fail(err, -ENOENT,
+			       "segment '%s' has no buffers after %d s; is it a target?",
+			       mc_segment_name(segment), (int)(BENCH_BUFFERS_NS / MC_SEC));
 	nr = nr < BENCH_MAX_BUFFERS ? nr : BENCH_MAX_BUFFERS;
 	for (size_t i = 0; i < nr; i++) {
 		struct mc_buffer_info info = {.size = sizeof info};

@@ -99,6 +99,23 @@ case_check_fails() {
 		--operation=read
 }
 
+# A target is known before it has registered its memory: who comes then waits for it, and not for ever.
+case_early_initiator() {
+	LD_PRELOAD=$SLOW_MEMORY "$BENCH" --mode=target --metadata_server="$metadata" --local_server_name=t --port=0 \
+		--nic_priority_matrix="$tcp_matrix" --buffer_size=1M >"$dir/t.out" 2>"$dir/t.err" </dev/null &
+	target=$!
+	pids="$pids $target"
+	wait_until "the target to ask for memory" grep -q 'memory comes late' "$dir/t.err"
+	initiate i --segment_id=t --nic_priority_matrix="$tcp_matrix" || die "ended with $?"
+	tail -n 1 "$dir/i.out" | grep -q '^Test completed: ' || die "no last line"
+	# An initiator has nothing for others.
+	initiate a --segment_id=t --nic_priority_matrix="$tcp_matrix" --duration=60 &
+	pids="$pids $!"
+	wait_until "an initiator" has_record a
+	expect 1 "segment 'a' has no buffers after 5 s; is it a target?" b --segment_id=a \
+		--nic_priority_matrix="$tcp_matrix"
+}
+
 case_two_targets() {
 	target t --nic_priority_matrix="$tcp_matrix"
 	target u --nic_priority_matrix="$tcp_matrix"
