@@ -24,6 +24,7 @@ enum cli_exit {
 int cli_plugins(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
 int cli_lint(int argc, char **argv);
+int cli_check_plugin(int argc, char **argv); /* check/check.c */
 int cli_segments(int argc, char **argv);
 
 /* ---- the command line ----------------------------------------------------------------------- */

@@ -18,6 +18,7 @@ struct verb {
 static const struct verb verbs[] = {
 	{"plugins", cli_plugins, "what is there, in order or refused, and why"},
 	{"inspect", cli_inspect, "what a plugin's shared object says of itself, and its manifest"},
+	{"check-plugin", cli_check_plugin, "does a plugin keep the contract: the conformance kit"},
 	{"lint", cli_lint, "is a configuration right, and right for this host"},
 	{"segments", cli_segments, "the engines of the cluster, by their records"},
 };

@@ -2,7 +2,7 @@
 /* Metadata conformance: the descriptor, open and close, keys and values. */
 #include "metadata.h"
 
-#include "../census.h"
+#include "cli/check/census.h"
 
 #include <errno.h>
 #include <malloc.h>

@@ -8,7 +8,7 @@ program=$1 plugin=$2 failed=0
 
 run() {
 	echo "== $*"
-	"$program" "$plugin" --device ra0 "$@" || failed=1
+	"$program" "$plugin" --level behaves --device ra0 "$@" || failed=1
 }
 
 run

@@ -7,8 +7,8 @@
 #include <stdio.h>
 
 #include "core/util/check.h"
-#include "fake-host.h"
-#include "verbs/mock-verbs.h"
+#include "cli/check/fake-host.h"
+#include "tests/verbs/mock-verbs.h"
 
 #define BOUND (20 * MC_SEC)
 #define BURST 64u

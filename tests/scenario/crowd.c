@@ -8,7 +8,7 @@
  */
 #include "roles.h"
 
-#include "../census.h"
+#include "cli/check/census.h"
 
 #include <poll.h>
 #include <pthread.h>

@@ -8,7 +8,7 @@
  */
 #include "engines.h"
 
-#include "../census.h"
+#include "cli/check/census.h"
 
 #include <malloc.h>
 #include <sys/wait.h>

@@ -7,7 +7,7 @@
  */
 #include "engines.h"
 
-#include "../census.h"
+#include "cli/check/census.h"
 
 #include <signal.h>
 #include <sys/prctl.h>

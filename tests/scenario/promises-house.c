@@ -8,7 +8,7 @@
  */
 #include "peers.h"
 
-#include "../census.h"
+#include "cli/check/census.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>

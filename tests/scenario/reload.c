@@ -6,7 +6,7 @@
  *
  *   reload LIBRARY
  */
-#include "../census.h"
+#include "cli/check/census.h"
 
 #include <mooncake/mooncake.h>
 

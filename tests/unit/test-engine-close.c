@@ -18,7 +18,7 @@
 #include "clock.h"
 #include "engine.h"
 #include "core/util/check.h"
-#include "../census.h"
+#include "cli/check/census.h"
 
 static char dir[] = "/tmp/mc-close-XXXXXX";
 

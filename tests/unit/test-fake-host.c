@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "fake-host.h"
+#include "cli/check/fake-host.h"
 
 #include <errno.h>
 #include <pthread.h>

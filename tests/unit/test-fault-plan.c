@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "fake-host.h"
+#include "cli/check/fake-host.h"
 #include "fault_plan.h"
 
 extern const struct mc_plugin_desc mc_plugin_desc;

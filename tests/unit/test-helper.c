@@ -15,7 +15,7 @@
 #include "clock.h"
 #include "core/helper.h"
 #include "core/util/check.h"
-#include "../census.h"
+#include "cli/check/census.h"
 
 static struct mc_helpers *fresh(void)
 {

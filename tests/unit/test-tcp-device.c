@@ -18,7 +18,7 @@
 
 #include <cmocka.h>
 
-#include "tests/fake-host.h"
+#include "cli/check/fake-host.h"
 
 #define BOUND (5 * MC_SEC)
 

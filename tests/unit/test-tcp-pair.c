@@ -20,7 +20,7 @@
 
 #include <cmocka.h>
 
-#include "tests/fake-host.h"
+#include "cli/check/fake-host.h"
 #include "transports/tcp/tcp.h"
 
 #define BOUND (20 * MC_SEC)

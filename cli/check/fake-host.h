@@ -16,8 +16,8 @@
  *
  * Waiting functions take a bound in real nanoseconds, return 0 or -ETIMEDOUT.
  */
-#ifndef MC_TESTS_FAKE_HOST_H
-#define MC_TESTS_FAKE_HOST_H
+#ifndef MC_CHECK_FAKE_HOST_H
+#define MC_CHECK_FAKE_HOST_H
 
 #include <mooncake/memory.h>
 #include <mooncake/transport.h>
@@ -51,6 +51,8 @@ int fake_plugin_init(const struct mc_plugin_desc *desc, enum mc_kind kind, struc
 	((plugin)->raw->size >= offsetof(struct mc_transport_ops, op) + sizeof((plugin)->raw->op) && \
 	 (plugin)->raw->op != NULL)
 
+/* One entry of a plugin's table of options; NULL at its end. */
+const struct mc_option *fake_option_at(const struct mc_plugin_desc *desc, size_t i);
 /* Parse "name=value" words by a plugin's own table; defaults for the rest.  Free the values with
  * fake_options_free. */
 int fake_options_parse(const struct mc_plugin_desc *desc, const char *const *words, size_t nr_words,
@@ -72,6 +74,8 @@ unsigned fake_world_free(struct fake_world *w);
 unsigned fake_breaches(const struct fake_world *w);
 const char *fake_last_breach(const struct fake_world *w);
 void fake_breach(struct fake_world *w, const char *fmt, ...) MC_PRINTF(2, 3);
+/* The same of any world, the freed ones included. */
+const char *fake_last_of_all(void);
 void fake_forgive(struct fake_world *w); /* the test meant it: forget the breaches */
 
 uint64_t fake_real_ns(void);
@@ -136,6 +140,9 @@ struct fake_inst {
 
 int fake_open(struct fake_world *w, const struct fake_plugin *plugin, const struct fake_open *how,
 	      struct fake_inst **ret_inst, struct mc_error *err);
+/* ops->enumerate, without an instance that is open. */
+int fake_enumerate(struct fake_world *w, const struct fake_plugin *plugin,
+		   int (*found)(void *ctx, const char *device), void *ctx);
 /* stop, progress until nothing is in flight, close.  NULL is fine.  0, or -ETIMEDOUT when slices
  * did not end; then the instance is closed all the same. */
 int fake_close(struct fake_inst *inst, uint64_t bound_ns);
@@ -244,6 +251,9 @@ int fake_peer_fence(struct fake_peer *peer, uint64_t bound_ns);
 /* The two halves alone: begin; and whether it is over. */
 int fake_peer_fence_begin(struct fake_peer *peer);
 bool fake_peer_fenced(const struct fake_peer *peer);
+/* What the core does before all else when it finds that the process was frozen: fence every peer, active
+ * and passive, at this end. */
+int fake_peers_fence(struct fake_inst *inst, uint64_t bound_ns);
 /* After a fence: new streams of the next epoch on the same objects. */
 int fake_peer_reattach(struct fake_peer *peer);
 /* Release remotes and close at both ends (fenced first by the caller if slices are in flight).

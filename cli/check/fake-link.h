@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The link between two instances of the fake host: messages, and descriptors that travel along. */
-#ifndef MC_TESTS_FAKE_LINK_H
-#define MC_TESTS_FAKE_LINK_H
+#ifndef MC_CHECK_FAKE_LINK_H
+#define MC_CHECK_FAKE_LINK_H
 
 #include "fake-host-impl.h"
 

@@ -1,21 +1,53 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of the transport conformance program share. */
-#ifndef CONFORMANCE_TRANSPORT_H
-#define CONFORMANCE_TRANSPORT_H
+/*
+ * What the files of check-plugin share: the cases, each of which runs in a process
+ * of its own, and what they run on.
+ */
+#ifndef MC_CHECK_CASES_H
+#define MC_CHECK_CASES_H
 
 #include "fake-host.h"
 
 #define BOUND (10 * MC_SEC) /* of every wait: long enough for sanitizers, short enough for a person */
 
+#define WHY_MAX 512
+#define BENCH_POINTS 6
+
+/* What a case tells its parent, in memory that both share. */
+struct told {
+	char why[WHY_MAX]; /* the sentence of a failure or a skip */
+	int section;       /* of docs/plugin-abi.md that is broken; 0: the case's own */
+	uint32_t kind;     /* what the plugin says of itself, once it was loaded; 0: it was not */
+	char name[64], version[64];
+	char device[MC_DEVICE_NAME_MAX + 1];
+	char path[512]; /* of the plugin that was looked for */
+	bool over;      /* the case returned: the process was not ended inside it */
+	struct {
+		double mbps, us; /* 10^6 bytes per second; microseconds per operation */
+	} bench[BENCH_POINTS];
+};
+
+struct filter {
+	const char *path, *words[16];
+	size_t nr_words;
+};
+
 struct ctx {
+	const char *path, *manifest; /* manifest: NULL, there is none to compare */
+	const char *wanted;          /* name of a transport to look for, instead of path */
 	struct fake_plugin plugin, memories[4];
-	unsigned nr_memories;
+	const char *memory_paths[4];
+	struct filter filters[4]; /* the first is the innermost */
+	unsigned nr_memories, nr_filters;
 	const char *device;
 	const char *words[64];
 	size_t nr_words;
 	bool no_data; /* the plugin moves nothing by design */
-	char *why;    /* 512 bytes, shared with the parent: the sentence of a failure or a skip */
+	struct told *told;
 };
+
+/* Load the plugin, the memory plugins and the filters, as every level but the first needs them. */
+int ctx_load(struct ctx *c, struct mc_error *err);
 
 /* A case returns one of these. */
 enum { PASS = 0, FAIL = 1, SKIP = 77 };
@@ -63,12 +95,47 @@ int make_visible(struct pair *p, struct bufs *b);
 int works(struct ctx *c, struct pair *p, struct bufs *b, uint64_t seed);
 uint64_t align_up(const struct pair *p, uint64_t n);
 uint64_t largest(const struct pair *p);
+/* A fake_cond: run for the whole time. */
+bool never(void *ctx);
 bool has_kind(const char *const *kinds, const char *kind);
 
+/* A queue of slices, each to a place of its own. */
+#define DEEP 64
+#define PIECE 65536
+struct deep {
+	struct fake_slice *s[DEEP];
+	unsigned nr; /* taken */
+};
+/* Submit until all are, or the queue is full; FAIL if anything else was answered. */
+int deep_submit(struct ctx *c, struct pair *p, struct bufs *b, enum mc_opcode op, struct deep *d);
+/* Has every one of a struct deep ended?  A fake_cond. */
+bool deep_over(void *deep);
+void deep_free(struct deep *d);
+
+enum level { LOADS, LIVES, MOVES, BEHAVES, PERFORMS, NR_LEVELS };
+
 struct test_case {
+	enum level level; /* cases of LOADS open the file themselves */
 	const char *name;
 	int (*run)(struct ctx *c);
+	int section; /* of docs/plugin-abi.md that a failure breaks, unless a breach says better */
 };
-extern const struct test_case life_cases[], data_cases[], peer_cases[];
+/* Each ends with run == NULL. */
+extern const struct test_case load_cases[], life_cases[], data_cases[], peer_cases[], process_cases[];
+
+/* Does the descriptor say what the manifest says?  FAIL or SKIP with the sentence. */
+int case_manifest(struct ctx *c);
+/* Does the loader take the file?  Tells name, version and kind. */
+int case_head(struct ctx *c);
+/* Find the file of the transport c->wanted, as the core would: told->path. */
+int find_wanted(struct ctx *c);
+/* The bench of one plugin: fills told->bench. */
+int bench_run(struct ctx *c);
+extern const struct bench_point {
+	const char *name;
+	enum mc_opcode op;
+	uint64_t len;
+	unsigned depth;
+} bench_points[BENCH_POINTS];
 
 #endif

@@ -78,6 +78,13 @@ const char *fake_last_breach(const struct fake_world *w)
 	return w->last;
 }
 
+static char last_of_all[512]; /* written under the lock of a world, read when none is left */
+
+const char *fake_last_of_all(void)
+{
+	return last_of_all;
+}
+
 void fake_forgive(struct fake_world *w)
 {
 	__atomic_store_n(&w->breaches, 0, __ATOMIC_RELAXED);
@@ -92,6 +99,7 @@ void fake_breach(struct fake_world *w, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(w->last, sizeof w->last, fmt, ap);
 	va_end(ap);
+	memcpy(last_of_all, w->last, sizeof last_of_all);
 	__atomic_fetch_add(&w->breaches, 1, __ATOMIC_RELAXED);
 	if (!(w->flags & FAKE_QUIET))
 		fprintf(stderr, "breach: %s\n", w->last);
@@ -243,6 +251,24 @@ int fake_open(struct fake_world *w, const struct fake_plugin *plugin, const stru
 	pthread_mutex_unlock(&w->lock);
 	*ret_inst = inst;
 	return 0;
+}
+
+int fake_enumerate(struct fake_world *w, const struct fake_plugin *plugin,
+		   int (*found)(void *ctx, const char *device), void *ctx)
+{
+	struct fake_inst *inst = calloc(1, sizeof *inst);
+	int r;
+
+	if (!inst || (inst->world = w, inst_state_new(inst)) < 0)
+		abort();
+	inst->plugin = plugin;
+	inst->ops = &plugin->ops.transport;
+	name_inst(inst, &(struct fake_open){ .device = "none" });
+	services_fill(&inst->host, inst->name);
+	r = inst->ops->enumerate(&inst->host, found, ctx);
+	inst_state_free(inst);
+	free(inst);
+	return r;
 }
 
 static void do_stop(void *ctx)

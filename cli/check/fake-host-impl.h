@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the files of the fake host share; tests include fake-host.h only. */
-#ifndef MC_TESTS_FAKE_HOST_IMPL_H
-#define MC_TESTS_FAKE_HOST_IMPL_H
+#ifndef MC_CHECK_FAKE_HOST_IMPL_H
+#define MC_CHECK_FAKE_HOST_IMPL_H
 
 #include "fake-host.h"
 

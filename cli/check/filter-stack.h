@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The core's filters under the fake host. */
-#ifndef MC_TESTS_FILTER_STACK_H
-#define MC_TESTS_FILTER_STACK_H
+#ifndef MC_CHECK_FILTER_STACK_H
+#define MC_CHECK_FILTER_STACK_H
 
 #include "fake-host.h"
 

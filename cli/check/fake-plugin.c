@@ -252,7 +252,7 @@ static int parse_value(const struct mc_option *o, const char *text, struct mc_va
 	return 0;
 }
 
-static const struct mc_option *option_at(const struct mc_plugin_desc *desc, size_t i)
+const struct mc_option *fake_option_at(const struct mc_plugin_desc *desc, size_t i)
 {
 	const struct mc_option *o =
 		(const void *)((const char *)desc->options + i * desc->option_size);
@@ -277,7 +277,7 @@ static int check_words(const struct mc_plugin_desc *desc, const char *const *wor
 		const struct mc_option *o;
 		size_t i = 0, len = strcspn(words[w], "=");
 
-		while ((o = option_at(desc, i)) && (strlen(o->name) != len || strncmp(o->name, words[w], len)))
+		while ((o = fake_option_at(desc, i)) && (strlen(o->name) != len || strncmp(o->name, words[w], len)))
 			i++;
 		if (!o || words[w][len] != '=')
 			return mc_fail(err, -EINVAL, "plugin '%s' has no option '%s'", desc->name, words[w]);
@@ -295,12 +295,12 @@ int fake_options_parse(const struct mc_plugin_desc *desc, const char *const *wor
 
 	if (r < 0)
 		return r;
-	while (option_at(desc, nr))
+	while (fake_option_at(desc, nr))
 		nr++;
 	values = calloc(nr + 1, sizeof *values);
 	if (!values)
 		return mc_fail(err, -ENOMEM, "no memory for options");
-	for (size_t i = 0; (o = option_at(desc, i)); i++) {
+	for (size_t i = 0; (o = fake_option_at(desc, i)); i++) {
 		const char *text = word_value(words, nr_words, o->name);
 
 		values[i].set = text != NULL;
@@ -323,7 +323,7 @@ void fake_options_free(const struct mc_plugin_desc *desc, struct mc_value *value
 {
 	const struct mc_option *o;
 
-	for (size_t i = 0; values && (o = option_at(desc, i)); i++)
+	for (size_t i = 0; values && (o = fake_option_at(desc, i)); i++)
 		if (o->type == MC_OPT_STRING && values[i].i != MC_VALUE_AUTO)
 			free((char *)(uintptr_t)values[i].s);
 	free(values);

@@ -1,65 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Conformance: peers that are fenced, reconnected, killed, stopped, slow or talk nonsense. */
-#include "transport.h"
+/* Cases: peers that are fenced, reconnected, stopped, slow or talk nonsense. */
+#include "cases.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#define DEEP 64
-#define PIECE 65536
-
-static bool never(void *ctx)
-{
-	return false;
-}
-
-struct deep {
-	struct fake_slice *s[DEEP];
-	unsigned nr;
-};
-
-static bool deep_over(void *ctx)
-{
-	struct deep *d = ctx;
-
-	for (unsigned i = 0; i < d->nr; i++)
-		if (d->s[i]->state == FAKE_INFLIGHT)
-			return false;
-	return true;
-}
-
-static int deep_submit(struct ctx *c, struct pair *p, struct bufs *b, enum mc_opcode op, struct deep *d)
-{
-	int r = 0;
-
-	for (d->nr = 0; d->nr < DEEP; d->nr++) {
-		struct fake_slice *s = d->s[d->nr] = fake_slice_new(p->a);
-		uint64_t off = d->nr * (uint64_t)PIECE;
-
-		fake_slice_set(s, p->peer, op, b->local, off, b->remote, off, PIECE, MC_SLICE_MORE);
-		r = fake_submit(s);
-		if (r < 0) {
-			fake_slice_free(s);
-			d->s[d->nr] = NULL;
-			break;
-		}
-	}
-	CHECK(r >= 0 || r == -EAGAIN, "submit answered %d", r);
-	fake_flush(p->a);
-	return PASS;
-}
-
-static void deep_free(struct deep *d)
-{
-	for (unsigned i = 0; i < d->nr; i++)
-		fake_slice_free(d->s[i]);
-}
 
 struct turns {
 	int left;
@@ -180,124 +123,6 @@ static int case_stop(struct ctx *c)
 static int case_target_closes(struct ctx *c)
 {
 	return stop_one(c, true);
-}
-
-/* ---- another process, and its death ---------------------------------------------------------------------------- */
-
-static void serve(struct ctx *c, int fd)
-{
-	struct fake_world *w = world_open(c, 0);
-	struct fake_inst *inst = NULL;
-	struct fake_link *link;
-	struct fake_buf *buf;
-	struct mc_error err = { 0 };
-
-	alarm(60);
-	if (open_one(c, w, &inst, &err) < 0 ||
-	    fake_buf_new(inst, (uint64_t)DEEP * PIECE, 0, NULL, MC_ACCESS_ALL, &buf, &err) < 0 ||
-	    fake_link_fd(inst, fd, &link) < 0)
-		_exit(1);
-	fake_run(w, never, NULL, 60 * MC_SEC);
-	_exit(0);
-}
-
-static int process_open(struct ctx *c, struct pair *p, struct bufs *b, pid_t *ret_pid)
-{
-	struct mc_error err = { 0 };
-	int fds[2], r;
-
-	memset(p, 0, sizeof *p);
-	CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0, "no socketpair");
-	*ret_pid = fork();
-	CHECK(*ret_pid >= 0, "no process");
-	if (*ret_pid == 0) {
-		close(fds[0]);
-		serve(c, fds[1]);
-	}
-	close(fds[1]);
-	p->w = world_open(c, 0);
-	r = open_one(c, p->w, &p->a, &err);
-	CHECK(r == 0, "open: %d %s", r, err.text);
-	r = fake_link_fd(p->a, fds[0], &p->la);
-	CHECK(r == 0, "no link: %d", r);
-	r = pair_connect(c, p);
-	if (r != PASS)
-		return r;
-	CHECK(p->peer->remotes, "the other process tells no buffer");
-	b->remote = p->peer->remotes;
-	r = fake_buf_new(p->a, (uint64_t)DEEP * PIECE, 0, NULL, MC_ACCESS_LOCAL, &b->local, &err);
-	CHECK(r == 0, "registering: %d %s", r, err.text);
-	return PASS;
-}
-
-static int case_process(struct ctx *c)
-{
-	struct pair p;
-	struct bufs b = { NULL };
-	pid_t pid;
-	int r = process_open(c, &p, &b, &pid);
-
-	for (uint64_t i = 1; i < 8 && r == PASS; i++) {
-		uint64_t len = align_up(&p, UINT64_C(1) << (2 * i));
-
-		fake_buf_fill(b.local, 0, len, i);
-		CHECK(transfer(&p, MC_OP_WRITE, b.local, 0, b.remote, 8192, len, NULL) == 0, "a write fails");
-		fake_buf_fill(b.local, 0, len, 0);
-		CHECK(transfer(&p, MC_OP_READ, b.local, 0, b.remote, 8192, len, NULL) == 0, "a read fails");
-		CHECK(c->no_data || fake_buf_check(b.local, 0, len, i) < 0, "what was written is not what is read");
-	}
-	if (r == PASS)
-		r = pair_close(c, &p);
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
-	return r;
-}
-
-struct dead {
-	struct deep *d;
-	struct fake_peer *peer;
-};
-
-/* The plugin noticed by itself, or the control channel did. */
-static bool noticed(void *ctx)
-{
-	struct dead *x = ctx;
-
-	return deep_over(x->d) || x->peer->gone || !x->peer->ready;
-}
-
-static int case_killed(struct ctx *c)
-{
-	struct pair p;
-	struct bufs b = { NULL };
-	struct deep d = { .nr = 0 };
-	struct dead x = { &d, NULL };
-	uint64_t t;
-	pid_t pid;
-	int r = process_open(c, &p, &b, &pid);
-
-	if (r != PASS)
-		return r;
-	kill(pid, SIGSTOP);
-	waitpid(pid, NULL, WUNTRACED); /* all of its threads have stopped */
-	r = deep_submit(c, &p, &b, MC_OP_WRITE, &d);
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
-	if (r != PASS)
-		return r;
-	t = fake_real_ns();
-	x.peer = p.peer;
-	r = fake_run_on(p.a, noticed, &x, 5500 * MC_MSEC);
-	CHECK(r == 0, "the death of the other process is not noticed within 5.5 s");
-	r = fake_peer_fence(p.peer, BOUND);
-	CHECK(r == 0, "fence towards a dead process does not end");
-	CHECK(deep_over(&d), "slices to a dead process stay in flight");
-	CHECK(fake_real_ns() - t < 5500 * MC_MSEC, "it takes longer than 5.5 s");
-	for (unsigned i = 0; i < d.nr; i++)
-		CHECK(d.s[i]->status == 0 || d.s[i]->scope == MC_SCOPE_PEER,
-		      "a slice to a dead process ended with %d, scope %d", d.s[i]->status, d.s[i]->scope);
-	deep_free(&d);
-	return pair_close(c, &p);
 }
 
 /* ---- two peers -------------------------------------------------------------------------------------------------- */
@@ -426,13 +251,11 @@ static int case_nonsense(struct ctx *c)
 }
 
 const struct test_case peer_cases[] = {
-	{ "reconnect", case_reconnect },
-	{ "fence", case_fence },
-	{ "stop", case_stop },
-	{ "target-closes", case_target_closes },
-	{ "process", case_process },
-	{ "killed", case_killed },
-	{ "two-peers", case_two_peers },
-	{ "nonsense", case_nonsense },
-	{ NULL, NULL },
+	{ BEHAVES, "reconnect", case_reconnect, 6 },
+	{ BEHAVES, "fence", case_fence, 6 },
+	{ BEHAVES, "stop", case_stop, 4 },
+	{ BEHAVES, "target-closes", case_target_closes, 6 },
+	{ BEHAVES, "two-peers", case_two_peers, 6 },
+	{ BEHAVES, "nonsense", case_nonsense, 4 },
+	{ .run = NULL },
 };

@@ -193,6 +193,33 @@ void peers_close(struct fake_inst *inst, uint64_t bound_ns)
 	}
 }
 
+/* A peer of the instance that a fence has something to end of. */
+static struct fake_peer *unfenced(struct fake_inst *inst)
+{
+	struct fake_peer *p = inst->st->peers;
+
+	while (p && p->fenced_epoch >= p->epoch)
+		p = p->next;
+	return p;
+}
+
+int fake_peers_fence(struct fake_inst *inst, uint64_t bound_ns)
+{
+	struct fake_peer *p;
+
+	while (fake_has(inst->plugin, fence) && (p = unfenced(inst))) {
+		struct peer_call c = { .peer = p };
+		int r;
+
+		p->gone = true; /* nobody is asked at the other end */
+		fake_call(inst, do_fence, &c);
+		r = fake_run_on(inst, is_over, p, bound_ns);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 struct find_other {
 	struct fake_link *link;
 	uint32_t id;

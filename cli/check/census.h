@@ -8,8 +8,8 @@
  * counted; so a count is exact right after a join.  Threads that nobody joins, a library's
  * or helpers that end when they are idle, need the ones that wait.
  */
-#ifndef MC_TESTS_CENSUS_H
-#define MC_TESTS_CENSUS_H
+#ifndef MC_CHECK_CENSUS_H
+#define MC_CHECK_CENSUS_H
 
 #include <dirent.h>
 #include <fcntl.h>

@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * check-plugin: runs the cases, each in a process of its own, so that a plugin that
+ * crashes or hangs is a finding and not the end.  This process loads no plugin.
+ */
+#include "check.h"
+#include "core/util/check.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+const char *const level_names[NR_LEVELS] = {"loads", "lives", "moves", "behaves", "performs"};
+
+const struct test_case *const *case_lists(void)
+{
+	static const struct test_case *const lists[] = {load_cases, life_cases,    data_cases,
+							peer_cases, process_cases, NULL};
+
+	return lists;
+}
+
+/* ---- the child ------------------------------------------------------------------------------- */
+
+/* What a breach is against, by the words of its sentence.  The first that fits. */
+static int breach_section(const char *breach)
+{
+	static const struct {
+		const char *words;
+		int section;
+	} table[] = {
+		{"instance's worker", 2},
+		{"private areas", 3},
+		{"after its close", 3},
+		{"after close", 4},
+		{"peer_close", 6},
+		{"exactly once", 5},
+		{"from inside submit", 5},
+		{"from inside cancel", 5},
+		{"guard of", 5},
+		{"MC_CAP_SYNC", 5},
+		{"has a scope", 5},
+		{"done_len", 5},
+		{"submit answers", 5},
+		{"cancel answers", 4},
+		{"fence", 6},
+		{"slices of an epoch", 6},
+		{"peer_ready", 7},
+		{"counter", 7},
+		{"range_", 7},
+		{"a watch", 7},
+		{"rewatch", 7},
+		{"device_event", 7},
+		{"handshake message", 7},
+		{"imported", 7},
+	};
+
+	for (size_t i = 0; i < MC_ARRAY_SIZE(table); i++)
+		if (strstr(breach, table[i].words))
+			return table[i].section;
+	return 0;
+}
+
+/* What the fake host saw says more than what the case noticed. */
+static void tell_breach(struct ctx *c)
+{
+	const char *breach = fake_last_of_all();
+	size_t at = strlen(c->told->why);
+
+	if (!breach[0])
+		return;
+	c->told->section = breach_section(breach);
+	if (!strstr(c->told->why, breach))
+		snprintf(c->told->why + at, WHY_MAX - at, "%s%s", at ? ": " : "", breach);
+}
+
+static void run_child(struct ctx *c, const struct test_case *t)
+{
+	struct mc_error err = {0};
+	int r;
+
+	setpgid(0, 0); /* so that what it starts ends with it */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	dup2(2, 1); /* the report has stdout for itself */
+	if (t->level != LOADS && ctx_load(c, &err) < 0) {
+		c->told->over = true;
+		_exit(fail(c, "%s", err.text));
+	}
+	r = t->run(c);
+	c->told->over = true;
+	if (r == FAIL)
+		tell_breach(c);
+	if (r != PASS)
+		_exit(r); /* what is still open then says nothing */
+	exit(r); /* where a sanitizer looks for leaks */
+}
+
+/* ---- the parent ------------------------------------------------------------------------------ */
+
+static double seconds_since(uint64_t t)
+{
+	return (double)(fake_real_ns() - t) / 1e9;
+}
+
+static bool has_ended(pid_t pid)
+{
+	siginfo_t info = {.si_pid = 0};
+
+	/* It stays a zombie, so that its group keeps its name. */
+	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 ||
+	       info.si_pid == pid;
+}
+
+/* 0: it ended by itself; -ETIMEDOUT: it had to be killed.  What it started ends too. */
+static int wait_child(pid_t pid, unsigned seconds, int *ret_status)
+{
+	uint64_t until = fake_real_ns() + seconds * MC_SEC;
+	struct timespec nap = {.tv_nsec = 200000};
+	int r = 0;
+
+	while (!has_ended(pid) && r == 0) {
+		if (fake_real_ns() > until)
+			r = -ETIMEDOUT;
+		nanosleep(&nap, NULL);
+		nap.tv_nsec = MC_MIN(nap.tv_nsec * 2, 10000000);
+	}
+	kill(-pid, SIGKILL);
+	if (r < 0)
+		kill(pid, SIGKILL);
+	return waitpid(pid, ret_status, 0) < 0 ? -errno : r;
+}
+
+static int run_case(struct ctx *c, const struct test_case *t, unsigned seconds)
+{
+	int status = 0, r;
+	pid_t pid;
+
+	memset(c->told, 0, sizeof *c->told);
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0)
+		run_child(c, t);
+	if (pid < 0)
+		return fail(c, "no process: %s", strerror(errno));
+	r = wait_child(pid, seconds, &status);
+	if (r == -ETIMEDOUT)
+		return fail(c, "does not end within %u s", seconds);
+	if (r < 0)
+		return fail(c, "the process is lost: %s", strerror(-r));
+	if (WIFSIGNALED(status))
+		return fail(c, "crashes: %s (signal %d)", strsignal(WTERMSIG(status)),
+			    WTERMSIG(status));
+	r = WEXITSTATUS(status);
+	if (!c->told->over)
+		return fail(c, "the process ends inside the plugin, with exit status %d", r);
+	if (r == PASS || r == SKIP)
+		return r;
+	if (!c->told->why[0])
+		fail(c,
+		     "the process ends with exit status %d: a sanitizer or a destructor did that",
+		     r);
+	return FAIL;
+}
+
+static void add_result(struct check *k, const struct test_case *t, int outcome, double seconds)
+{
+	struct result *r = &k->results[k->nr_results];
+
+	if (k->nr_results == RESULTS_MAX)
+		return;
+	k->nr_results++;
+	*r = (struct result){.test = t, .outcome = outcome, .seconds = seconds};
+	if (outcome != PASS)
+		snprintf(r->why, sizeof r->why, "%s", k->c.told->why);
+	if (outcome == FAIL)
+		r->section = k->c.told->section ? k->c.told->section : t->section;
+	k->counts[outcome == PASS ? 0 : outcome == SKIP ? 2 : 1]++;
+	report_result(k, r);
+}
+
+static void run_one(struct check *k, const struct test_case *t)
+{
+	uint64_t start = fake_real_ns();
+	int r = run_case(&k->c, t, k->seconds);
+
+	add_result(k, t, r, seconds_since(start));
+}
+
+/* ---- before the cases ------------------------------------------------------------------------ */
+
+static int first_device(void *ctx, const char *device)
+{
+	struct told *told = ctx;
+
+	snprintf(told->device, sizeof told->device, "%s", device);
+	return 1;
+}
+
+static int find_device(struct ctx *c)
+{
+	struct fake_world *w = fake_world_new(0);
+
+	fake_enumerate(w, &c->plugin, first_device, c->told);
+	fake_world_free(w);
+	return PASS;
+}
+
+/* Who it is, and the device to use if none was named: the first that it finds.  What fails here is
+ * found again by a case. */
+static void look_first(struct check *k)
+{
+	static const struct test_case who = {LOADS, "who", case_head, 0};
+	static const struct test_case where = {LIVES, "where", find_device, 0};
+
+	if (run_case(&k->c, &who, k->seconds) == PASS) {
+		k->kind = k->c.told->kind;
+		memcpy(k->name, k->c.told->name, sizeof k->name);
+		memcpy(k->version, k->c.told->version, sizeof k->version);
+	}
+	if (k->c.device || k->kind != MC_KIND_TRANSPORT || k->last == LOADS)
+		return;
+	if (run_case(&k->c, &where, k->seconds) == PASS && k->c.told->device[0])
+		memcpy(k->device, k->c.told->device, sizeof k->device);
+	else
+		snprintf(k->device, sizeof k->device, "%.60s0", k->name);
+	k->c.device = k->device;
+}
+
+/* ---- performs -------------------------------------------------------------------------------- */
+
+static void bench_one(struct check *k, struct ctx *c, const char *name, const struct test_case *t)
+{
+	struct bench_row *row = &k->rows[k->nr_rows++];
+
+	snprintf(row->name, sizeof row->name, "%s", name);
+	row->there = run_case(c, t, k->seconds) == PASS;
+	snprintf(row->why, sizeof row->why, "%s", c->told->why);
+	for (unsigned i = 0; i < BENCH_POINTS; i++) {
+		row->mbps[i] = c->told->bench[i].mbps;
+		row->us[i] = c->told->bench[i].us;
+	}
+}
+
+/* Our own transports beside it; the core knows where they lie. */
+static void bench_reference(struct check *k, const char *name, const char *device,
+			    const struct test_case *t)
+{
+	static const struct test_case find = {LOADS, "find", find_wanted, 0};
+	struct ctx c = {.told = k->c.told, .device = device, .wanted = name, .no_data = true};
+	char path[sizeof c.told->path];
+
+	if (!strcmp(k->name, name))
+		return;
+	if (run_case(&c, &find, k->seconds) != PASS) {
+		struct bench_row *row = &k->rows[k->nr_rows++];
+
+		snprintf(row->name, sizeof row->name, "%s", name);
+		snprintf(row->why, sizeof row->why, "%s", c.told->why);
+		return;
+	}
+	memcpy(path, c.told->path, sizeof path);
+	c.path = path;
+	bench_one(k, &c, name, t);
+}
+
+static const struct test_case bench_case = {PERFORMS, "bench", bench_run, 4};
+
+static void run_bench(struct check *k)
+{
+	uint64_t start = fake_real_ns();
+
+	bench_one(k, &k->c, k->name, &bench_case);
+	add_result(k, &bench_case, k->rows[0].there ? PASS : FAIL, seconds_since(start));
+	bench_reference(k, "null", "null0", &bench_case);
+	bench_reference(k, "tcp", "lo", &bench_case);
+}
+
+/* ---- all of it ------------------------------------------------------------------------------- */
+
+static bool wanted(const struct check *k, const char *name)
+{
+	return !k->only || !strcmp(k->only, name);
+}
+
+static void run_level(struct check *k, enum level level)
+{
+	for (const struct test_case *const *list = case_lists(); *list; list++)
+		for (const struct test_case *t = *list; t->run; t++)
+			if (t->level == level && wanted(k, t->name))
+				run_one(k, t);
+	if (level == PERFORMS && wanted(k, bench_case.name))
+		run_bench(k);
+}
+
+static bool is_load_case(const char *name)
+{
+	const struct test_case *t = load_cases;
+
+	while (t->run && strcmp(t->name, name) != 0)
+		t++;
+	return t->run;
+}
+
+int check_run(struct check *k)
+{
+	signal(SIGCHLD, SIG_DFL); /* children are waited for, whatever whoever started us ignores */
+	k->c.told = mmap(NULL, sizeof *k->c.told, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (k->c.told == MAP_FAILED) {
+		perror("check-plugin: memory to share with children");
+		return 1;
+	}
+	look_first(k);
+	report_head(k);
+	if (!k->kind && k->only && !is_load_case(k->only))
+		k->only = "head"; /* which says why it cannot be run */
+	for (int level = LOADS; level <= (int)k->last; level++) {
+		/* Other kinds have no more cases; what cannot be loaded cannot be called. */
+		if (level == LOADS || k->kind == MC_KIND_TRANSPORT)
+			run_level(k, (enum level)level);
+	}
+	report_end(k);
+	return k->counts[1] || (k->strict && k->counts[2]) ? 1 : 0;
+}
