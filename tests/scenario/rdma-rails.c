@@ -20,6 +20,7 @@
 
 static struct mc_engine *engine;
 static struct peer far;
+static const char *near_more; /* a further setting of the near end */
 
 /* {"*": [["rdma:ra0", "rdma:ra1"], LOWER]} */
 static void matrix(char *buf, size_t cap, char end, unsigned nr, const char *lower)
@@ -41,7 +42,7 @@ static void pair_open(const char *name, unsigned nr, const char *lower)
 	snprintf(near_name, sizeof near_name, "near-%s", name);
 	memset(&far, 0, sizeof far);
 	peer_start(&far, name, (const char *const[]){TIMEOUT, theirs, NULL});
-	engine = engine_with(near_name, (const char *const[]){TIMEOUT, WINDOW, mine, NULL});
+	engine = engine_with(near_name, (const char *const[]){TIMEOUT, WINDOW, mine, near_more, NULL});
 }
 
 static void pair_close(void)
@@ -141,6 +142,87 @@ static void link_down(void)
 static void deaf(void)
 {
 	goes("deaf", cable_deaf, cable_heal);
+}
+
+/* ---- what arrives late ------------------------------------------------------------------------------ */
+
+#define LATE (5 * MC_SEC) /* longer than it takes to give a silent rail up */
+
+static void one_way(char end, const char *how)
+{
+	NEED(fprintf(cable_tc, "qdisc replace dev e%c0 root netem " CABLE_WELL " %s\n", end, how) > 0 &&
+	     fflush(cable_tc) == 0, "tc has ended");
+	nap(300 * MC_MSEC); /* it obeys meanwhile */
+}
+
+/* A batch of which the first rail has a part: its device was given more requests than before. */
+static struct mc_batch *submit_on(uint32_t op, unsigned char *local, struct mc_segment *s, uint64_t before)
+{
+	for (unsigned tries = 0; tries < 100; tries++) {
+		struct mc_batch *b = submit_many(engine, op, local, s, far.base, LEN, LEN >> 16, 1 << 16, PATIENCE);
+
+		while (count(engine, "device rdma:ra0", "requests") == before)
+			if (mc_batch_wait(b, 10 * MC_MSEC) == 0)
+				break;
+		if (count(engine, "device rdma:ra0", "requests") > before)
+			return b;
+		mc_batch_free(b);
+	}
+	NEED(false, "late: the rail is not used");
+	return NULL;
+}
+
+/* The end's packets on the first rail take LATE while data goes that way.  The rail is given up and the other one
+ * does the work; when the packets arrive all is over, and they change nothing (P2).  The device itself would try
+ * for half a minute. */
+static void late_from(char end, uint32_t op, unsigned char *local, struct mc_segment *s)
+{
+	unsigned char *to = op == MC_OP_WRITE ? far.mem : local;
+	uint64_t start, from = carried(engine, device(0)), suspects, posted, took;
+	struct mc_batch *b;
+
+	while (carried(engine, device(0)) < from + (1 << 20))
+		NEED(move_one(engine, op, local, s, far.base, LEN, PATIENCE) == 0, "late: it does not work");
+	suspects = count(engine, "device rdma:ra0", "endpoints_suspect");
+	posted = count(engine, "device rdma:ra0", "requests");
+	one_way(end, "delay 5s");
+	memset(to, 0, LEN);
+	b = submit_on(op, local, s, posted);
+	start = now_ns();
+	/* A target that is stopped cannot say that its half is dead, and its memory is in reach all the same. */
+	if (op == MC_OP_WRITE) {
+		peer_signal(&far, SIGSTOP);
+		CHECK(mc_batch_wait(b, 1800 * MC_MSEC) == -ETIMEDOUT, "late: tried again before the target has said a word");
+		peer_signal(&far, SIGCONT);
+	}
+	CHECK(mc_batch_wait(b, PATIENCE) == 0 && !mc_batch_failed(b), "late: %zu requests failed", mc_batch_failed(b));
+	took = now_ns() - start;
+	mc_batch_free(b);
+	memset(to, GUARD, LEN);
+	CHECK(count(engine, "device rdma:ra0", "endpoints_suspect") > suspects, "late: nobody was suspected");
+	printf("late: %s over after %llu ms%s\n", op == MC_OP_WRITE ? "writes" : "reads",
+	       (unsigned long long)(took / MC_MSEC), took < LATE ? "" : ": too slow to tell anything");
+	if (took < LATE)
+		nap(LATE + MC_SEC - took);
+	CHECK(guard_holds(to, LEN), "late: bytes that were under way have arrived");
+	one_way(end, "delay 0ms");
+}
+
+static void late(void)
+{
+	struct mc_segment *s;
+	unsigned char *local;
+
+	near_more = "transports.rdma.timeout=20";
+	pair_open("late", 2, "");
+	near_more = NULL;
+	s = segment_new(engine, "late");
+	local = memory_new(engine, LEN);
+	memset(local, 1, LEN);
+	late_from('a', MC_OP_WRITE, local, s);
+	late_from('b', MC_OP_READ, local, s);
+	mc_segment_close(s);
+	pair_close();
 }
 
 /* Not every packet arrives: slow, and no more than that. */
@@ -279,7 +361,7 @@ static void all_none(void)
 
 static const struct promise cases[] = {
 	{"one", one},	{"two", two},	  {"four", four},	{"link-down", link_down}, {"deaf", deaf},
-	{"lossy", lossy}, {"all-tcp", all_tcp}, {"all-none", all_none}, {"deleted", deleted},
+	{"late", late},	  {"lossy", lossy}, {"all-tcp", all_tcp}, {"all-none", all_none},   {"deleted", deleted},
 };
 
 static void on_log(void *arg, enum mc_log_level level, const char *line)
