@@ -109,7 +109,7 @@ case_mixed() {
 	target t --nic_priority_matrix="$tcp_matrix"
 	job i "$JOBS/mixed.json" --footprint=32M --threads=2 --duration=0.5 --check || die "ended with $?"
 	passed i
-	job j "$JOBS/mixed.json" --footprint=32M --duration=0.5 --json || die "several in flight: ended with $?"
+	job j "$JOBS/mixed.json" --footprint=32M --batch_size=4 --duration=1 --seed=1 --json || die "several in flight: ended with $?"
 	holds j 'o["requests"]["blocks_read"] > 0 and o["requests"]["blocks_written"] > 0'
 	job k "$JOBS/mixed.json" --footprint=32M --duration=0.3 --operation=read --hot --json || die "ended with $?"
 	holds k 'o["requests"]["blocks_written"] == 0 and o["job"]["locality"] == "hot"'
@@ -167,10 +167,10 @@ case_refused() {
 case_stopped() {
 	target t --nic_priority_matrix="$tcp_matrix"
 	"$BENCH" --job="$JOBS/steady-read.json" --footprint=8M --duration=100 --metadata_server="$metadata" \
-		--local_server_name=i --port=0 --nic_priority_matrix="$tcp_matrix" >"$dir/i.out" 2>"$dir/i.err" </dev/null &
+		--local_server_name=i --port=0 --nic_priority_matrix="$tcp_matrix" --log_level=info >"$dir/i.out" 2>"$dir/i.err" </dev/null &
 	initiator=$!
 	pids="$pids $initiator"
-	wait_until "the initiator's record" has_record i
+	wait_until "the rail of the initiator" grep -q 'is up' "$dir/i.err"
 	sleep 1
 	stop_and_check $initiator INT 1
 	grep -q interrupted "$dir/i.err" || die "it does not say that it was interrupted"
