@@ -306,6 +306,36 @@ static int open_entry(struct opening *o, const struct mc_matrix_row *row, size_t
 	return 0;
 }
 
+struct mc_left_out {
+	struct mc_left_out *next;
+	char label[MC_PLUGIN_NAME_MAX + MC_DEVICE_NAME_MAX + 2];
+	char why[MC_ERROR_TEXT_MAX];
+};
+
+const char *mc_device_left_out(const struct mc_engine *engine, const char *transport, const char *name)
+{
+	char label[sizeof engine->left_out->label];
+
+	snprintf(label, sizeof label, "%s:%s", transport, name);
+	for (const struct mc_left_out *l = engine->left_out; l; l = l->next)
+		if (!strcmp(l->label, label))
+			return l->why;
+	return NULL;
+}
+
+/* For whoever asks later; without memory nobody is told. */
+static void remember(struct mc_engine *engine, const struct refused *f)
+{
+	struct mc_left_out *l = malloc(sizeof *l);
+
+	if (!l)
+		return;
+	snprintf(l->label, sizeof l->label, "%s:%s", f->entry->transport, f->entry->device);
+	snprintf(l->why, sizeof l->why, "%s", f->err.text);
+	l->next = engine->left_out;
+	engine->left_out = l;
+}
+
 /* One warning for each that was left out, with what is used instead. */
 static int judge(const struct opening *o, struct mc_error *err)
 {
@@ -313,6 +343,7 @@ static int judge(const struct opening *o, struct mc_error *err)
 		const struct refused *f = &o->refused[i];
 		const struct mc_device *d = row_device(o->engine, f->row);
 
+		remember(o->engine, f);
 		if (d)
 			mc_warn("%s; using %s instead", f->err.text, d->label);
 		else if (o->named)
@@ -389,5 +420,11 @@ int mc_devices_close(struct mc_engine *engine, uint64_t deadline_ns)
 	}
 	free(engine->devices);
 	engine->devices = NULL;
+	while (engine->left_out) {
+		struct mc_left_out *next = engine->left_out->next;
+
+		free(engine->left_out);
+		engine->left_out = next;
+	}
 	return r;
 }

@@ -34,6 +34,9 @@ struct mc_device {
 int mc_devices_open(struct mc_engine *engine, bool named, uint64_t deadline_ns, struct mc_error *err);
 /* Sessions and paths are gone: nothing new arrives.  -ETIMEDOUT: a plugin did not give back its slices in time. */
 int mc_devices_close(struct mc_engine *engine, uint64_t deadline_ns);
+/* Why a device that the matrix names is not open: a sentence that lives as long as the engine; NULL: it
+ * was not left out.  [any] */
+const char *mc_device_left_out(const struct mc_engine *engine, const char *transport, const char *name);
 /* By transport and name; NULL: not open. */
 struct mc_device *mc_device_find(const struct mc_engine *engine, const char *transport,
 				 const char *name);

@@ -86,25 +86,31 @@ static bool may_carry(const struct mc_path *path)
 	struct mc_path *p = (struct mc_path *)(uintptr_t)path;
 	uint32_t state = atomic_load_explicit(&p->state, memory_order_relaxed);
 
-	return state == MC_PATH_UP || state == MC_PATH_IDLE ||
+	return state == MC_PATH_UP || (state == MC_PATH_IDLE && mc_path_device_up(path)) ||
 	       (state == MC_PATH_OPENING && !atomic_load_explicit(&p->failures, memory_order_relaxed));
 }
 
-/* The device carries that direction, and what is aligned like this, and reaches both buffers. */
-static bool fits(const struct mc_run *run, const struct mc_path *path, uint8_t stage)
+/* The device carries that direction, and what is aligned like this, and reaches both buffers; else why it
+ * does not. */
+static inline enum mc_verdict judge_fit(const struct mc_run *run, const struct mc_path *path, uint8_t stage)
 {
 	uint32_t alignment = path->lane->caps.alignment;
 	uint32_t need = run->opcode == MC_OP_READ ? MC_CAP_READ : MC_CAP_WRITE;
 
 	if (!(path->lane->caps.flags & need))
-		return false;
+		return MC_RAIL_DIRECTION;
 	if (MC_UNLIKELY(run->lbuf->lacks) && !(stage & MC_STAGE_LOCAL) &&
 	    run->lbuf->blobs[path->lane->device->idx].lacks)
-		return false;
+		return MC_RAIL_UNREGISTERED;
 	if (MC_UNLIKELY(atomic_load_explicit(&((struct mc_run *)(uintptr_t)run)->nr_barred, memory_order_relaxed)) &&
 	    mc_run_barred(run, path))
-		return false;
-	return alignment <= 1 || !(run->ored & (alignment - 1));
+		return MC_RAIL_BARRED;
+	return alignment <= 1 || !(run->ored & (alignment - 1)) ? MC_RAIL_CARRIES : MC_RAIL_ALIGNMENT;
+}
+
+static bool fits(const struct mc_run *run, const struct mc_path *path, uint8_t stage)
+{
+	return judge_fit(run, path, stage) == MC_RAIL_CARRIES;
 }
 
 /* The best tier with a path for the run, one that may carry it now unless whatever; nr_tiers if
@@ -173,6 +179,17 @@ static struct mc_path *best_path(const struct mc_run *run, const struct mc_route
 	return best ? best : any;
 }
 
+/* Is the run large enough for more than the best path of a tier, and a tier below that it spills to? */
+static bool spreads(const struct mc_run *run)
+{
+	return run->bytes >= SPREAD_BYTES;
+}
+
+static bool spills(const struct mc_run *run)
+{
+	return run->session->engine->set->spill && spreads(run);
+}
+
 static void offer(struct mc_run *run, struct mc_path *path, uint8_t stage)
 {
 	uint32_t used = atomic_load(&run->links_used);
@@ -198,7 +215,7 @@ static void spread(struct mc_run *run, const struct mc_route_tier *tier)
 	if (!best)
 		return;
 	offer(run, best, tier->stage);
-	if (run->bytes < SPREAD_BYTES)
+	if (!spreads(run))
 		return;
 	for (size_t i = 0; i < tier->nr; i++)
 		if (tier->paths[i] != best && fits(run, tier->paths[i], tier->stage) && may_carry(tier->paths[i]))
@@ -263,8 +280,46 @@ static void dispatch(struct mc_run *run)
 		return;
 	}
 	spread(run, &route->tiers[t]);
-	if (run->session->engine->set->spill && t + 1 < route->nr_tiers && run->bytes >= SPREAD_BYTES)
+	if (spills(run) && t + 1 < route->nr_tiers)
 		spread(run, &route->tiers[t + 1]);
+}
+
+/* How far a tier is from the one that carries, in words of the matrix. */
+static enum mc_verdict judge_tier(const struct mc_route_tier *tier, const struct mc_route_tier *used)
+{
+	if (tier->tier != used->tier)
+		return MC_RAIL_LOWER_TIER;
+	return tier->stage != used->stage ? MC_RAIL_STAGED : MC_RAIL_FAILOVER;
+}
+
+void mc_route_judge(const struct mc_run *run, void (*each)(void *ctx, const struct mc_judged *judged), void *ctx)
+{
+	const struct mc_route *route = run->route;
+	size_t t = best_tier(run, false), at = t < route->nr_tiers ? t : best_tier(run, true);
+	const struct mc_path *best = at < route->nr_tiers ? best_path(run, &route->tiers[at]) : NULL;
+
+	for (size_t i = 0; i < route->nr_tiers; i++)
+		for (size_t p = 0; p < route->tiers[i].nr; p++) {
+			struct mc_path *path = route->tiers[i].paths[p];
+			struct mc_judged j = {
+				.path = path,
+				.tier = &route->tiers[i],
+				.verdict = judge_fit(run, path, route->tiers[i].stage),
+				.finish_s = finish_time(path, run->bytes),
+				.queued = atomic_load_explicit(&path->lane->inflight, memory_order_relaxed),
+				.waits = at != t && path == best,
+			};
+
+			if (j.verdict != MC_RAIL_CARRIES)
+				;
+			else if (!may_carry(path))
+				j.verdict = MC_RAIL_FAILED;
+			else if (i == t ? path != best && spreads(run) : i == t + 1 && spills(run))
+				j.verdict = MC_RAIL_SHARES;
+			else if (path != best)
+				j.verdict = i == t ? MC_RAIL_LATER : judge_tier(&route->tiers[i], &route->tiers[at]);
+			each(ctx, &j);
+		}
 }
 
 void mc_route_dispatch(struct mc_run *run)

@@ -53,6 +53,7 @@ struct mc_engine {
 
 	size_t nr_devices;
 	struct mc_device **devices; /* device.c; fixed while open */
+	struct mc_left_out *left_out; /* device.c: what the matrix names and is not open */
 
 	pthread_mutex_t segments_lock; /* guards the list of segment handles, nothing else; api.c */
 	struct mc_segment *segments;

@@ -150,13 +150,6 @@ static void fill_args(const struct mc_path *path, struct mc_peer_args *args)
 
 /* ---- connecting --------------------------------------------------------------------------------- */
 
-/* What a device said about itself holds until it says otherwise: nothing is opened over one that is
- * down. */
-static bool device_up(const struct mc_path *path)
-{
-	return __atomic_load_n(&path->lane->device->state, __ATOMIC_RELAXED) == MC_STATE_ACTIVE;
-}
-
 static void timer_fired(struct mc_timer *t, uint64_t now_ns);
 
 static void set_timer(struct mc_path *path, uint64_t span_ns)
@@ -215,9 +208,10 @@ void mc_path_connect(struct mc_path *path)
 	if (path->dead || !(mc_path_is(path, MC_PATH_IDLE) || mc_path_is(path, MC_PATH_DOWN)))
 		return;
 	join(path);
-	if (!device_up(path)) {
+	if (!mc_path_device_up(path)) {
 		set_state(path, MC_PATH_DOWN);
 		set_timer(path, BACKOFF_MAX_NS); /* the event that it is up comes first */
+		mc_path_reroute(path); /* another one may carry what has come here; else it comes back, and waits */
 		return;
 	}
 	path->epoch++;
@@ -267,7 +261,7 @@ void mc_path_accept(struct mc_path *path)
 
 	join(path);
 	set_state(path, MC_PATH_OPENING);
-	r = device_up(path) ? peer_alloc(path) : -ENETDOWN;
+	r = mc_path_device_up(path) ? peer_alloc(path) : -ENETDOWN;
 	if (!r) {
 		fill_args(path, &args);
 		r = path->lane->ops->peer_accept(path->lane->inst, path->peer->area, &args);
@@ -280,7 +274,7 @@ void mc_path_accept(struct mc_path *path)
 		}
 	}
 	if (r < 0)
-		why = device_up(path) ? "the transport at the other end does not accept it"
+		why = mc_path_device_up(path) ? "the transport at the other end does not accept it"
 				      : "the device at the other end is down";
 	mc_path_send(path, MC_MSG_PATH_OPENED, r, why, why ? strlen(why) : 0);
 	if (r < 0) {
@@ -472,6 +466,8 @@ void mc_path_break(struct mc_path *path, int status, const char *why)
 	if (path->active)
 		mc_bump(&path->lane->failures, 1);
 	path->break_status = status;
+	if (why != path->break_why)
+		snprintf(path->break_why, sizeof path->break_why, "%s", why && *why ? why : strerror(-status));
 	set_state(path, MC_PATH_FENCING);
 	mc_worker_timer(path->lane->worker, &path->timer, 0);
 	told = path->active && !path->dead &&

@@ -16,6 +16,7 @@
 #define MC_CORE_PATH_H
 
 #include "batch.h"
+#include "explain.h"
 #include "lane.h"
 #include "path_wire.h"
 #include "session.h"
@@ -88,7 +89,7 @@ struct mc_path {
 	bool wanted_break;          /* for a request of ours, not for a fault: no back-off follows */
 	bool break_due;             /* asked for from inside the plugin; done at the next attend */
 	int32_t break_status;
-	char break_why[320];
+	char break_why[320];        /* stays, for whoever asks: of the newest break */
 	struct mc_piece held;       /* taken from its run, but -EAGAIN */
 	struct mc_transport_caps caps; /* narrowed for this peer */
 	uint64_t nominal;           /* bytes per second */
@@ -133,6 +134,8 @@ struct mc_path {
 
 struct mc_route_tier {
 	size_t nr;
+	uint32_t tier; /* of the matrix; one of it may be several of ours */
+	bool partner;  /* its pairs of devices are not for failover only */
 	uint8_t stage; /* MC_STAGE_*: what its paths do not reach */
 	struct mc_path **paths;
 };
@@ -170,6 +173,29 @@ void mc_route_dispatch(struct mc_run *run);
 int mc_route_check(struct mc_session *s, struct mc_error *err);
 /* Some path is up, being opened or untried. */
 bool mc_route_usable(const struct mc_run *run);
+
+/* A pair of devices of the two rows that is no rail. */
+struct mc_no_rail {
+	const struct mc_matrix_entry *local_entry, *remote_entry; /* remote NULL: LOCAL_ABSENT */
+	const struct mc_device *device;       /* NULL: LOCAL_ABSENT */
+	const struct mc_remote_device *remote; /* NULL: it is not open there */
+	uint32_t tier;
+	enum mc_verdict why;
+};
+/* Call each for every one between the buffers, for explain.c.  0; -ENOMEM.  [any] */
+int mc_route_refusals(struct mc_session *s, const struct mc_local_buf *lbuf, const struct mc_remote_buf *rbuf,
+		      void (*each)(void *ctx, const struct mc_no_rail *pair), void *ctx);
+/* What dispatching a run that has a route would make of each of its paths now, in the route's order;
+ * nothing is dispatched.  [any] */
+struct mc_judged {
+	struct mc_path *path;
+	const struct mc_route_tier *tier;
+	enum mc_verdict verdict;
+	double finish_s;
+	uint64_t queued;
+	bool waits; /* none may carry it: the run would wait for this one */
+};
+void mc_route_judge(const struct mc_run *run, void (*each)(void *ctx, const struct mc_judged *judged), void *ctx);
 /* Let the route find another path for a link's run; drops the link.  [any] */
 void mc_link_give_back(struct mc_link *link);
 void mc_routes_free(struct mc_paths *paths);
@@ -322,6 +348,13 @@ static inline void mc_bump(_Atomic uint64_t *counter, uint64_t n)
 {
 	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
 			      memory_order_relaxed);
+}
+
+/* What a device said about itself holds until it says otherwise: nothing is opened over one that is
+ * down. */
+static inline bool mc_path_device_up(const struct mc_path *path)
+{
+	return __atomic_load_n(&path->lane->device->state, __ATOMIC_RELAXED) == MC_STATE_ACTIVE;
 }
 
 static inline bool mc_path_is(const struct mc_path *path, enum mc_path_state state)

@@ -30,6 +30,8 @@ struct pair {
 struct pairs {
 	struct pair *list;
 	size_t nr, cap;
+	void (*refused)(void *ctx, const struct mc_no_rail *pair); /* NULL: nobody asks */
+	void *ctx;
 };
 
 static bool has_word(const char *words, const char *word)
@@ -51,26 +53,27 @@ static bool remote_reaches(const struct mc_remote_device *remote, const struct m
 	return false;
 }
 
-/* What of the pair must be staged; -1: there is no way.  Staged memory is host memory to the wire. */
-static int stage_of(const struct mc_device *local, const char *local_kind,
-		    const struct mc_remote_device *remote, const char *remote_kind)
+/* What of the pair must be staged, or why there is no way.  Staged memory is host memory to the wire. */
+static enum mc_verdict judge_kinds(const struct mc_device *local, const char *local_kind,
+				   const struct mc_remote_device *remote, const char *remote_kind,
+				   uint8_t *ret_stage)
 {
 	bool pool = local->engine->set->staging_pool > 0;
-	int stage = 0;
 
+	*ret_stage = 0;
 	if (!mc_device_reaches(local, local_kind)) {
 		if (!pool || !mc_device_reaches(local, "cpu") || !mc_kind_copies(local->engine, local_kind))
-			return -1;
-		stage |= MC_STAGE_LOCAL;
+			return MC_RAIL_LOCAL_KIND;
+		*ret_stage |= MC_STAGE_LOCAL;
 	}
 	if (!remote_reaches(remote, local, remote_kind)) {
 		/* A wire with an agent looks for its ranges among the buffers. */
 		if (!pool || (local->caps.flags & MC_CAP_AGENT) || !strcmp(remote_kind, "cpu") ||
 		    !remote_reaches(remote, local, "cpu"))
-			return -1;
-		stage |= MC_STAGE_REMOTE;
+			return MC_RAIL_REMOTE_KIND;
+		*ret_stage |= MC_STAGE_REMOTE;
 	}
-	return stage;
+	return MC_RAIL_CARRIES;
 }
 
 static uint16_t common_version(const struct mc_device *l, const struct mc_remote_device *r)
@@ -109,26 +112,34 @@ static int find_remote(const struct mc_peer_info *info, const struct mc_matrix_e
 	return -1;
 }
 
-/* Pair one local device of tier lt with every remote device of one remote tier. */
+static void refuse(const struct pairs *pairs, const struct mc_no_rail *pair)
+{
+	if (pairs->refused)
+		pairs->refused(pairs->ctx, pair);
+}
+
+/* Pair one local device, entry le of tier lt, with every remote device of one remote tier. */
 static int pair_tier(struct pairs *pairs, const struct mc_peer_info *info, struct mc_device *local,
-		     uint32_t lt, const char *local_kind, const struct mc_matrix_tier *remote_tier,
-		     uint32_t rt, const char *remote_kind)
+		     const struct mc_matrix_entry *le, uint32_t lt, const char *local_kind,
+		     const struct mc_matrix_tier *remote_tier, uint32_t rt, const char *remote_kind)
 {
 	for (size_t i = 0; i < remote_tier->nr; i++) {
-		int idx = find_remote(info, &remote_tier->entries[i]);
-		struct pair pair = {.local = local, .tier = MC_MAX(lt, rt)};
-		int stage, r;
+		const struct mc_matrix_entry *entry = &remote_tier->entries[i];
+		int idx = find_remote(info, entry), r;
+		const struct mc_remote_device *remote = idx < 0 ? NULL : &info->devices[idx];
+		struct pair pair = {.local = local, .tier = MC_MAX(lt, rt), .remote_idx = (uint16_t)idx};
+		enum mc_verdict verdict = MC_RAIL_REMOTE_ABSENT;
 
-		if (idx < 0)
+		if (remote) {
+			pair.wire_version = common_version(local, remote);
+			verdict = !pair.wire_version ? MC_RAIL_WIRE
+						     : judge_kinds(local, local_kind, remote, remote_kind, &pair.stage);
+		}
+		if (verdict != MC_RAIL_CARRIES) {
+			refuse(pairs, &(struct mc_no_rail){.local_entry = le, .remote_entry = entry, .device = local,
+							   .remote = remote, .tier = pair.tier, .why = verdict});
 			continue;
-		stage = stage_of(local, local_kind, &info->devices[idx], remote_kind);
-		if (stage < 0)
-			continue;
-		pair.stage = (uint8_t)stage;
-		pair.remote_idx = (uint16_t)idx;
-		pair.wire_version = common_version(local, &info->devices[idx]);
-		if (!pair.wire_version)
-			continue;
+		}
 		r = pairs_add(pairs, &pair);
 		if (r < 0)
 			return r;
@@ -145,10 +156,13 @@ static int collect(struct pairs *pairs, struct mc_engine *engine, const struct m
 			const struct mc_matrix_entry *e = &lrow->tiers[lt].entries[i];
 			struct mc_device *local = mc_device_find(engine, e->transport, e->device);
 
-			if (!local)
+			if (!local) {
+				refuse(pairs, &(struct mc_no_rail){.local_entry = e, .tier = (uint32_t)lt,
+								   .why = MC_RAIL_LOCAL_ABSENT});
 				continue;
+			}
 			for (size_t rt = 0; rt < rrow->nr_tiers; rt++) {
-				int r = pair_tier(pairs, info, local, (uint32_t)lt, local_kind,
+				int r = pair_tier(pairs, info, local, e, (uint32_t)lt, local_kind,
 						  &rrow->tiers[rt], (uint32_t)rt, remote_kind);
 
 				if (r < 0)
@@ -390,6 +404,8 @@ static struct mc_route *route_build(struct mc_paths *paths, const struct mc_matr
 			    pairs.list[i + n].stage == pairs.list[i].stage &&
 			    pairs.list[i + n].partner == pairs.list[i].partner; n++)
 			;
+		route->tiers[route->nr_tiers].tier = pairs.list[i].tier;
+		route->tiers[route->nr_tiers].partner = pairs.list[i].partner;
 		route->tiers[route->nr_tiers].stage = pairs.list[i].stage;
 		r = fill_tier(&route->tiers[route->nr_tiers++], paths, &pairs.list[i], n);
 	}
@@ -442,6 +458,17 @@ const struct mc_route *mc_route_get(struct mc_session *s, const struct mc_local_
 	}
 	pthread_mutex_unlock(&paths->lock);
 	return found;
+}
+
+int mc_route_refusals(struct mc_session *s, const struct mc_local_buf *lbuf, const struct mc_remote_buf *rbuf,
+		      void (*each)(void *ctx, const struct mc_no_rail *pair), void *ctx)
+{
+	struct pairs pairs = {.refused = each, .ctx = ctx};
+	int r = collect(&pairs, s->engine, s->peer, lbuf->row, lbuf->kind,
+			mc_matrix_row_find(s->peer->matrix, rbuf->location), rbuf->kind);
+
+	free(pairs.list);
+	return r;
 }
 
 int mc_route_check(struct mc_session *s, struct mc_error *err)

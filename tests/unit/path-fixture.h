@@ -251,6 +251,11 @@ struct mc_device *mc_device_find(const struct mc_engine *engine, const char *tra
 	return NULL;
 }
 
+const char *mc_device_left_out(const struct mc_engine *engine, const char *transport, const char *name)
+{
+	return NULL;
+}
+
 bool mc_device_reaches(const struct mc_device *device, const char *kind)
 {
 	for (const char *const *k = device->caps.local_kinds; *k; k++)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Routes: which rails exist between two matrices, in which order, and which of
- * them a run is given to.
+ * them a run is given to; and what is told of it beforehand.
  */
 #include "path-fixture.h"
 
@@ -228,12 +228,210 @@ static void end_of_run(void **state)
 	assert_int_equal(mc_batch_failed(b), 0);
 }
 
+/* A device that is down before anything was sent over it: the next tier carries, at once. */
+static void down_from_the_start(void **state)
+{
+	struct mc_batch *b;
+
+	world_init(2);
+	world_start("0|1", "0|1");
+	w.devices[0].state = MC_STATE_DOWN;
+	b = batch_new(1);
+	submit_one(b, MC_OP_WRITE, 0, 64);
+	turns(1);
+	assert_true(mc_path_is(path_of(1, 1), MC_PATH_OPENING));
+	path_ready(path_of(1, 1));
+	slices_end(w.fakes[1][0], 0, 0);
+	turns(1);
+	assert_true(is_done(b));
+	assert_request(b, 0, MC_REQUEST_DONE, 0);
+}
+
+/* With nothing else it is waited for; what waits goes on when another one, or itself, is back. */
+static void down_alone(void **state)
+{
+	struct mc_batch *b;
+
+	world_init(1);
+	world_start("0", "0");
+	w.devices[0].state = MC_STATE_DOWN;
+	b = batch_new(1);
+	submit_one(b, MC_OP_WRITE, 0, 64);
+	turns(3);
+	assert_false(is_done(b));
+	assert_true(mc_path_is(path_of(0, 0), MC_PATH_DOWN));
+	w.devices[0].state = MC_STATE_ACTIVE;
+	mc_lane_device_event(w.lane_list[0][0], MC_DEVICE_UP, NULL);
+	advance(MC_MSEC);
+	assert_true(mc_path_is(path_of(0, 0), MC_PATH_OPENING));
+	path_ready(path_of(0, 0));
+	slices_end(w.fakes[0][0], 0, 0);
+	turns(1);
+	assert_request(b, 0, MC_REQUEST_DONE, 0);
+}
+
+/* ---- what explain makes of it ----------------------------------------------------------------- */
+
+static char told[2048], whys[4096];
+static double finish[16];
+static size_t nr_told;
+
+static void tell(void *ctx, const struct mc_rail *rail)
+{
+	size_t at = strlen(told), why = strlen(whys);
+
+	snprintf(told + at, sizeof told - at, "%s%u %s>%s %s", at ? ", " : "", rail->tier, rail->local + 5,
+		 *rail->remote ? rail->remote + 5 : "", mc_verdict_word(rail->verdict));
+	snprintf(whys + why, sizeof whys - why, "%s\n", rail->why);
+	assert_true(nr_told < 16);
+	finish[nr_told++] = rail->rate ? rail->finish_s : -1;
+}
+
+/* "0 d0>d0 carries, ...": tier, devices, verdict; how many of them carry is what mc_explain returns. */
+static void assert_told(struct mc_explain q, int carry, const char *want)
+{
+	q.session = &w.session;
+	q.lbuf = &w.lbuf[0];
+	q.rbuf = &w.rbuf[0];
+	q.ored |= q.len;
+	told[0] = whys[0] = '\0';
+	nr_told = 0;
+	assert_int_equal(mc_explain(&q, tell, NULL), carry);
+	assert_string_equal(told, want);
+}
+
+static void assert_why(const char *want)
+{
+	if (!strstr(whys, want))
+		fail_msg("'%s' is not in '%s'", want, whys);
+}
+
+static const struct mc_explain small = {.opcode = MC_OP_WRITE, .len = 4096};
+static const struct mc_explain large = {.opcode = MC_OP_WRITE, .len = 1 << 20};
+
+static void explain_tier(void **state)
+{
+	world_init(2);
+	world_start("0,1", "0,1");
+	assert_told(small, 1, "0 d0>d0 carries, 0 d1>d1 later, 0 d0>d1 failover, 0 d1>d0 failover");
+	assert_why("fake:d0 -> fake:d0 would be done sooner");
+	assert_true(finish[0] > 3.8e-6 && finish[0] < 3.9e-6); /* 4096 bytes at 1 GiB/s */
+	assert_told(large, 2, "0 d0>d0 carries, 0 d1>d1 shares, 0 d0>d1 failover, 0 d1>d0 failover");
+	/* What the device has in flight, what was learned and the weight count. */
+	atomic_store(&w.lane_list[0][0]->inflight, 1 << 20);
+	assert_told(small, 1, "0 d0>d0 later, 0 d1>d1 carries, 0 d0>d1 failover, 0 d1>d0 failover");
+	atomic_store(&path_of(1, 1)->rate, 1000);
+	assert_told(small, 1, "0 d0>d0 carries, 0 d1>d1 later, 0 d0>d1 failover, 0 d1>d0 failover");
+	atomic_store(&w.lane_list[0][0]->inflight, 0);
+	atomic_store(&path_of(1, 1)->rate, w.devices[1].caps.bandwidth);
+	w.devices[1].weight = 2;
+	assert_told(small, 1, "0 d0>d0 later, 0 d1>d1 carries, 0 d0>d1 failover, 0 d1>d0 failover");
+	/* And nothing of it was sent, opened or cut. */
+	assert_int_equal(w.nr_sent, 0);
+	assert_int_equal(w.fakes[0][0]->submits + w.fakes[1][0]->submits, 0);
+}
+
+static void explain_tiers(void **state)
+{
+	world_init(2);
+	world_start("0|1", "0|1");
+	assert_told(large, 1, "0 d0>d0 carries, 1 d0>d1 lower_tier, 1 d1>d1 lower_tier, 1 d1>d0 lower_tier");
+	assert_why("lower tier: used when every rail above it is down\n");
+	w.set.spill = true;
+	assert_told(large, 3, "0 d0>d0 carries, 1 d0>d1 shares, 1 d1>d1 shares, 1 d1>d0 lower_tier");
+	assert_why("or full (spill)");
+	assert_told(small, 1, "0 d0>d0 carries, 1 d0>d1 lower_tier, 1 d1>d1 lower_tier, 1 d1>d0 lower_tier");
+	w.set.spill = false;
+	/* One that has failed is passed over; with all of them down the first is waited for. */
+	atomic_store(&path_of(0, 0)->state, MC_PATH_DOWN);
+	assert_told(small, 1, "0 d0>d0 failed, 1 d0>d1 carries, 1 d1>d1 later, 1 d1>d0 failover");
+	__atomic_store_n(&w.devices[0].state, MC_STATE_DOWN, __ATOMIC_RELAXED);
+	assert_told(small, 1, "0 d0>d0 device_down, 1 d0>d1 device_down, 1 d1>d1 carries, 1 d1>d0 failover");
+	assert_why("device down: fake:d0 here");
+	atomic_store(&path_of(1, 1)->state, MC_PATH_DOWN);
+	atomic_store(&path_of(1, 0)->state, MC_PATH_DOWN);
+	assert_told(small, 0, "0 d0>d0 device_down, 1 d0>d1 device_down, 1 d1>d1 failed, 1 d1>d0 failed");
+	assert_why("device down: fake:d0 here; a transfer would wait for it");
+	for (uint16_t i = 0; i < 4; i++)
+		atomic_store(&path_of(i / 2, i % 2)->state, MC_PATH_IDLE);
+	__atomic_store_n(&w.devices[0].state, MC_STATE_ACTIVE, __ATOMIC_RELAXED);
+}
+
+static void explain_subnets(void **state)
+{
+	world_init(2);
+	strcpy(w.devices[0].info.subnet, "10.1.0.0/16");
+	strcpy(w.devices[1].info.subnet, "10.2.0.0/16");
+	strcpy(w.remotes[0].subnet, "10.2.0.0/16");
+	world_start("0,1", "0");
+	assert_told(large, 1, "0 d1>d0 carries, 0 d0>d0 failover");
+	assert_why("other subnet (10.1.0.0/16 here, 10.2.0.0/16 there)");
+}
+
+static void explain_unfit(void **state)
+{
+	world_init(2);
+	w.devices[0].caps.alignment = 4096;
+	world_start("0|1", "0|1");
+	assert_told(small, 1, "0 d0>d0 carries, 1 d0>d1 lower_tier, 1 d1>d1 lower_tier, 1 d1>d0 lower_tier");
+	assert_told((struct mc_explain){.opcode = MC_OP_WRITE, .len = 100}, 1,
+		    "0 d0>d0 alignment, 1 d0>d1 alignment, 1 d1>d1 carries, 1 d1>d0 failover");
+	assert_why("multiples of 4096");
+	assert_told((struct mc_explain){.opcode = MC_OP_WRITE, .len = 4096, .ored = 8}, 1,
+		    "0 d0>d0 alignment, 1 d0>d1 alignment, 1 d1>d1 carries, 1 d1>d0 failover");
+	w.lane_list[0][0]->caps.flags = MC_CAP_READ;
+	assert_told(small, 1, "0 d0>d0 direction, 1 d0>d1 direction, 1 d1>d1 carries, 1 d1>d0 failover");
+	assert_why("carries no writes");
+	assert_told((struct mc_explain){.opcode = MC_OP_READ, .len = 4096}, 1,
+		    "0 d0>d0 carries, 1 d0>d1 lower_tier, 1 d1>d1 lower_tier, 1 d1>d0 lower_tier");
+	assert_told((struct mc_explain){.opcode = MC_OP_READ, .len = 4096, .denied = "it says no"}, 0,
+		    "0 d0>d0 access, 1 d0>d1 access, 1 d1>d1 access, 1 d1>d0 access");
+	assert_why("access: it says no");
+}
+
+static void explain_none(void **state)
+{
+	world_init(2);
+	strcpy(w.remotes[1].wire, "other");
+	world_start("0", "0,1");
+	assert_told(small, 1, "0 d0>d0 carries, 0 d0>d1 wire");
+	assert_why("other wire: fakewire 1..1 here, other 1..1 there");
+	assert_true(finish[1] < 0);
+}
+
+static void explain_kinds(void **state)
+{
+	static const char *const fake_kind[] = {"fake", NULL};
+
+	world_init(2);
+	w.devices[1].caps.local_kinds = fake_kind;
+	strcpy(w.remotes[1].remote_kinds, "fake");
+	world_start("0,1", "0,1");
+	assert_told(small, 1, "0 d0>d0 carries, 0 d0>d1 remote_kind, 0 d1>d0 local_kind, 0 d1>d1 local_kind");
+	assert_why("kind 'cpu' there, and it cannot be staged");
+	assert_why("kind 'cpu' here, and it cannot be staged");
+}
+
+static void explain_absent(void **state)
+{
+	world_init(2);
+	w.engine.nr_devices = w.info.nr_devices = 1;
+	world_start("0,1", "0,1");
+	assert_told(small, 1, "0 d0>d0 carries, 0 d0>d1 remote_absent, 0 d1> local_absent");
+	w.lbuf[1].row = NULL;
+	w.peer_matrix.nr_rows = 0;
+	assert_int_equal(mc_explain(&(struct mc_explain){.session = &w.session, .len = 1, .lbuf = &w.lbuf[1],
+							 .rbuf = &w.rbuf[1]}, tell, NULL), 0);
+	w.peer_matrix.nr_rows = 1;
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_teardown(f, stop)
 	const struct CMUnitTest tests[] = {
-		T(same_index), T(same_subnet), T(other_subnet), T(tiers), T(wires), T(no_rail), T(no_row), T(lanes), T(lanes_of_several), T(spreads),
-		T(end_of_run),
+		T(same_index), T(same_subnet), T(other_subnet), T(tiers), T(wires), T(no_rail), T(no_row), T(lanes), T(lanes_of_several),
+		T(spreads), T(end_of_run), T(down_from_the_start), T(down_alone), T(explain_tier), T(explain_tiers),
+		T(explain_subnets), T(explain_unfit), T(explain_none), T(explain_kinds), T(explain_absent),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
