@@ -26,6 +26,8 @@ int cli_inspect(int argc, char **argv);
 int cli_lint(int argc, char **argv);
 int cli_check_plugin(int argc, char **argv); /* check/check.c */
 int cli_segments(int argc, char **argv);
+int cli_topology(int argc, char **argv);
+int cli_explain(int argc, char **argv);
 
 /* ---- the command line ----------------------------------------------------------------------- */
 

@@ -21,6 +21,8 @@ static const struct verb verbs[] = {
 	{"check-plugin", cli_check_plugin, "does a plugin keep the contract: the conformance kit"},
 	{"lint", cli_lint, "is a configuration right, and right for this host"},
 	{"segments", cli_segments, "the engines of the cluster, by their records"},
+	{"topology", cli_topology, "this host as the core sees it, and its matrix; --svg draws it"},
+	{"explain", cli_explain, "which rails a transfer would take, and why not the others"},
 };
 
 static int help(void)

@@ -33,8 +33,7 @@ struct row {
 	const struct mc_topo_device *gpu; /* "cuda:N"; else NULL */
 };
 
-/* What two devices hang below together. */
-static uint32_t common(const struct mc_topo_device *a, const struct mc_topo_device *b)
+uint32_t mc_topo_common(const struct mc_topo_device *a, const struct mc_topo_device *b)
 {
 	uint32_t n = 0;
 
@@ -49,11 +48,11 @@ static bool is_near(const struct writer *w, const struct row *row, const struct 
 
 	if (!row->gpu)
 		return row->node < 0 || d->numa_node < 0 || d->numa_node == row->node;
-	mine = common(row->gpu, d);
+	mine = mc_topo_common(row->gpu, d);
 	for (size_t i = 0; i < w->t->nr_devices; i++) {
 		const struct mc_topo_device *other = &w->t->devices[i];
 
-		if (other->class == MC_TOPO_RDMA && common(row->gpu, other) > mine)
+		if (other->class == MC_TOPO_RDMA && mc_topo_common(row->gpu, other) > mine)
 			return false;
 	}
 	return true;
@@ -144,7 +143,7 @@ int mc_discover_write(const struct mc_topology *topology,
 		return mc_fail(err, -ENOMEM, "discovery: out of memory");
 	mc_json_out_open(w.out, '{');
 	for (size_t i = 0; i < topology->nr_nodes; i++) {
-		const struct row row = {.kind = "cpu", .node = topology->nodes[i]};
+		const struct row row = {.kind = "cpu", .node = topology->nodes[i].node};
 
 		snprintf(location, sizeof location, "cpu:%d", (int)row.node);
 		write_row(&w, location, &row);
@@ -183,15 +182,15 @@ struct collect {
 	struct mc_topology t;
 };
 
-static int collect_node(struct mc_topo_sink *sink, int32_t node)
+static int collect_node(struct mc_topo_sink *sink, const struct mc_topo_node *node)
 {
 	struct mc_topology *t = &((struct collect *)sink)->t;
-	int32_t *nodes = reallocarray(t->nodes, t->nr_nodes + 1, sizeof *nodes);
+	struct mc_topo_node *nodes = reallocarray(t->nodes, t->nr_nodes + 1, sizeof *nodes);
 
 	if (!nodes)
 		return -ENOMEM;
 	t->nodes = nodes;
-	nodes[t->nr_nodes++] = node;
+	nodes[t->nr_nodes++] = *node;
 	return 0;
 }
 
@@ -218,7 +217,7 @@ static const char *registry_claim(void *ctx, const char *device, const char *kin
 	return m ? m->name : NULL;
 }
 
-int mc_discover_matrix(const struct mc_registry *registry, char **ret_text, struct mc_error *err)
+int mc_discover_scan(struct mc_topology *ret_topology, struct mc_error *err)
 {
 	struct collect c = {.sink = {.node = collect_node, .device = collect_device}};
 	const struct mc_topology_ops *ops;
@@ -228,17 +227,33 @@ int mc_discover_matrix(const struct mc_registry *registry, char **ret_text, stru
 
 	r = mc_module_open("discover", &found, &why);
 	if (r < 0)
-		return mc_fail(err, r == -ENOENT ? -ENOTSUP : r,
-			       "no matrix is given, and discovery is not available (%s): " HINT,
-			       why.text);
+		return mc_fail(err, r == -ENOENT ? -ENOTSUP : r, "discovery is not available (%s)", why.text);
 	ops = found;
 	r = ops->scan(&c.sink, &why);
+	if (r < 0) {
+		mc_topology_free(&c.t);
+		return mc_fail(err, r, "discovery failed (%s)", why.text[0] ? why.text : strerror(-r));
+	}
+	*ret_topology = c.t;
+	return 0;
+}
+
+void mc_topology_free(struct mc_topology *topology)
+{
+	free(topology->nodes);
+	free(topology->devices);
+	*topology = (struct mc_topology){.nr_nodes = 0};
+}
+
+int mc_discover_matrix(const struct mc_registry *registry, char **ret_text, struct mc_error *err)
+{
+	struct mc_topology t;
+	struct mc_error why = {0};
+	int r = mc_discover_scan(&t, &why);
+
 	if (r < 0)
-		mc_fail(err, r, "discovery failed (%s): " HINT,
-			why.text[0] ? why.text : strerror(-r));
-	else
-		r = mc_discover_write(&c.t, registry_claim, (void *)registry, ret_text, err);
-	free(c.t.nodes);
-	free(c.t.devices);
+		return mc_fail(err, r, "no matrix is given, and %.700s: " HINT, why.text);
+	r = mc_discover_write(&t, registry_claim, (void *)registry, ret_text, err);
+	mc_topology_free(&t);
 	return r;
 }

@@ -16,13 +16,22 @@
  */
 int mc_discover_matrix(const struct mc_registry *registry, char **ret_text, struct mc_error *err);
 
-/* The judging half, for tests: the matrix of this machine.  claim answers the transport that claims
- * a device for a memory kind, or NULL. */
 struct mc_topology {
 	size_t nr_nodes, nr_devices;
-	int32_t *nodes;
+	struct mc_topo_node *nodes;
 	struct mc_topo_device *devices;
 };
+/* What the machine has; the caller frees its lists.
+ *   returns   0; -ENOTSUP: built without discovery; ...: err says why
+ * [any] but control and workers: tens of ms, more on big machines */
+int mc_discover_scan(struct mc_topology *ret_topology, struct mc_error *err);
+void mc_topology_free(struct mc_topology *topology);
+
+/* What two devices hang below together: the more, the nearer they are. */
+uint32_t mc_topo_common(const struct mc_topo_device *a, const struct mc_topo_device *b);
+
+/* The judging half: the matrix of this machine.  claim answers the transport that claims a device
+ * for a memory kind, or NULL. */
 int mc_discover_write(const struct mc_topology *topology,
 		      const char *(*claim)(void *ctx, const char *device, const char *kind), void *ctx,
 		      char **ret_text, struct mc_error *err);

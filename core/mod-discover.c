@@ -217,13 +217,56 @@ static int scan_gpus(hwloc_topology_t topo, struct mc_topo_sink *sink)
 	return r;
 }
 
+/* The kernel's matrix of latencies between the nodes; NULL: it tells none. */
+static struct hwloc_distances_s *node_distances(hwloc_topology_t topo)
+{
+	struct hwloc_distances_s *d = NULL;
+	unsigned nr = 1;
+
+	if (hwloc_distances_get_by_type(topo, HWLOC_OBJ_NUMANODE, &nr, &d,
+					HWLOC_DISTANCES_KIND_FROM_OS | HWLOC_DISTANCES_KIND_MEANS_LATENCY, 0) < 0 ||
+	    nr == 0)
+		return NULL;
+	if (d->nbobjs <= MC_TOPO_NODES)
+		return d;
+	hwloc_distances_release(topo, d);
+	return NULL;
+}
+
+static void set_distances(hwloc_topology_t topo, const struct hwloc_distances_s *d, hwloc_obj_t from,
+			  struct mc_topo_node *node)
+{
+	int i = hwloc_distances_obj_index((struct hwloc_distances_s *)(uintptr_t)d, from);
+	hwloc_obj_t to = NULL;
+
+	while (i >= 0 && (to = hwloc_get_next_obj_by_type(topo, HWLOC_OBJ_NUMANODE, to)) &&
+	       node->nr_distances < MC_TOPO_NODES) {
+		int j = hwloc_distances_obj_index((struct hwloc_distances_s *)(uintptr_t)d, to);
+
+		if (j >= 0)
+			node->distances[node->nr_distances] =
+				(uint32_t)d->values[(unsigned)i * d->nbobjs + (unsigned)j];
+		node->nr_distances++;
+	}
+}
+
 static int scan_nodes(hwloc_topology_t topo, struct mc_topo_sink *sink)
 {
+	struct hwloc_distances_s *d = node_distances(topo);
 	hwloc_obj_t obj = NULL;
 	int r = 0;
 
-	while (r == 0 && (obj = hwloc_get_next_obj_by_type(topo, HWLOC_OBJ_NUMANODE, obj)))
-		r = sink->node(sink, (int32_t)obj->os_index);
+	while (r == 0 && (obj = hwloc_get_next_obj_by_type(topo, HWLOC_OBJ_NUMANODE, obj))) {
+		struct mc_topo_node node = {.node = (int32_t)obj->os_index, .memory = obj->attr->numanode.local_memory};
+		int cpus = obj->cpuset ? hwloc_bitmap_weight(obj->cpuset) : 0;
+
+		node.nr_cpus = cpus > 0 ? (uint32_t)cpus : 0;
+		if (d)
+			set_distances(topo, d, obj, &node);
+		r = sink->node(sink, &node);
+	}
+	if (d)
+		hwloc_distances_release(topo, d);
 	return r;
 }
 

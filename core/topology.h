@@ -26,9 +26,21 @@ struct mc_topo_device {
 	uint64_t above[MC_TOPO_DEPTH];
 };
 
-/* Where scan puts what it finds; a non-zero answer ends the scan. */
+#define MC_TOPO_NODES 64 /* to which a distance is told; machines with more are told without */
+
+struct mc_topo_node {
+	int32_t node;
+	uint32_t nr_cpus;
+	uint64_t memory; /* bytes */
+	/* To the nodes in the order in which they are told, itself included, as firmware says it: 10 is
+	 * near.  0 of them: unknown. */
+	uint32_t nr_distances;
+	uint32_t distances[MC_TOPO_NODES];
+};
+
+/* Where scan puts what it finds, nodes before devices; a non-zero answer ends the scan. */
 struct mc_topo_sink {
-	int (*node)(struct mc_topo_sink *sink, int32_t node);
+	int (*node)(struct mc_topo_sink *sink, const struct mc_topo_node *node);
 	int (*device)(struct mc_topo_sink *sink, const struct mc_topo_device *device);
 };
 

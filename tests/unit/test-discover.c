@@ -48,12 +48,16 @@ static const char *claim(void *ctx, const char *device, const char *kind)
 static void expect(const int32_t *nodes, size_t nr_nodes, const struct mc_topo_device *devices,
 		   size_t nr, const char *matrix)
 {
-	const struct mc_topology t = {.nr_nodes = nr_nodes, .nodes = (int32_t *)nodes,
-				      .nr_devices = nr, .devices = (struct mc_topo_device *)devices};
+	struct mc_topo_node all[2] = {{.node = 0}};
+	const struct mc_topology t = {.nr_nodes = nr_nodes, .nodes = all, .nr_devices = nr,
+				      .devices = (struct mc_topo_device *)devices};
 	struct mc_error err = {0};
 	char *text = NULL;
-	int r = mc_discover_write(&t, claim, NULL, &text, &err);
+	int r;
 
+	for (size_t i = 0; i < nr_nodes; i++)
+		all[i].node = nodes[i];
+	r = mc_discover_write(&t, claim, NULL, &text, &err);
 	if (!matrix) {
 		assert_int_equal(r, -ENODEV);
 		assert_non_null(strstr(err.text, "--nic_priority_matrix"));
@@ -117,8 +121,12 @@ struct count {
 	int nodes, devices;
 };
 
-static int count_node(struct mc_topo_sink *sink, int32_t node)
+static int count_node(struct mc_topo_sink *sink, const struct mc_topo_node *node)
 {
+	assert_true(node->node >= 0 && node->nr_distances <= MC_TOPO_NODES);
+	/* Its own memory is the nearest. */
+	for (uint32_t i = 0; i < node->nr_distances; i++)
+		assert_true(node->distances[i] > 0);
 	((struct count *)sink)->nodes++;
 	return 0;
 }
