@@ -140,6 +140,28 @@ static void case_port(void)
 	net_close(&n);
 }
 
+/* The device's events are lane 0's; the host hears of them from every lane, whose peers are its own. */
+static void case_port_lanes(void)
+{
+	struct fake_open how = { .device = "mock0", .nr_lanes = 2, .peer_timeout_ns = peer_timeout_ns };
+	struct fake_world *w = fake_world_new(0);
+	struct fake_inst *lanes[2];
+	struct mc_error err = { 0 };
+
+	for (how.lane = 0; how.lane < 2; how.lane++) {
+		CHECK(fake_open(w, &plugin, &how, &lanes[how.lane], &err) == 0, "open: %s", err.text);
+		how.lane0 = lanes[0];
+	}
+	for (int i = 0; i < 6; i++) {
+		fault("mock0", "down", i % 2 == 0);
+		for (int k = 0; k < 2; k++)
+			wait_event(lanes[k], i % 2 == 0 ? MC_DEVICE_DOWN : MC_DEVICE_UP);
+	}
+	for (int k = 2; k-- > 0;)
+		CHECK(fake_close(lanes[k], BOUND) == 0, "lane %d does not close", k);
+	CHECK(fake_world_free(w) == 0, "breaches, see above");
+}
+
 /* As after `ip link delete`: no completion, and every call answers ENODEV. */
 static bool is_let_go(void *ctx)
 {
@@ -226,6 +248,7 @@ const struct rdma_case fault_cases[] = {
 	{ "silent-many", case_silent_many },
 	{ "slow", case_slow },
 	{ "port", case_port },
+	{ "port-lanes", case_port_lanes },
 	{ "gone", case_gone },
 	{ "fatal", case_fatal },
 	{ "gid-change", case_gid_change },

@@ -391,6 +391,7 @@ static int rdma_open(void *inst, const struct mc_host *host, const struct mc_ope
 	snprintf(rdma->device, sizeof rdma->device, "%s", args->device);
 	rdma->async_watch.fd = rdma->cq_watch.fd = -1;
 	rdma_eps_open(rdma);
+	rdma_port_lane(rdma);
 	rdma_gone_open(rdma);
 	r = open_lane(rdma, args, caps, err);
 	if (r < 0) {
@@ -407,6 +408,7 @@ static void rdma_stop(void *inst)
 	struct rdma *rdma = inst;
 
 	rdma->stopped = true;
+	rdma_port_lane_stop(rdma);
 	if (rdma->lane0 == rdma)
 		rdma_events_stop(rdma);
 }

@@ -160,6 +160,8 @@ unsigned rdma_gid_grade(const struct rdma_gid *gid);
 int rdma_events_open(struct rdma *rdma, struct mc_error *err);
 void rdma_events_stop(struct rdma *rdma);  /* [worker] */
 void rdma_events_close(struct rdma *rdma); /* [helper] */
+void rdma_port_lane(struct rdma *rdma);      /* [helper] each lane, before it is on lane 0's list */
+void rdma_port_lane_stop(struct rdma *rdma); /* [worker] it hears no news any more */
 /* Ask the device how its port is, soon, on a helper: after a suspicion or an event.  Any lane; tells
  * the host through lane 0.  [worker] */
 void rdma_port_check(struct rdma *rdma);
@@ -342,6 +344,10 @@ struct rdma {
 	struct rdma_region *regions;
 	uint32_t nr_registering;
 	struct rdma *lanes, *next_lane;
+	int told;                      /* lane 0: the last event, for the other lanes; under region_lock, as all told_* */
+	char told_why[256];
+	bool told_posted, told_off;    /* this lane: told_work is under way; it is stopped */
+	struct mc_work told_work;
 	bool gone_busy, gone_over;     /* this lane: a helper is at it; it is done */
 	struct ibv_cq *gone_cq;        /* the worker's no more, not destroyed yet */
 	struct ibv_comp_channel *gone_channel;

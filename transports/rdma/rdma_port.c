@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "core/util/cleanup.h"
 #include "rdma.h"
@@ -246,6 +247,51 @@ static void look_soon(struct rdma *lane0)
 		look_by(lane0, lane0->host->now_ns(lane0->host) + SOON_NS);
 }
 
+/* [worker] of another lane: what lane 0 has told last. */
+static void lane_told(struct mc_work *w)
+{
+	struct rdma *rdma = w->user, *lane0 = rdma->lane0;
+	char why[sizeof lane0->told_why];
+	int event;
+
+	pthread_mutex_lock(&lane0->region_lock);
+	rdma->told_posted = false;
+	event = lane0->told;
+	memcpy(why, lane0->told_why, sizeof why);
+	pthread_mutex_unlock(&lane0->region_lock);
+	if (!rdma->stopped)
+		rdma->host->device_event(rdma->host, event, why);
+}
+
+void rdma_port_lane(struct rdma *rdma)
+{
+	rdma->told_work = (struct mc_work){ .size = sizeof rdma->told_work, .run = lane_told, .user = rdma };
+}
+
+void rdma_port_lane_stop(struct rdma *rdma)
+{
+	pthread_mutex_lock(&rdma->lane0->region_lock);
+	rdma->told_off = true;
+	pthread_mutex_unlock(&rdma->lane0->region_lock);
+}
+
+/* Peers are of one lane each, and the host asks every lane for news of its own. */
+static void tell_lanes(struct rdma *lane0, int event, const char *why)
+{
+	struct rdma *lane;
+
+	pthread_mutex_lock(&lane0->region_lock);
+	lane0->told = event;
+	snprintf(lane0->told_why, sizeof lane0->told_why, "%s", why);
+	LL_FOREACH2(lane0->lanes, lane, next_lane) {
+		if (lane == lane0 || lane->told_posted || lane->told_off)
+			continue;
+		lane->told_posted = true;
+		lane->host->post(lane->host, &lane->told_work);
+	}
+	pthread_mutex_unlock(&lane0->region_lock);
+}
+
 /* Tell the host what it does not know yet.  [worker] */
 static void tell(struct rdma *lane0, int event, const char *why)
 {
@@ -255,6 +301,7 @@ static void tell(struct rdma *lane0, int event, const char *why)
 		return;
 	lane0->port_down = down;
 	lane0->host->device_event(lane0->host, event, why);
+	tell_lanes(lane0, event, why);
 	if (event == MC_DEVICE_GONE)
 		rdma_gone(lane0);
 }
