@@ -51,6 +51,7 @@ int main(int argc, char **argv)
 	int code;
 
 	bench_options_init(&opts);
+	bench_reload_init(argc, argv);
 	if (mc_config_new(&config, &err) < 0) {
 		fprintf(stderr, "%s\n", err.text);
 		return BENCH_EXIT_FAILED;

@@ -22,8 +22,8 @@ enum { BENCH_EXIT_OK = 0, BENCH_EXIT_FAILED = 1, BENCH_EXIT_USAGE = 2 };
 
 /* ---- stop.c ---------------------------------------------------------------------------------- */
 
-/* Block SIGINT and SIGTERM everywhere and turn them into bench_stopping().  Call before any
- * thread exists.  A process that has not ended a second after the signal, or gets a second one
+/* Block SIGINT, SIGTERM and SIGHUP everywhere and turn the first two into bench_stopping(), the last
+ * into bench_reload_ask(), unless it says that our terminal is gone.  Call before any thread exists.  A process that has not ended a second after the signal, or gets a second one
  * (300 ms later at least: some send it twice), is ended where it is. */
 int bench_stop_init(struct mc_error *err);
 /* Whose record the sentence about a process that did not end in time is about.  Any thread. */
@@ -35,6 +35,17 @@ bool bench_stopping(void);
 void bench_stop_done(void);
 /* A descriptor that is readable once bench_stopping(). */
 int bench_stop_fd(void);
+
+/* ---- reload.c -------------------------------------------------------------------------------- */
+
+/* What the config is read from again; borrowed.  Before bench_stop_init. */
+void bench_reload_init(int argc, char **argv);
+/* SIGHUP came.  Any thread. */
+void bench_reload_ask(void);
+/* From now on the engine takes a new config when asked, also if that was before.  Until the end, which
+ * waits for one under way: before the engine is closed. */
+void bench_reload_start(struct mc_engine *engine);
+void bench_reload_end(void);
 
 /* ---- memory.c -------------------------------------------------------------------------------- */
 

@@ -280,6 +280,7 @@ static int single(struct initiator *in, bool *ret_reported, struct mc_error *err
 static void release(struct initiator *in)
 {
 	bench_load_free(in->load);
+	bench_reload_end();
 	if (in->segment)
 		mc_segment_close(in->segment);
 	bench_memory_free(&in->scratch, in->engine);
@@ -323,6 +324,7 @@ int bench_initiator(const struct bench_options *opts, const struct bench_job *jo
 	usage = bench_is_usage(config, r);
 	if (r == 0) {
 		bench_stop_name(mc_engine_name(in->engine));
+		bench_reload_start(in->engine);
 		in->opts = opts;
 		r = run_any(in, job, config, &reported, &err);
 		release(in);

@@ -157,7 +157,7 @@ void bench_help(FILE *f)
 	      "  --json           one object on stdout   --report_unit=GiB --report_precision=3\n"
 	      "  --ready_file=F   the target tells a script that it is up (or --ready_fd=N)\n"
 	      "Every config key is a flag too: --log_level=debug, --set transports.tcp.lanes=2;\n"
-	      "--config=FILE reads them; --helpfull lists them all.  '-' and '_' are the same.\n"
+	      "--config=FILE reads them, again on SIGHUP; --helpfull lists all; '-' is '_'.\n"
 	      "Exit: 0 done (target: stopped by a signal), 1 failed or interrupted, 2 usage.\n",
 	      f);
 }

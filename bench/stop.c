@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Ending on SIGINT and SIGTERM.  The signals are blocked in every thread and one
+ * Ending on SIGINT and SIGTERM, and SIGHUP's two meanings: the terminal is gone, which
+ * ends us too; or somebody has sent it, so that the config is read again.  The signals are blocked in every thread and one
  * thread waits for them, so that no call of the library is interrupted and the
  * record is taken back.  Should the process hang in a call that waits for others
  * (a name held by somebody, a host that does not answer), that thread ends it.
@@ -20,6 +21,8 @@
 
 static atomic_bool stopping, done;
 static int stop_fd = -1;
+static bool had_terminal;
+static bool hup_ignored; /* nohup */
 static pthread_t thread;
 static pthread_mutex_t name_lock = PTHREAD_MUTEX_INITIALIZER;
 static char engine_name[MC_SEGMENT_NAME_MAX + 1]; /* under name_lock */
@@ -56,18 +59,37 @@ static void say_cut_short(void)
 	pthread_mutex_unlock(&name_lock);
 }
 
-static void *stop_thread(void *arg)
+static bool terminal_gone(void)
 {
-	const uint64_t one = 1;
-	uint64_t first;
+	return had_terminal && !isatty(STDERR_FILENO);
+}
+
+static sigset_t signals_waited(void)
+{
 	sigset_t set;
-	int sig;
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
-	if (sigwait(&set, &sig) != 0 || atomic_load(&done))
-		return NULL;
+	if (!hup_ignored)
+		sigaddset(&set, SIGHUP);
+	return set;
+}
+
+static void *stop_thread(void *arg)
+{
+	const uint64_t one = 1;
+	uint64_t first;
+	sigset_t set = signals_waited();
+	int sig;
+
+	do {
+		if (sigwait(&set, &sig) != 0 || atomic_load(&done))
+			return NULL;
+		if (sig == SIGHUP && !terminal_gone())
+			bench_reload_ask();
+	} while (sig == SIGHUP && !terminal_gone());
+	sigdelset(&set, SIGHUP);
 	atomic_store(&stopping, true);
 	if (write(stop_fd, &one, sizeof one) < 0)
 		_exit(BENCH_EXIT_FAILED);
@@ -89,16 +111,17 @@ static void *stop_thread(void *arg)
 
 int bench_stop_init(struct mc_error *err)
 {
+	struct sigaction hup;
 	sigset_t set;
 	int r;
 
+	had_terminal = isatty(STDERR_FILENO);
+	hup_ignored = sigaction(SIGHUP, NULL, &hup) == 0 && hup.sa_handler == SIG_IGN;
+	set = signals_waited();
 	stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (stop_fd < 0)
 		return mc_fail(err, -errno, "no descriptor for the stop signal: %s",
 			       strerror(errno));
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	r = pthread_create(&thread, NULL, stop_thread, NULL);

@@ -172,7 +172,9 @@ int bench_target(const struct bench_options *opts, const struct mc_config *confi
 
 	if (r == 0) {
 		bench_stop_name(mc_engine_name(engine));
+		bench_reload_start(engine);
 		r = run(opts, engine, &err);
+		bench_reload_end();
 		mc_engine_close(engine, BENCH_CLOSE_NS); /* warns of what was not confirmed in time */
 	}
 	bench_stop_done();

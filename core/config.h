@@ -55,6 +55,17 @@ int mc_config_load_good(struct mc_config *config, const char *path,
 /* A deep copy, so that an engine may keep it. */
 int mc_config_clone(const struct mc_config *config, struct mc_config **ret_config);
 
+/* A key whose value differs between two configs. */
+struct mc_config_change {
+	const char *key;
+	const char *was, *is; /* as text */
+	bool core;            /* of the schema; else of a plugin, or what the core reads of every transport */
+	bool reloadable;
+};
+/* Call each for every one until it returns non-zero; that value is returned. */
+int mc_config_diff(const struct mc_config *was, const struct mc_config *is,
+		   int (*each)(void *ctx, const struct mc_config_change *change), void *ctx);
+
 /*
  * Options of one plugin, in the order of its option table, checked by it.
  * kind: "transports", "metadata", "memory", "filters".  Options given in the

@@ -99,7 +99,7 @@ const struct mc_key mc_config_schema[] = {
 	KEY(cluster, MC_OPT_STRING, .def = "default", .env = "MC_METADATA_CLUSTER_ID",
 	    .doc = "Engines of one cluster see each other.")
 		, .normalize = normalize_cluster},
-	KEY(nic_priority_matrix, MC_OPT_STRING, .def = "",
+	KEY(nic_priority_matrix, MC_OPT_STRING, .def = "", .flags = MC_OPT_RELOADABLE,
 	    .doc = "Location to tiers of devices: JSON, or the path of a file; empty: written by discovery.")},
 	KEY(port, MC_OPT_INT, .def = "12001", .min = 0, .max = 65535, .env = "MC_HANDSHAKE_PORT",
 	    .doc = "The one listening port; 0: any free one.")},

@@ -15,6 +15,8 @@
 #include "core/util/check.h"
 
 #define MAX_DEVICES 256
+/* How many more than it was opened with an engine can get by reloads. */
+#define MORE_DEVICES 16
 
 struct mc_device *mc_device_find(const struct mc_engine *engine, const char *transport,
 				 const char *name)
@@ -134,8 +136,8 @@ static int device_load(struct mc_device *d, struct mc_error *err)
 	d->wire_min = desc->wire_min;
 	d->wire_max = desc->wire_max;
 	d->ops = &d->plugin->ops.transport;
-	mc_config_transport(d->engine->config, d->transport, &d->impl->settings);
-	r = mc_config_plugin_values(d->engine->config, "transports", d->transport, desc,
+	mc_config_transport(d->impl->config, d->transport, &d->impl->settings);
+	r = mc_config_plugin_values(d->impl->config, "transports", d->transport, desc,
 				    &d->impl->values, err);
 	if (r < 0)
 		return r;
@@ -171,16 +173,17 @@ static int device_open_job(void *arg)
 	return 0;
 }
 
-static int device_open(struct mc_engine *engine, const struct mc_matrix_entry *entry,
+static int device_open(struct mc_device_plan *plan, const struct mc_matrix_entry *entry,
 		       uint64_t deadline_ns, struct mc_error *err)
 {
+	struct mc_engine *engine = plan->engine;
 	struct mc_device *d = calloc(1, sizeof *d);
 	struct open_job job = {.device = d, .deadline_ns = deadline_ns, .err = err};
 	int r = -ENOMEM;
 
 	if (d) {
 		d->engine = engine;
-		d->idx = (uint16_t)engine->nr_devices;
+		d->idx = (uint16_t)(engine->nr_devices + plan->nr_fresh);
 		d->name = strdup(entry->device);
 		d->impl = calloc(1, sizeof *d->impl);
 	}
@@ -188,6 +191,7 @@ static int device_open(struct mc_engine *engine, const struct mc_matrix_entry *e
 		device_free(d);
 		return mc_fail(err, r, "device '%s': out of memory", entry->device);
 	}
+	d->impl->config = plan->config;
 	d->transport = entry->transport;
 	d->require = entry->require;
 	d->weight = entry->weight;
@@ -199,7 +203,7 @@ static int device_open(struct mc_engine *engine, const struct mc_matrix_entry *e
 	}
 	mc_info("device '%s': open, wire %s %u..%u%s%s", d->label, d->wire, d->wire_min, d->wire_max,
 		d->info.address[0] ? ", " : "", d->info.address);
-	engine->devices[engine->nr_devices++] = d;
+	plan->fresh[plan->nr_fresh++] = d;
 	return 0;
 }
 
@@ -213,8 +217,7 @@ struct refused {
 };
 
 struct opening {
-	struct mc_engine *engine;
-	bool named;
+	struct mc_device_plan *plan;
 	uint64_t deadline_ns;
 	struct refused *refused;
 	size_t nr_refused;
@@ -226,13 +229,13 @@ static bool same(const struct mc_matrix_entry *a, const struct mc_matrix_entry *
 }
 
 /* A device that the row names and that is open; NULL: none. */
-static const struct mc_device *row_device(const struct mc_engine *engine,
+static const struct mc_device *row_device(const struct mc_device_plan *plan,
 					  const struct mc_matrix_row *row)
 {
 	for (size_t t = 0; t < row->nr_tiers; t++)
 		for (size_t e = 0; e < row->tiers[t].nr; e++) {
 			const struct mc_matrix_entry *entry = &row->tiers[t].entries[e];
-			const struct mc_device *d = mc_device_find(engine, entry->transport, entry->device);
+			const struct mc_device *d = mc_devices_planned(plan, entry->transport, entry->device);
 
 			if (d)
 				return d;
@@ -247,22 +250,38 @@ static bool may_miss(const struct opening *o, const struct mc_matrix_entry *entr
 
 	if (entry->require)
 		return false;
-	if (!o->named || tier > 0)
+	if (!o->plan->named || tier > 0)
 		return true;
-	m = mc_registry_find(o->engine->registry, MC_KIND_TRANSPORT, entry->transport, NULL);
+	m = mc_registry_find(o->plan->engine->registry, MC_KIND_TRANSPORT, entry->transport, NULL);
 	return m && m->optional;
 }
 
-/* It is open already: another row names it too. */
-static int name_again(struct mc_device *d, const struct mc_matrix_entry *entry, struct mc_error *err)
+static struct mc_device_wanted *wanted_find(const struct mc_device_plan *plan, const struct mc_device *d)
 {
-	d->require |= entry->require;
-	if (entry->weight == 1 || entry->weight == d->weight)
+	for (size_t i = 0; i < plan->nr_wanted; i++)
+		if (plan->wanted[i].device == d)
+			return &plan->wanted[i];
+	return NULL;
+}
+
+/* It is open: keep what this place says of it beside what others have said. */
+static int want(struct mc_device_plan *plan, struct mc_device *d, const struct mc_matrix_entry *entry,
+		struct mc_error *err)
+{
+	struct mc_device_wanted *w = wanted_find(plan, d);
+
+	if (!w) {
+		plan->wanted[plan->nr_wanted++] = (struct mc_device_wanted){
+			.device = d, .require = entry->require, .weight = entry->weight};
 		return 0;
-	if (d->weight != 1)
+	}
+	w->require |= entry->require;
+	if (entry->weight == 1 || entry->weight == w->weight)
+		return 0;
+	if (w->weight != 1)
 		return mc_fail(err, -EINVAL, "nic_priority_matrix: device '%s' has the weights %g and %g: "
-			       "a device has one, whatever the row", d->label, d->weight, entry->weight);
-	d->weight = entry->weight;
+			       "a device has one, whatever the row", d->label, w->weight, entry->weight);
+	w->weight = entry->weight;
 	return 0;
 }
 
@@ -270,9 +289,9 @@ static int name_again(struct mc_device *d, const struct mc_matrix_entry *entry, 
 static int fail_at(const struct opening *o, const struct mc_matrix_row *row, size_t tier,
 		   const struct mc_matrix_entry *entry, const struct mc_error *why, struct mc_error *err)
 {
-	const char *path = o->engine->matrix->path;
+	const char *path = o->plan->matrix->path;
 
-	if (!o->named)
+	if (!o->plan->named)
 		return mc_fail(err, why->code, "%s", why->text);
 	return mc_fail(err, why->code, "%s: $.%s[%zu][%zu]: %s", path ? path : "nic_priority_matrix", row->location,
 		       tier, (size_t)(entry - row->tiers[tier].entries), why->text);
@@ -281,12 +300,13 @@ static int fail_at(const struct opening *o, const struct mc_matrix_row *row, siz
 static int open_entry(struct opening *o, const struct mc_matrix_row *row, size_t tier,
 		      const struct mc_matrix_entry *entry, struct mc_error *err)
 {
-	struct mc_device *d = mc_device_find(o->engine, entry->transport, entry->device);
+	struct mc_device_plan *plan = o->plan;
+	struct mc_device *d = mc_devices_planned(plan, entry->transport, entry->device);
 	struct mc_error why = {0};
 	int r;
 
 	if (d)
-		return name_again(d, entry, err);
+		return want(plan, d, entry, err);
 	for (size_t i = 0; i < o->nr_refused; i++)
 		if (same(o->refused[i].entry, entry)) {
 			why = o->refused[i].err;
@@ -294,9 +314,9 @@ static int open_entry(struct opening *o, const struct mc_matrix_row *row, size_t
 				return fail_at(o, row, tier, entry, &why, err);
 			return 0;
 		}
-	r = device_open(o->engine, entry, o->deadline_ns, &why);
+	r = device_open(plan, entry, o->deadline_ns, &why);
 	if (r == 0)
-		return 0;
+		return want(plan, plan->fresh[plan->nr_fresh - 1], entry, err);
 	/* What the user requires is a matter of this host, not of how he wrote it. */
 	why.code = entry->require && (r == -ENODEV || r == -EINVAL) ? -ENXIO : r;
 	/* Time is up for everything, not for this device alone. */
@@ -341,15 +361,16 @@ static int judge(const struct opening *o, struct mc_error *err)
 {
 	for (size_t i = 0; i < o->nr_refused; i++) {
 		const struct refused *f = &o->refused[i];
-		const struct mc_device *d = row_device(o->engine, f->row);
+		const struct mc_device *d = row_device(o->plan, f->row);
 
-		remember(o->engine, f);
+		if (!o->plan->engine->cap_devices) /* readers take no lock: reloads do not add to it */
+			remember(o->plan->engine, f);
 		if (d)
 			mc_warn("%s; using %s instead", f->err.text, d->label);
-		else if (o->named)
+		else if (o->plan->named)
 			return mc_fail(err, f->err.code, "%s (and nothing else is left for location '%s')",
 				       f->err.text, f->row->location);
-		else if (i > 0 || o->engine->nr_devices) /* else it is in the error that ends all */
+		else if (i > 0 || o->plan->nr_wanted) /* else it is in the error that ends all */
 			mc_warn("%s; nothing is left for location '%s'", f->err.text, f->row->location);
 	}
 	return 0;
@@ -365,9 +386,22 @@ static size_t nr_entries(const struct mc_matrix *m)
 	return nr;
 }
 
+/* Is there a place for one more? */
+static int check_places(const struct mc_device_plan *plan, struct mc_error *err)
+{
+	size_t cap = plan->engine->cap_devices, nr = plan->engine->nr_devices + plan->nr_fresh;
+
+	if (cap && nr > cap)
+		return mc_fail(err, -E2BIG, "nic_priority_matrix: an engine that is open takes %zu devices in all, "
+			       "those that have left counted: open it anew for more", cap);
+	if (nr >= MAX_DEVICES)
+		return mc_fail(err, -E2BIG, "nic_priority_matrix: more than %d devices", MAX_DEVICES - 1);
+	return 0;
+}
+
 static int open_rows(struct opening *o, struct mc_error *err)
 {
-	const struct mc_matrix *m = o->engine->matrix;
+	const struct mc_matrix *m = o->plan->matrix;
 
 	for (size_t i = 0; i < m->nr_rows; i++) {
 		const struct mc_matrix_row *row = &m->rows[i];
@@ -376,36 +410,108 @@ static int open_rows(struct opening *o, struct mc_error *err)
 			for (size_t e = 0; e < row->tiers[t].nr; e++) {
 				int r = open_entry(o, row, t, &row->tiers[t].entries[e], err);
 
+				if (r == 0)
+					r = check_places(o->plan, err);
 				if (r < 0)
 					return r;
-				if (o->engine->nr_devices == MAX_DEVICES)
-					return mc_fail(err, -E2BIG,
-						       "nic_priority_matrix: more than %d devices",
-						       MAX_DEVICES - 1);
 			}
 	}
 	return judge(o, err);
 }
 
-int mc_devices_open(struct mc_engine *engine, bool named, uint64_t deadline_ns, struct mc_error *err)
+struct mc_device *mc_devices_planned(const struct mc_device_plan *plan, const char *transport,
+				     const char *name)
 {
-	struct opening o = {.engine = engine, .named = named, .deadline_ns = deadline_ns};
-	size_t nr = nr_entries(engine->matrix);
+	for (size_t i = 0; i < plan->nr_fresh; i++) {
+		struct mc_device *d = plan->fresh[i];
+
+		if (!strcmp(d->name, name) && !strcmp(d->transport, transport))
+			return d;
+	}
+	return mc_device_find(plan->engine, transport, name);
+}
+
+int mc_devices_plan(struct mc_device_plan *plan, uint64_t deadline_ns, struct mc_error *err)
+{
+	struct opening o = {.plan = plan, .deadline_ns = deadline_ns};
+	size_t nr = nr_entries(plan->matrix);
 	int r;
 
 	o.refused = calloc(nr ? nr : 1, sizeof *o.refused);
-	engine->devices = calloc(MAX_DEVICES, sizeof(struct mc_device *));
-	if (!o.refused || !engine->devices)
+	plan->fresh = calloc(MAX_DEVICES + 1, sizeof(struct mc_device *));
+	plan->wanted = calloc(nr ? nr : 1, sizeof *plan->wanted);
+	if (!o.refused || !plan->fresh || !plan->wanted)
 		r = mc_fail(err, -ENOMEM, "devices: out of memory");
 	else
 		r = open_rows(&o, err);
-	if (r == 0 && !engine->nr_devices)
+	if (r == 0 && !plan->nr_wanted)
 		r = mc_fail(err, -ENODEV, "nic_priority_matrix: no device of it could be opened%s%s",
 			    o.nr_refused ? ": " : "", o.nr_refused ? o.refused[0].err.text : "");
 	free(o.refused);
 	if (r < 0)
-		mc_devices_close(engine, mc_now_ns() + MC_SEC);
+		mc_devices_plan_free(plan, mc_now_ns() + MC_SEC);
 	return r;
+}
+
+void mc_devices_adopt(struct mc_device_plan *plan)
+{
+	struct mc_engine *engine = plan->engine;
+
+	for (size_t i = 0; i < plan->nr_fresh; i++) {
+		plan->fresh[i]->impl->config = NULL; /* the caller's */
+		engine->devices[engine->nr_devices] = plan->fresh[i];
+		engine->nr_devices++; /* whoever sees it, sees the device */
+	}
+	plan->nr_fresh = 0;
+}
+
+void mc_devices_judge(const struct mc_device_plan *plan)
+{
+	for (size_t i = 0; i < plan->engine->nr_devices; i++) {
+		struct mc_device *d = plan->engine->devices[i];
+		const struct mc_device_wanted *w = wanted_find(plan, d);
+
+		atomic_store(&d->retired, !w);
+		if (!w)
+			continue;
+		d->require = w->require;
+		d->weight = w->weight;
+	}
+}
+
+void mc_devices_plan_free(struct mc_device_plan *plan, uint64_t deadline_ns)
+{
+	while (plan->nr_fresh)
+		device_close(plan->fresh[--plan->nr_fresh], deadline_ns);
+	free(plan->fresh);
+	free(plan->wanted);
+	plan->fresh = NULL;
+	plan->wanted = NULL;
+	plan->nr_wanted = 0;
+}
+
+int mc_devices_open(struct mc_engine *engine, bool named, uint64_t deadline_ns, struct mc_error *err)
+{
+	struct mc_device_plan plan = {
+		.engine = engine, .matrix = engine->matrix, .config = engine->config, .named = named};
+	int r;
+
+	engine->devices = calloc(MAX_DEVICES, sizeof(struct mc_device *));
+	if (!engine->devices)
+		return mc_fail(err, -ENOMEM, "devices: out of memory");
+	r = mc_devices_plan(&plan, deadline_ns, err);
+	if (r < 0) {
+		free(engine->devices);
+		engine->devices = NULL;
+		return r;
+	}
+	mc_devices_adopt(&plan);
+	mc_devices_judge(&plan);
+	mc_devices_plan_free(&plan, deadline_ns);
+	engine->cap_devices = MC_MIN(engine->nr_devices + MORE_DEVICES, (size_t)MAX_DEVICES);
+	for (size_t i = 0; i < engine->nr_devices; i++)
+		engine->nr_lanes += engine->devices[i]->nr_lanes;
+	return 0;
 }
 
 int mc_devices_close(struct mc_engine *engine, uint64_t deadline_ns)

@@ -13,8 +13,8 @@
 
 static int filter_push(struct mc_device *d, const char *name, struct mc_error *err)
 {
-	const struct mc_config *config = d->engine->config;
 	struct mc_device_impl *impl = d->impl;
+	const struct mc_config *config = impl->config;
 	size_t i = impl->nr_filters;
 	int r;
 

@@ -10,7 +10,8 @@
 
 /* What only opening and closing need. */
 struct mc_device_impl {
-	struct mc_value *values;
+	const struct mc_config *config; /* while it is being opened */
+	struct mc_value *values; /* in force; changed by a reload */
 	struct mc_transport_settings settings;
 	size_t nr_filters;
 	struct mc_plugin *filters[MC_DEVICE_FILTERS]; /* loaded, not yet owned by a stack */

@@ -27,6 +27,7 @@
 #include "notify.h"
 #include "path.h"
 #include "record.h"
+#include "reload.h"
 #include "rpc.h"
 #include "segment.h"
 #include "session.h"
@@ -91,21 +92,26 @@ static struct mc_engine *engine_new(const struct mc_config *config, struct mc_er
 	engine->pid = mc_self_pid;
 	engine->opened_ns = mc_now_ns();
 	pthread_mutex_init(&engine->segments_lock, NULL);
+	pthread_mutex_init(&engine->reload_lock, NULL);
 	while (!engine->generation)
 		mc_random(&engine->generation, sizeof engine->generation);
 	return engine;
 }
 
-/* The level that the user wrote; the process's own stays if he wrote none. */
-static void log_level(const struct mc_engine *engine)
+void mc_engine_log_level(const struct mc_config *config)
 {
 	static const char *const words[] = {"error", "warn", "info", "debug", "trace"};
 
-	if (mc_config_origin(engine->config, "log_level") == MC_ORIGIN_DEFAULT)
-		return;
 	for (size_t i = 0; i < MC_ARRAY_SIZE(words); i++)
-		if (!strcasecmp(words[i], engine->set->log_level))
+		if (!strcasecmp(words[i], mc_config_settings(config)->log_level))
 			mc_log_set_level((enum mc_log_level)i);
+}
+
+/* The process's own stays if the user wrote none. */
+static void first_log_level(const struct mc_config *config)
+{
+	if (mc_config_origin(config, "log_level") != MC_ORIGIN_DEFAULT)
+		mc_engine_log_level(config);
 }
 
 /* ---- building ------------------------------------------------------------------------------- */
@@ -139,10 +145,11 @@ static int open_base(struct mc_engine *engine, struct mc_error *err)
 	return 0;
 }
 
-static int find_matrix(struct mc_engine *engine, struct mc_error *err)
+int mc_engine_read_matrix(const struct mc_engine *engine, const char *text, struct mc_matrix **ret_matrix,
+			  struct mc_error *err)
 {
-	const char *text = engine->set->nic_priority_matrix;
 	mc_cleanup(mc_freep) char *found = NULL;
+	struct mc_matrix *matrix = NULL;
 	int r;
 
 	if (!*text) {
@@ -152,34 +159,46 @@ static int find_matrix(struct mc_engine *engine, struct mc_error *err)
 		mc_info("nic_priority_matrix: none was given, this host's devices make it %s", found);
 		text = found;
 	}
-	r = mc_matrix_parse(text, &engine->matrix, err);
+	r = mc_matrix_parse(text, &matrix, err);
 	if (r < 0 && r != -ENOMEM)
 		r = -EINVAL; /* a file that is not there is a wrong value, too */
 	if (r == 0) {
-		r = mc_matrix_resolve(engine->matrix, engine->registry, err);
+		r = mc_matrix_resolve(matrix, engine->registry, err);
 		r = r == -ENOENT ? -ENODEV : r;
 	}
-	if (r < 0 && err)
+	if (r == 0)
+		*ret_matrix = mc_steal(matrix);
+	else if (err)
 		err->code = r;
+	mc_matrix_free(matrix);
 	return r;
 }
 
-/* Kinds that the matrix has rows for.  A kind without a plugin of its own may still belong to a
- * transport; one whose plugin cannot be opened is missed only by who uses it. */
-static void open_kinds(struct mc_engine *engine)
+static int find_matrix(struct mc_engine *engine, struct mc_error *err)
 {
-	for (size_t i = 0; i < engine->matrix->nr_rows; i++) {
+	struct mc_matrix *matrix = NULL;
+	int r = mc_engine_read_matrix(engine, engine->set->nic_priority_matrix, &matrix, err);
+
+	engine->matrix = matrix;
+	return r;
+}
+
+/* A kind without a plugin of its own may still belong to a transport; one whose plugin cannot be opened
+ * is missed only by who uses it. */
+void mc_engine_open_kinds(struct mc_engine *engine, const struct mc_matrix *matrix)
+{
+	for (size_t i = 0; i < matrix->nr_rows; i++) {
 		char kind[MC_PLUGIN_NAME_MAX + 1];
 		struct mc_error why;
 		int32_t ordinal;
 
-		if (mc_location_parse(engine->matrix->rows[i].location, kind, &ordinal, NULL) < 0 ||
+		if (mc_location_parse(matrix->rows[i].location, kind, &ordinal, NULL) < 0 ||
 		    !strcmp(kind, "*") || !strcmp(kind, "cpu") ||
 		    !mc_registry_find(engine->registry, MC_KIND_MEMORY, kind, NULL))
 			continue;
 		if (mc_kind_open(engine, kind, &why) < 0)
 			mc_warn("%s; memory of location '%s' cannot be used", why.text,
-				engine->matrix->rows[i].location);
+				matrix->rows[i].location);
 	}
 }
 
@@ -198,7 +217,7 @@ static int open_parts(struct mc_engine *engine, uint64_t deadline_ns, struct mc_
 		r = find_matrix(engine, err);
 	if (r < 0)
 		return r;
-	open_kinds(engine);
+	mc_engine_open_kinds(engine, engine->matrix);
 	r = mc_devices_open(engine, named, deadline_ns, err);
 	if (r < 0)
 		return r;
@@ -226,9 +245,10 @@ static void free_base(struct mc_engine *engine)
 	mc_kinds_free(engine);
 	mc_control_free(engine->control);
 	mc_helpers_free(engine->helpers);
-	mc_matrix_free(engine->matrix);
+	mc_reload_free(engine); /* with the matrix in force, and those that were */
 	mc_registry_free(engine->registry);
 	mc_config_free(engine->config);
+	pthread_mutex_destroy(&engine->reload_lock);
 	pthread_mutex_destroy(&engine->segments_lock);
 	free(engine);
 }
@@ -325,7 +345,7 @@ int mc_engine_open(const struct mc_config *config, uint64_t timeout_ns, struct m
 	engine = engine_new(config, err);
 	if (!engine)
 		return -ENOMEM;
-	log_level(engine);
+	first_log_level(engine->config);
 	r = open_parts(engine, mc_deadline(timeout_ns), &why);
 	if (r < 0) {
 		engine_end(engine, mc_now_ns() + MC_SEC);
@@ -345,7 +365,7 @@ int mc_engine_open_aside(const struct mc_config *config, uint64_t deadline_ns, s
 
 	if (!engine)
 		return -ENOMEM;
-	log_level(engine);
+	first_log_level(engine->config);
 	r = open_base(engine, err);
 	if (r == 0)
 		r = mc_meta_open(engine, deadline_ns, err);

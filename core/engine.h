@@ -20,13 +20,18 @@
 
 struct mc_device; /* device.h */
 struct mc_local;  /* segment.h: our own buffers */
+struct mc_reload; /* reload.c */
 struct mc_segment;
 
 struct mc_engine {
-	struct mc_config *config; /* our clone; immutable while open */
-	const struct mc_settings *set;
+	struct mc_config *config; /* our clone, as the engine was opened; immutable while open */
+	/* In force.  A reload puts others in place; those that were stay until the engine is freed, so
+	 * readers need no lock. */
+	_Atomic(const struct mc_settings *) set;
+	_Atomic(struct mc_matrix *) matrix;
+	struct mc_reload *reload; /* reload.c; NULL: there was none */
+	pthread_mutex_t reload_lock; /* one reload at a time; guards `reload` */
 	struct mc_registry *registry;
-	struct mc_matrix *matrix;
 	pid_t pid; /* who opened us: a forked child is refused */
 
 	char name[MC_SEGMENT_NAME_MAX + 1];
@@ -51,8 +56,12 @@ struct mc_engine {
 	_Atomic uint32_t open_paths;    /* path.c: paths that a lane drives */
 	_Atomic uint64_t evictions;     /* api.c: for the metrics */
 
-	size_t nr_devices;
-	struct mc_device **devices; /* device.c; fixed while open */
+	/* device.c.  A reload adds to them, none leaves while the engine is open, and the list stays where
+	 * it is: an index means the same device for ever. */
+	_Atomic size_t nr_devices;
+	struct mc_device **devices;
+	size_t cap_devices; /* how many there can ever be; what is kept per device has so many places */
+	size_t nr_lanes;    /* at the opening: what shares in staging_pool are of; 0: not yet opened */
 	struct mc_left_out *left_out; /* device.c: what the matrix names and is not open */
 
 	pthread_mutex_t segments_lock; /* guards the list of segment handles, nothing else; api.c */
@@ -73,6 +82,15 @@ static inline int mc_engine_check(const struct mc_engine *engine)
  * explains a cluster: mc_meta_list, mc_record_find.  Close it with mc_engine_close.  engine.c  [any] */
 int mc_engine_open_aside(const struct mc_config *config, uint64_t deadline_ns, struct mc_engine **ret_engine,
 			 struct mc_error *err);
+
+/* engine.c, for a reload too. */
+
+void mc_engine_log_level(const struct mc_config *config);
+/* The matrix of a text or file, or of this host's devices where the text is empty; names resolved. */
+int mc_engine_read_matrix(const struct mc_engine *engine, const char *text, struct mc_matrix **ret_matrix,
+			  struct mc_error *err);
+/* Open the memory kinds that the matrix has rows for. */
+void mc_engine_open_kinds(struct mc_engine *engine, const struct mc_matrix *matrix);
 
 /* Addresses under which peers reach us, "host:port", best first: advertise_address, or the
  * interfaces that are up.  stream.c; valid after mc_stream_listen.  Lives as long as the engine */

@@ -6,6 +6,7 @@
  * transfers go on (P10), and a supervisor that restarts on 503 would end them.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "clock.h"
 #include "device.h"
@@ -59,6 +60,27 @@ static bool any_up(const struct mc_paths *paths)
 	return false;
 }
 
+/* What a reload took out of a matrix, here or there, is not missed. */
+static bool is_named(const struct mc_session *s, const struct mc_path *p)
+{
+	const struct mc_peer_info *info = s->peer;
+	const struct mc_remote_device *remote = &info->devices[p->remote_device];
+	const struct mc_matrix *m = info->matrix;
+
+	if (atomic_load_explicit(&p->lane->device->retired, memory_order_relaxed))
+		return false;
+	for (size_t i = 0; m && i < m->nr_rows; i++)
+		for (size_t t = 0; t < m->rows[i].nr_tiers; t++)
+			for (size_t e = 0; e < m->rows[i].tiers[t].nr; e++) {
+				const struct mc_matrix_entry *entry = &m->rows[i].tiers[t].entries[e];
+
+				if (!strcmp(entry->device, remote->name) &&
+				    (!entry->transport || !strcmp(entry->transport, remote->transport)))
+					return true;
+			}
+	return false;
+}
+
 static void look_rails(struct look *l, struct mc_session *s)
 {
 	struct mc_paths *paths = s->paths;
@@ -71,6 +93,8 @@ static void look_rails(struct look *l, struct mc_session *s)
 	for (size_t i = 0; i < paths->nr; i++) {
 		const struct mc_path *p = paths->list[i];
 
+		if (!is_named(s, p))
+			continue;
 		if (is_lost(p) || (!up && (mc_path_is(p, MC_PATH_FENCING) || mc_path_is(p, MC_PATH_DOWN))))
 			say(l, "rail", "rail %s -> %s of peer '%s' is down", p->lane->label,
 			    p->remote_label, s->peer->name);
@@ -100,6 +124,8 @@ static bool look_devices(struct look *l, const struct mc_engine *engine)
 		struct mc_device *d = engine->devices[i];
 		uint32_t state = __atomic_load_n(&d->state, __ATOMIC_RELAXED);
 
+		if (atomic_load_explicit(&d->retired, memory_order_relaxed))
+			continue;
 		if (state == MC_STATE_ACTIVE)
 			any = true;
 		else

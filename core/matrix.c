@@ -52,6 +52,27 @@ void mc_matrix_free(struct mc_matrix *matrix)
 	free(matrix);
 }
 
+/* The text is canonical, so it differs where the matrices do, but for what a bare name was resolved to. */
+bool mc_matrix_same(const struct mc_matrix *a, const struct mc_matrix *b)
+{
+	if (strcmp(a->text, b->text) != 0 || a->nr_rows != b->nr_rows)
+		return false;
+	for (size_t r = 0; r < a->nr_rows; r++) {
+		if (a->rows[r].nr_tiers != b->rows[r].nr_tiers)
+			return false;
+		for (size_t t = 0; t < a->rows[r].nr_tiers; t++) {
+			const struct mc_matrix_tier *x = &a->rows[r].tiers[t], *y = &b->rows[r].tiers[t];
+
+			if (x->nr != y->nr)
+				return false;
+			for (size_t e = 0; e < x->nr; e++)
+				if (strcmp(x->entries[e].transport, y->entries[e].transport) != 0)
+					return false;
+		}
+	}
+	return true;
+}
+
 int mc_location_parse(const char *location, char kind[MC_PLUGIN_NAME_MAX + 1], int32_t *ret_ordinal,
 		      struct mc_error *err)
 {

@@ -34,6 +34,8 @@ struct mc_matrix {
  * or '[').  Errors name file, line and column, or a JSON path such as $.cuda:0[1][0]. */
 int mc_matrix_parse(const char *text_or_path, struct mc_matrix **ret_matrix, struct mc_error *err);
 void mc_matrix_free(struct mc_matrix *matrix);
+/* The same rows, in the same order, of the same devices. */
+bool mc_matrix_same(const struct mc_matrix *a, const struct mc_matrix *b);
 /* The row for a location, else the one for "*", else NULL. */
 const struct mc_matrix_row *mc_matrix_row_find(const struct mc_matrix *matrix, const char *location);
 /* "kind:N" or "*": split and check; ordinal -1 for "*" and for a kind without number. */

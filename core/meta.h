@@ -30,6 +30,7 @@ struct mc_meta {
 	atomic_bool published;
 	atomic_bool trouble;     /* the service is down, and that was said */
 	atomic_bool name_lost;   /* another engine holds our name, and that was said */
+	atomic_bool outdated;    /* our record says what we were before a reload */
 	_Atomic uint64_t failures; /* of keeping the record alive */
 	uint64_t backoff_ns;
 	struct mc_timer timer;

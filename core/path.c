@@ -189,16 +189,28 @@ static void give_up(struct mc_path *path)
 	mc_helpers_run(e->engine->helpers, &e->job);
 }
 
+/* The matrix does not name its device any more, and nothing waits for it: it probes no longer, and connects when
+ * somebody needs it again. */
+static bool is_retired(const struct mc_path *path)
+{
+	return path->active && path->lane->device->retired && !path->queue && !path->held_valid && !path->stages;
+}
+
 static void timer_fired(struct mc_timer *t, uint64_t now_ns)
 {
 	struct mc_path *path = MC_CONTAINER_OF(t, struct mc_path, timer);
 
-	if (mc_path_is(path, MC_PATH_DOWN))
+	if (mc_path_is(path, MC_PATH_DOWN) && is_retired(path)) {
+		path->failures = 0;
+		set_state(path, MC_PATH_IDLE);
+		part(path);
+	} else if (mc_path_is(path, MC_PATH_DOWN)) {
 		mc_path_connect(path);
-	else if (mc_path_is(path, MC_PATH_FENCING) && path->fence_remote)
+	} else if (mc_path_is(path, MC_PATH_FENCING) && path->fence_remote) {
 		give_up(path);
-	else if (mc_path_is(path, MC_PATH_OPENING))
+	} else if (mc_path_is(path, MC_PATH_OPENING)) {
 		mc_path_break(path, -ETIMEDOUT, "the peer did not get ready in time");
+	}
 }
 
 void mc_path_connect(struct mc_path *path)
@@ -428,7 +440,7 @@ static void log_broken(const struct mc_path *path, int status, const char *why)
 	if (path->wanted_break)
 		mc_debug("peer '%s': rail %s -> %s connects anew: %s", peer, label_of(path),
 			 path->remote_label, why);
-	else if (path->failures)
+	else if (path->failures || path->lane->device->retired)
 		mc_debug("peer '%s': rail %s -> %s: still down: %s%s%s", peer, label_of(path),
 			 path->remote_label, why, said ? "" : ": ", said ? "" : strerror(-status));
 	else

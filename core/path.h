@@ -143,6 +143,7 @@ struct mc_route_tier {
 struct mc_route {
 	struct mc_route *next;
 	const struct mc_matrix_row *row;
+	const struct mc_peer_info *peer; /* what the peer was when it was built */
 	char local_kind[MC_PLUGIN_NAME_MAX + 1];
 	char remote_location[MC_LOCATION_MAX + 1];
 	uint64_t chunk, max_piece;

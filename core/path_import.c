@@ -162,15 +162,21 @@ void mc_host_imported(const struct mc_host *h, void *remote, int status)
 	mc_path_set_ready(imp->path);
 }
 
-/* The peer has taken the buffer back since the run began.  A connection that has broken for a key that is
- * no more would break again with each request that is left. */
-static bool withdrawn(const struct mc_path *path, uint32_t id)
+/* The buffer as the table has it now: since the run began the peer may have added keys of another device to
+ * it, or taken it back.  A connection that has broken for a key that is no more would break again with each
+ * request that is left. */
+static int import_latest(struct mc_path *path, const struct mc_remote_buf *rbuf, struct mc_import **ret_imp)
 {
 	struct mc_snapshot *snapshot = mc_session_snapshot(path->session);
-	bool gone = snapshot && !import_wanted(path, snapshot, id);
+	const struct mc_remote_buf *latest = rbuf;
+	bool gone = snapshot && !import_wanted(path, snapshot, rbuf->id);
 
+	for (size_t i = 0; snapshot && i < snapshot->nr; i++)
+		if (snapshot->bufs[i]->id == rbuf->id)
+			latest = snapshot->bufs[i];
+	*ret_imp = gone ? NULL : import_buf(path, latest);
 	mc_snapshot_unref(snapshot);
-	return gone;
+	return gone ? -EACCES : 0;
 }
 
 /* The import of a buffer, made on first use: 0, -EINPROGRESS (later), or why it cannot be. */
@@ -179,9 +185,8 @@ int mc_import_get(struct mc_path *path, const struct mc_remote_buf *rbuf, struct
 	struct mc_import *imp = mc_import_find(path, rbuf->id);
 
 	if (MC_UNLIKELY(!imp)) {
-		if (withdrawn(path, rbuf->id))
+		if (import_latest(path, rbuf, &imp) < 0)
 			return -EACCES;
-		imp = import_buf(path, rbuf);
 		if (!imp)
 			return -EINPROGRESS; /* no memory now */
 	}

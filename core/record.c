@@ -441,6 +441,20 @@ static int republish(struct mc_meta *m, uint64_t deadline_ns, struct mc_error *e
 	return 0;
 }
 
+/* After a reload the record names other devices.  What waits for the next time is no loss: peers learn them from
+ * ourselves. */
+static int renew(struct mc_meta *m, const struct mc_record *record, uint64_t deadline_ns, struct mc_error *err)
+{
+	int r;
+
+	if (!atomic_exchange(&m->outdated, false))
+		return 0;
+	r = record_write(m, record->revision, deadline_ns, err);
+	if (r < 0)
+		atomic_store(&m->outdated, true);
+	return r == -ESTALE || r == -EEXIST ? 0 : r;
+}
+
 /* The record may vanish without its lease, by hand or by a restored backup; another engine may have
  * replaced it, because it could not reach us. */
 static int keep(struct mc_meta *m, uint64_t deadline_ns, struct mc_error *err)
@@ -464,10 +478,12 @@ static int keep(struct mc_meta *m, uint64_t deadline_ns, struct mc_error *err)
 	if (r < 0)
 		return r;
 	r = record_get(m, m->engine->name, deadline_ns, &record, err);
-	if (r == 0 && record->generation == m->engine->generation)
+	if (r == 0 && record->generation == m->engine->generation) {
 		name_is_ours(m);
-	else if (r == 0)
+		r = renew(m, record, deadline_ns, err);
+	} else if (r == 0) {
 		name_is_lost(m, record);
+	}
 	lost = r == -ENOENT;
 	if (lost || r == -EBADMSG)
 		r = lost ? record_write(m, 0, deadline_ns, err) : 0;
@@ -547,6 +563,15 @@ int mc_record_publish(struct mc_engine *engine, uint64_t deadline_ns, struct mc_
 	m->job.run = keep_run;
 	mc_control_timer(engine->control, &m->timer, mc_now_ns() + third(m));
 	return 0;
+}
+
+void mc_record_outdated(struct mc_engine *engine)
+{
+	struct mc_meta *m = engine->meta;
+
+	atomic_store(&m->outdated, true);
+	if (m->published)
+		mc_control_timer(engine->control, &m->timer, mc_now_ns());
 }
 
 int mc_record_withdraw(struct mc_engine *engine, uint64_t deadline_ns)

@@ -29,6 +29,8 @@ void mc_meta_close(struct mc_engine *engine);
  * ours or nobody's; the default one gives way to who holds it, and engine->name is set.  From now
  * on the record is republished whenever the service has lost it (P10).  [any] */
 int mc_record_publish(struct mc_engine *engine, uint64_t deadline_ns, struct mc_error *err);
+/* Our devices or matrix have changed: publish the record again, soon.  [any] but control and workers */
+void mc_record_outdated(struct mc_engine *engine);
 /* Take it back.  -ETIMEDOUT: it ends with its lease. */
 int mc_record_withdraw(struct mc_engine *engine, uint64_t deadline_ns);
 /* Find another engine.  -ENOENT: err names the closest ten that exist. */

@@ -38,6 +38,7 @@ void mc_record_free(struct mc_record *record)
 char *mc_record_json(struct mc_engine *engine, size_t *ret_len)
 {
 	struct mc_json_out *o = mc_json_out_new(false);
+	const struct mc_matrix *matrix = engine->matrix;
 	char *text;
 
 	if (!o)
@@ -59,6 +60,8 @@ char *mc_record_json(struct mc_engine *engine, size_t *ret_len)
 	for (size_t i = 0; i < engine->nr_devices; i++) {
 		const struct mc_device *d = engine->devices[i];
 
+		if (d->retired)
+			continue;
 		mc_json_out_open(o, '{');
 		mc_json_out_key(o, "device");
 		mc_json_out_str(o, d->label);
@@ -71,9 +74,9 @@ char *mc_record_json(struct mc_engine *engine, size_t *ret_len)
 		mc_json_out_close(o);
 	}
 	mc_json_out_close(o);
-	if (engine->matrix && engine->matrix->text) {
+	if (matrix && matrix->text) {
 		mc_json_out_key(o, "matrix");
-		mc_json_out_str(o, engine->matrix->text);
+		mc_json_out_str(o, matrix->text);
 	}
 	mc_json_out_close(o);
 	text = mc_json_out_take(o);

@@ -242,10 +242,10 @@ static int by_tier(const void *a, const void *b)
 }
 
 /* The active path of (device, remote device, lane); made if there is none.  Under paths->lock. */
-static struct mc_path *path_get(struct mc_paths *paths, const struct pair *pair, uint16_t lane)
+static struct mc_path *path_get(struct mc_paths *paths, const struct mc_peer_info *info, const struct pair *pair,
+				uint16_t lane)
 {
-	struct mc_session *s = paths->session;
-	const struct mc_remote_device *remote = &s->peer->devices[pair->remote_idx];
+	const struct mc_remote_device *remote = &info->devices[pair->remote_idx];
 	struct mc_path *path;
 
 	for (size_t i = 0; i < paths->nr; i++) {
@@ -298,8 +298,8 @@ void mc_routes_free(struct mc_paths *paths)
 
 /* One device goes over all its lanes at once.  Of several, each goes over one, since lanes share the device's
  * rate, which the scheduler learns for each rail; peers are divided among them. */
-static int fill_tier(struct mc_route_tier *tier, struct mc_paths *paths, const struct pair *from,
-		     size_t nr)
+static int fill_tier(struct mc_route_tier *tier, struct mc_paths *paths, const struct mc_peer_info *info,
+		     const struct pair *from, size_t nr)
 {
 	size_t n = 0;
 
@@ -313,7 +313,7 @@ static int fill_tier(struct mc_route_tier *tier, struct mc_paths *paths, const s
 		uint16_t first = nr > 1 ? (uint16_t)(paths->session->id % lanes) : 0;
 
 		for (uint16_t lane = first; lane < (nr > 1 ? first + 1 : lanes); lane++) {
-			struct mc_path *path = path_get(paths, &from[i], lane);
+			struct mc_path *path = path_get(paths, info, &from[i], lane);
 
 			if (!path)
 				return -ENOMEM;
@@ -382,19 +382,20 @@ static void log_none(const struct mc_route *route, const struct mc_session *s,
 			name, route->row->location, rrow->location);
 }
 
-static struct mc_route *route_build(struct mc_paths *paths, const struct mc_matrix_row *lrow,
-				    const char *local_kind, const struct mc_remote_buf *rbuf)
+static struct mc_route *route_build(struct mc_paths *paths, const struct mc_peer_info *info,
+				    const struct mc_matrix_row *lrow, const char *local_kind,
+				    const struct mc_remote_buf *rbuf)
 {
 	struct mc_session *s = paths->session;
-	const struct mc_matrix_row *rrow = mc_matrix_row_find(s->peer->matrix, rbuf->location);
+	const struct mc_matrix_row *rrow = mc_matrix_row_find(info->matrix, rbuf->location);
 	struct mc_route *route = calloc(1, sizeof *route);
 	struct pairs pairs = {.nr = 0};
 	int r = -ENOMEM;
 
 	if (route)
-		r = collect(&pairs, s->engine, s->peer, lrow, local_kind, rrow, rbuf->kind);
+		r = collect(&pairs, s->engine, info, lrow, local_kind, rrow, rbuf->kind);
 	if (!r && pairs.nr) {
-		choose_partners(&pairs, s->peer);
+		choose_partners(&pairs, info);
 		qsort(pairs.list, pairs.nr, sizeof *pairs.list, by_tier);
 		route->tiers = calloc(pairs.nr, sizeof *route->tiers);
 		r = route->tiers ? 0 : -ENOMEM;
@@ -407,13 +408,14 @@ static struct mc_route *route_build(struct mc_paths *paths, const struct mc_matr
 		route->tiers[route->nr_tiers].tier = pairs.list[i].tier;
 		route->tiers[route->nr_tiers].partner = pairs.list[i].partner;
 		route->tiers[route->nr_tiers].stage = pairs.list[i].stage;
-		r = fill_tier(&route->tiers[route->nr_tiers++], paths, &pairs.list[i], n);
+		r = fill_tier(&route->tiers[route->nr_tiers++], paths, info, &pairs.list[i], n);
 	}
 	free(pairs.list);
 	if (r < 0) {
 		route_free(route);
 		return NULL;
 	}
+	route->peer = info;
 	route->row = lrow;
 	snprintf(route->local_kind, sizeof route->local_kind, "%s", local_kind);
 	snprintf(route->remote_location, sizeof route->remote_location, "%s", rbuf->location);
@@ -423,12 +425,12 @@ static struct mc_route *route_build(struct mc_paths *paths, const struct mc_matr
 	return route;
 }
 
-static const struct mc_route *route_find(struct mc_paths *paths, const struct mc_matrix_row *row,
-					 const char *kind, const char *location)
+static const struct mc_route *route_find(struct mc_paths *paths, const struct mc_peer_info *info,
+					 const struct mc_matrix_row *row, const char *kind, const char *location)
 {
 	struct mc_route *route = atomic_load_explicit(&paths->routes, memory_order_acquire);
 
-	while (route && (route->row != row || strcmp(route->remote_location, location) != 0 ||
+	while (route && (route->row != row || route->peer != info || strcmp(route->remote_location, location) != 0 ||
 			 strcmp(route->local_kind, kind) != 0))
 		route = route->next;
 	return route;
@@ -437,19 +439,22 @@ static const struct mc_route *route_find(struct mc_paths *paths, const struct mc
 const struct mc_route *mc_route_get(struct mc_session *s, const struct mc_local_buf *lbuf,
 				    const struct mc_remote_buf *rbuf)
 {
+	/* Both as they are now: a reload, here or there, makes other routes. */
+	const struct mc_matrix_row *row = lbuf->row;
+	const struct mc_peer_info *info = s->peer;
 	struct mc_paths *paths = s->paths;
 	const struct mc_route *found;
 	struct mc_route *route;
 
 	if (!paths)
 		return NULL;
-	found = route_find(paths, lbuf->row, lbuf->kind, rbuf->location);
+	found = route_find(paths, info, row, lbuf->kind, rbuf->location);
 	if (found)
 		return found;
 	pthread_mutex_lock(&paths->lock);
-	found = route_find(paths, lbuf->row, lbuf->kind, rbuf->location);
+	found = route_find(paths, info, row, lbuf->kind, rbuf->location);
 	if (!found) {
-		route = route_build(paths, lbuf->row, lbuf->kind, rbuf);
+		route = route_build(paths, info, row, lbuf->kind, rbuf);
 		if (route) {
 			route->next = atomic_load(&paths->routes);
 			atomic_store_explicit(&paths->routes, route, memory_order_release);
@@ -464,8 +469,9 @@ int mc_route_refusals(struct mc_session *s, const struct mc_local_buf *lbuf, con
 		      void (*each)(void *ctx, const struct mc_no_rail *pair), void *ctx)
 {
 	struct pairs pairs = {.refused = each, .ctx = ctx};
-	int r = collect(&pairs, s->engine, s->peer, lbuf->row, lbuf->kind,
-			mc_matrix_row_find(s->peer->matrix, rbuf->location), rbuf->kind);
+	const struct mc_peer_info *info = s->peer;
+	int r = collect(&pairs, s->engine, info, lbuf->row, lbuf->kind,
+			mc_matrix_row_find(info->matrix, rbuf->location), rbuf->kind);
 
 	free(pairs.list);
 	return r;
@@ -473,12 +479,13 @@ int mc_route_refusals(struct mc_session *s, const struct mc_local_buf *lbuf, con
 
 int mc_route_check(struct mc_session *s, struct mc_error *err)
 {
+	const struct mc_peer_info *info = s->peer;
 	struct mc_engine *engine = s->engine;
 	char ours[256] = "", theirs[256] = "";
 
 	for (size_t i = 0; i < engine->nr_devices; i++)
-		for (size_t j = 0; j < s->peer->nr_devices; j++)
-			if (common_version(engine->devices[i], &s->peer->devices[j]))
+		for (size_t j = 0; j < info->nr_devices; j++)
+			if (common_version(engine->devices[i], &info->devices[j]))
 				return 0;
 	for (size_t i = 0; i < engine->nr_devices; i++) {
 		size_t at = strlen(ours);
@@ -487,15 +494,15 @@ int mc_route_check(struct mc_session *s, struct mc_error *err)
 			 engine->devices[i]->wire, engine->devices[i]->wire_min,
 			 engine->devices[i]->wire_max);
 	}
-	for (size_t i = 0; i < s->peer->nr_devices; i++) {
+	for (size_t i = 0; i < info->nr_devices; i++) {
 		size_t at = strlen(theirs);
 
 		snprintf(theirs + at, sizeof theirs - at, "%s%s %u..%u", at ? ", " : "",
-			 s->peer->devices[i].wire, s->peer->devices[i].wire_min,
-			 s->peer->devices[i].wire_max);
+			 info->devices[i].wire, info->devices[i].wire_min,
+			 info->devices[i].wire_max);
 	}
 	return mc_fail(err, -EPROTONOSUPPORT,
 		       "segment '%s': no rail: this engine speaks %s, that one speaks %s; give both a "
 		       "device of the same wire in the nic_priority_matrix",
-		       s->peer->name, ours[0] ? ours : "nothing", theirs[0] ? theirs : "nothing");
+		       info->name, ours[0] ? ours : "nothing", theirs[0] ? theirs : "nothing");
 }

@@ -184,6 +184,30 @@ int mc_rpc_get(struct mc_engine *engine, struct mc_rpc **ret_rpc, struct mc_erro
 	return 0;
 }
 
+struct set_spin {
+	struct mc_rpc *rpc;
+	uint64_t spin_ns;
+};
+
+static void set_spin(void *arg)
+{
+	struct set_spin *s = arg;
+
+	mc_worker_set_spin(s->rpc->worker, s->spin_ns);
+}
+
+void mc_rpc_set_spin(struct mc_engine *engine, uint64_t spin_ns)
+{
+	struct set_spin s = {.spin_ns = spin_ns};
+
+	/* One that is made meanwhile has read the new value. */
+	pthread_mutex_lock(&first_use);
+	s.rpc = engine->rpc;
+	pthread_mutex_unlock(&first_use);
+	if (s.rpc)
+		mc_worker_call(s.rpc->worker, set_spin, &s);
+}
+
 /* ---- posts of other threads -------------------------------------------------------------------- */
 
 /* Called with the lock held; true if the caller must post the kick. */

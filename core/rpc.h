@@ -10,6 +10,9 @@
 
 #include "stream.h"
 
+/* The engine's `spin` has changed.  [any] but workers */
+void mc_rpc_set_spin(struct mc_engine *engine, uint64_t spin_ns);
+
 /* Owner of accepted rpc streams.  -ENOENT: this engine offers nothing; -ENOBUFS: too many
  * connections.  [control] */
 int mc_rpc_accept(struct mc_engine *engine, int fd, const struct mc_stream_hello *hello);

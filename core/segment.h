@@ -3,6 +3,8 @@
 #ifndef MC_CORE_SEGMENT_H
 #define MC_CORE_SEGMENT_H
 
+#include <stdatomic.h>
+
 #include "device.h"
 
 /* A registered range, all in one location.  A `*` registration may be several. */
@@ -11,16 +13,18 @@ struct mc_local_buf {
 	uint32_t access;
 	uint64_t base, len;
 	char location[MC_LOCATION_MAX + 1];
-	const struct mc_matrix_row *row; /* of our matrix, for it; NULL: none */
+	/* Of our matrix, for it; NULL: none.  A reload puts another in place. */
+	_Atomic(const struct mc_matrix_row *) row;
 	char kind[MC_PLUGIN_NAME_MAX + 1];
 	int32_t ordinal;
 	uint32_t users;     /* ranges held by slices and peers; atomic */
 	bool closing;       /* no new users; atomic */
 	bool fenced;        /* the users' time is over: their requests end; atomic */
 	struct mc_local *local;
-	void **regions;     /* by device idx: area of its registration, or NULL */
+	/* By device idx: area of its registration, or NULL.  A reload fills empty places. */
+	_Atomic(void *) *regions;
 	struct mc_local_blob *blobs; /* by device idx: what peers need; data NULL if none */
-	bool lacks;         /* some device could not register it; fixed before it is used */
+	atomic_bool lacks;  /* some device could not register it; for each, set before it is used */
 };
 struct mc_local_blob {
 	uint16_t len;
@@ -57,6 +61,24 @@ int mc_local_alloc(struct mc_engine *engine, const char *location, uint64_t size
 		   uint64_t deadline_ns, void **ret_addr, struct mc_error *err);
 int mc_local_free_memory(struct mc_engine *engine, void *addr, uint64_t deadline_ns,
 			 struct mc_error *err);
+
+/* ---- reload.c: buffers under another matrix; segment_reload.c ---- */
+
+/* Wait until no registration begins or ends, and let none do so until the thaw: they wait.  -ETIMEDOUT.
+ * [any] that may wait */
+int mc_local_freeze(struct mc_engine *engine, uint64_t deadline_ns);
+void mc_local_thaw(struct mc_engine *engine);
+/* Register every buffer where the plan's matrix wants it and it is not; nobody sees it yet.  A matrix
+ * that covers less of our memory than the one in force is refused.  While frozen. */
+struct mc_local_change;
+int mc_local_change_new(const struct mc_device_plan *plan, uint64_t deadline_ns,
+			struct mc_local_change **ret_change, struct mc_error *err);
+/* The buffers have these registrations, and peers are told.  The devices are adopted.  Does not fail. */
+void mc_local_change_adopt(struct mc_engine *engine, struct mc_local_change *change);
+/* From now on new requests go by the rows of the plan's matrix.  Does not fail. */
+void mc_local_change_rows(struct mc_local_change *change);
+/* Takes back what was not adopted. */
+void mc_local_change_free(struct mc_engine *engine, struct mc_local_change *change);
 
 /* A handle of another engine's segment: one generation of it.  When that is gone, requests on the
  * handle fail with the session's status and the caller opens the name again. */

@@ -57,7 +57,8 @@ struct mc_local {
 	/* Guards everything below and the writing of the table.  Not held in calls to plugins, devices
 	 * and sessions. */
 	pthread_mutex_t lock;
-	pthread_cond_t changed; /* a registration became LIVE or went, a closing buffer became idle */
+	pthread_cond_t changed; /* a registration became LIVE or went, a closing buffer became idle, a thaw */
+	bool frozen; /* a reload looks at the registrations: none begins or ends */
 	struct mc_reg **regs; /* by base; they do not overlap */
 	size_t nr_regs, cap_regs;
 	struct mc_local_buf **by_id; /* those that peers may see */
@@ -87,6 +88,12 @@ int mc_regions_open(struct mc_engine *engine, struct mc_local_buf *buf, struct m
  * them later: for memory that nobody was told of, and that is not ours to free. */
 void mc_regions_close(struct mc_engine *engine, struct mc_local_buf *buf, struct mc_device *owner,
 		      uint64_t deadline_ns);
+/* Register it on nr more devices, as mc_regions_open does.  reached: others have it already. */
+int mc_regions_add(struct mc_engine *engine, struct mc_local_buf *buf, struct mc_device *const *devices,
+		   size_t nr, bool reached, uint64_t deadline_ns, struct mc_error *err);
+/* Undo it. */
+void mc_regions_remove(struct mc_engine *engine, struct mc_local_buf *buf, struct mc_device *const *devices,
+		       size_t nr);
 /* The device of the location's row that allocates this kind itself; NULL: none. */
 struct mc_device *mc_region_owner(struct mc_engine *engine, const char *location, const char *kind);
 /* Allocate on it: fills desc->addr and len. */

@@ -36,14 +36,14 @@ static void buf_free(struct mc_local_buf *buf)
 
 static struct mc_local_buf *buf_new(struct mc_engine *engine, const struct mc_reg *reg)
 {
-	size_t nr = MC_MAX(engine->nr_devices, 1);
+	size_t nr = mc_device_places(engine);
 	struct mc_local_buf *buf = calloc(1, sizeof *buf);
 
 	if (!buf)
 		return NULL;
 	buf->local = engine->local;
 	buf->access = reg->access;
-	buf->regions = calloc(nr, sizeof(void *));
+	buf->regions = calloc(nr, sizeof *buf->regions);
 	buf->blobs = calloc(nr, sizeof(struct mc_local_blob));
 	if (!buf->regions || !buf->blobs) {
 		buf_free(buf);
@@ -355,25 +355,24 @@ static int claim(struct mc_local *local, struct mc_reg *fresh, const struct plac
 	int r = 0;
 
 	pthread_mutex_lock(&local->lock);
-	while ((reg = find_overlap(local, fresh->base, fresh->len))) {
-		if (reg->state != REG_LIVE) {
-			r = wait_change(local, fresh->base, deadline_ns, err);
-			if (r < 0)
-				break;
-			continue;
-		}
-		if (reg->access == fresh->access && !fresh->allocated &&
-		    mc_range_inside(reg->base, reg->len, fresh->base, fresh->len) &&
-		    location_fits(reg, fresh->base, fresh->len, place)) {
-			r = reg_count_in(reg, fresh->base);
-			r = r < 0 ? mc_fail(err, r, "memory: out of memory") : 1;
-		} else {
-			r = refuse(reg, fresh->base, fresh->len, place, err);
-		}
-		break;
+	for (;;) {
+		reg = find_overlap(local, fresh->base, fresh->len);
+		if (!local->frozen && (!reg || reg->state == REG_LIVE))
+			break;
+		r = wait_change(local, fresh->base, deadline_ns, err);
+		if (r < 0)
+			break;
 	}
-	if (!reg && regs_add(local, fresh) < 0)
+	if (r == 0 && reg && reg->access == fresh->access && !fresh->allocated &&
+	    mc_range_inside(reg->base, reg->len, fresh->base, fresh->len) &&
+	    location_fits(reg, fresh->base, fresh->len, place)) {
+		r = reg_count_in(reg, fresh->base);
+		r = r < 0 ? mc_fail(err, r, "memory: out of memory") : 1;
+	} else if (r == 0 && reg) {
+		r = refuse(reg, fresh->base, fresh->len, place, err);
+	} else if (r == 0 && regs_add(local, fresh) < 0) {
 		r = mc_fail(err, -ENOMEM, "memory: out of memory");
+	}
 	pthread_mutex_unlock(&local->lock);
 	return r;
 }
@@ -420,8 +419,13 @@ static int find_start(struct mc_local *local, uint64_t addr, uint64_t deadline_n
 {
 	struct mc_reg *reg;
 
-	while ((reg = find_overlap(local, addr, 1)) && reg->state != REG_CLOSING &&
-	       reg_start_at(reg, addr)) {
+	for (;;) {
+		/* A reload ends by itself; who wants his memory back gets it. */
+		while (local->frozen)
+			pthread_cond_wait(&local->changed, &local->lock);
+		reg = find_overlap(local, addr, 1);
+		if (!reg || reg->state == REG_CLOSING || !reg_start_at(reg, addr))
+			break;
 		if (reg->state == REG_LIVE) {
 			*ret_reg = reg;
 			return 0;

@@ -278,7 +278,7 @@ static int judge_jobs(struct mc_local_buf *buf, const struct region_job *list, s
 int mc_regions_open(struct mc_engine *engine, struct mc_local_buf *buf, struct mc_device *owner,
 		    uint64_t deadline_ns, struct mc_error *err)
 {
-	size_t nr_devices = MC_MAX(engine->nr_devices, 1), nr = 0;
+	size_t nr_devices = mc_device_places(engine), nr = 0;
 	bool *wanted = calloc(nr_devices, sizeof *wanted);
 	struct region_job *list = calloc(nr_devices, sizeof *list);
 	int r = 0;
@@ -304,6 +304,48 @@ int mc_regions_open(struct mc_engine *engine, struct mc_local_buf *buf, struct m
 	if (r < 0)
 		mc_regions_close(engine, buf, owner, owner ? MC_FOREVER : deadline_ns);
 	free(wanted);
+	free(list);
+	return r;
+}
+
+struct remove_args {
+	struct mc_local_buf *buf;
+	struct mc_device *const *devices;
+	size_t nr;
+};
+
+static int regions_remove_job(void *arg)
+{
+	struct remove_args *a = arg;
+
+	for (size_t i = 0; i < a->nr; i++)
+		region_close(a->devices[i], a->buf);
+	return 0;
+}
+
+void mc_regions_remove(struct mc_engine *engine, struct mc_local_buf *buf, struct mc_device *const *devices,
+		       size_t nr)
+{
+	struct remove_args a = {.buf = buf, .devices = devices, .nr = nr};
+
+	mc_helpers_call(engine->helpers, regions_remove_job, &a);
+}
+
+int mc_regions_add(struct mc_engine *engine, struct mc_local_buf *buf, struct mc_device *const *devices,
+		   size_t nr, bool reached, uint64_t deadline_ns, struct mc_error *err)
+{
+	struct region_job *list = calloc(nr, sizeof *list);
+	int r;
+
+	if (!list)
+		return mc_fail(err, -ENOMEM, "memory: out of memory");
+	for (size_t i = 0; i < nr; i++)
+		list[i] = (struct region_job){.device = devices[i], .buf = buf};
+	r = run_jobs(engine, list, nr, deadline_ns, err);
+	if (r == 0)
+		r = judge_jobs(buf, list, nr, reached, err);
+	if (r < 0)
+		mc_regions_remove(engine, buf, devices, nr);
 	free(list);
 	return r;
 }
@@ -386,7 +428,7 @@ void mc_regions_close(struct mc_engine *engine, struct mc_local_buf *buf, struct
 
 struct mc_device *mc_region_owner(struct mc_engine *engine, const char *location, const char *kind)
 {
-	bool *wanted = calloc(MC_MAX(engine->nr_devices, 1), sizeof *wanted);
+	bool *wanted = calloc(mc_device_places(engine), sizeof *wanted);
 	struct mc_device *owner = NULL;
 
 	if (!wanted)

@@ -83,6 +83,7 @@ void mc_session_unref(struct mc_session *s)
 		i->ss->events.freed(s);
 	mc_snapshot_unref(s->snapshot);
 	mc_table_in_fini(&i->in);
+	mc_peer_later_free(i->later);
 	mc_peer_info_fini(&i->info);
 	for (char **at = i->addresses; at && *at; at++)
 		free(*at);
@@ -209,7 +210,10 @@ static void table_failed(struct mc_session_impl *i, int r)
 
 void mc_session_deliver(struct mc_session_impl *i, uint16_t type, const uint8_t *payload, size_t len)
 {
-	if (type < MC_MSG_PATH_FIRST) {
+	if (type == MC_MSG_SELF) {
+		if (mc_session_self(i, payload, len) < 0)
+			mc_session_fail(&i->s, -EPROTO, "what it says of itself contradicts what it was");
+	} else if (type < MC_MSG_PATH_FIRST) {
 		table_failed(i, mc_table_message(i, type, payload, len));
 	} else if (type >= MC_MSG_NOTIFY_FIRST && type <= MC_MSG_NOTIFY_LAST) {
 		mc_notify_message(&i->s, type, payload, len);

@@ -14,6 +14,8 @@
 
 #include <mooncake/types.h>
 
+#include <stdatomic.h>
+
 #include "log.h"
 
 struct mc_engine;
@@ -32,7 +34,8 @@ struct mc_remote_device {
 	char remote_kinds[64]; /* space-separated kinds that this device reaches in its own host; "*" */
 };
 
-/* Who is at the other end; immutable, lives as long as the session. */
+/* Who is at the other end; immutable, lives as long as the session.  When the peer has reloaded its matrix
+ * another one takes its place, whose first devices are the same. */
 struct mc_peer_info {
 	char name[MC_SEGMENT_NAME_MAX + 1];
 	uint64_t generation;
@@ -80,7 +83,7 @@ struct mc_session {
 	uint32_t refs;
 	bool active;
 	uint64_t id;
-	const struct mc_peer_info *peer; /* set before `up` */
+	_Atomic(const struct mc_peer_info *) peer; /* set before `up`; the latest, swapped on [control] */
 	uint32_t state;             /* enum mc_session_state; written on [control], read anywhere (atomic) */
 	uint32_t denied;            /* passive: MC_ACCESS_REMOTE_* that this peer does not have here; set before `up` */
 	int gone_status;            /* -EHOSTDOWN, -ESTALE, -ECANCELED; valid in GONE */
@@ -156,6 +159,10 @@ int mc_session_refresh(struct mc_session *s, void (*done)(void *arg, int status)
  * again after its blobs have changed. */
 void mc_session_push_add(struct mc_engine *engine, struct mc_local_buf *buf);    /* [any] */
 void mc_session_push_remove(struct mc_engine *engine, uint32_t buf_id);          /* [any] */
+
+/* Tell every peer who we are now: our devices and matrix have changed.  It is on its way at the return, before
+ * any message that is sent later.  [any] but control and workers */
+void mc_session_tell_self(struct mc_engine *engine);
 
 /* End passive and active sessions with this generation; gone() has run for each when it returns.
  * -ENOENT: none.  [any] but control and workers */

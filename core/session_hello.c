@@ -64,6 +64,7 @@ static void put_device(struct mc_json_out *o, const struct mc_device *d, bool wi
 char *mc_hello_json(struct mc_engine *engine)
 {
 	struct mc_json_out *o = mc_json_out_new(false);
+	const struct mc_matrix *matrix = engine->matrix;
 	bool own = !engine->set->advertise_address || !*engine->set->advertise_address;
 
 	if (!o)
@@ -85,9 +86,9 @@ char *mc_hello_json(struct mc_engine *engine)
 	for (size_t i = 0; i < engine->nr_devices; i++)
 		put_device(o, engine->devices[i], own);
 	mc_json_out_close(o);
-	if (engine->matrix && engine->matrix->text) {
+	if (matrix && matrix->text) {
 		mc_json_out_key(o, "matrix");
-		mc_json_out_str(o, engine->matrix->text);
+		mc_json_out_str(o, matrix->text);
 	}
 	mc_json_out_close(o);
 	return mc_json_out_take(o);

@@ -7,6 +7,7 @@
  *   session_dial.c   (re)dialling the active side
  *   session_open.c   the blocking calls: open, end, close
  *   session_hello.c  who we are and who they are, as JSON
+ *   session_self.c   the same again, when one of the two has changed
  *   table*.c         buffer tables: received, told, one entry
  */
 #ifndef MC_CORE_SESSION_IMPL_H
@@ -57,7 +58,8 @@ struct mc_session_impl {
 	struct mc_session_key {
 		uint64_t id, active; /* an engine that opened its own segment holds both ends */
 	} key;
-	struct mc_peer_info info;
+	struct mc_peer_info info; /* of its hello */
+	struct mc_peer_later *later; /* session_self.c: what it has said since */
 	uint64_t to_generation; /* active: whom we dial */
 	char to_name[MC_SEGMENT_NAME_MAX + 1];
 	char **addresses;       /* active: where we dial */
@@ -188,6 +190,10 @@ void mc_session_conn_lost(struct mc_session_impl *i, int status, const char *why
 char *mc_hello_json(struct mc_engine *engine);
 int mc_hello_parse(const char *text, size_t len, struct mc_peer_info *info, struct mc_error *err);
 void mc_peer_info_fini(struct mc_peer_info *info);
+
+/* session_self.c: take MC_MSG_SELF; -EPROTO: it contradicts what the peer was.  [control] */
+int mc_session_self(struct mc_session_impl *i, const uint8_t *payload, size_t len);
+void mc_peer_later_free(struct mc_peer_later *later);
 
 /* table.c, table_told.c */
 int mc_table_message(struct mc_session_impl *i, uint16_t type, const uint8_t *p, size_t len);

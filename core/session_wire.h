@@ -25,6 +25,7 @@ enum mc_frame_type {
 	MC_MSG_REMOVE = 0x11,
 	MC_MSG_REFRESH = 0x12,
 	MC_MSG_REFRESHED = 0x13,
+	MC_MSG_SELF = 0x14, /* the JSON of HELLO: who the sender is from now on */
 };
 
 struct mc_frame {

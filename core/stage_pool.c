@@ -29,10 +29,14 @@ void mc_stage_sizes(const struct mc_settings *set, size_t nr_lanes, uint64_t max
 	*ret_nr = (uint32_t)MC_MIN(MC_MAX(share / chunk, (uint64_t)1), (uint64_t)65536);
 }
 
+/* As the engine was opened: chunks of routes that were built then must fit chunks of pools made later.
+ * Devices that joined since take a share of their own. */
 static size_t nr_lanes(const struct mc_engine *engine)
 {
-	size_t n = 0;
+	size_t n = engine->nr_lanes;
 
+	if (n)
+		return n;
 	for (size_t i = 0; i < engine->nr_devices; i++)
 		n += engine->devices[i]->nr_lanes;
 	return n;

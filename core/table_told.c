@@ -170,17 +170,18 @@ static void told_remove(struct mc_sessions *ss, size_t at)
 
 static uint8_t *encode(struct mc_engine *engine, const struct mc_local_buf *buf, uint32_t *ret_size)
 {
-	size_t size = mc_entry_size(buf, engine->nr_devices);
+	size_t nr_devices = engine->nr_devices; /* once: it grows */
+	size_t size = mc_entry_size(buf, nr_devices);
 	uint8_t *entry;
 
 	if (!size) {
 		mc_warn("buffer at %#llx: the keys of %zu devices do not fit; peers do not see it",
-			(unsigned long long)buf->base, engine->nr_devices);
+			(unsigned long long)buf->base, nr_devices);
 		return NULL;
 	}
 	entry = malloc(size);
 	if (entry)
-		mc_entry_encode(buf, engine->nr_devices, entry);
+		mc_entry_encode(buf, nr_devices, entry);
 	*ret_size = (uint32_t)size;
 	return entry;
 }

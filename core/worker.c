@@ -523,6 +523,12 @@ void mc_worker_set_flags(struct mc_worker *w, bool own_thread, bool cpu_copy)
 	atomic_store(&w->cpu_copy, cpu_copy);
 }
 
+void mc_worker_set_spin(struct mc_worker *w, uint64_t spin_ns)
+{
+	w->args.spin_ns = w->spin_ns = spin_ns;
+	w->spin_misses = 0;
+}
+
 void mc_worker_free(struct mc_worker *w)
 {
 	if (!w)

@@ -53,6 +53,8 @@ struct mc_worker_args {
 int mc_worker_new(const struct mc_worker_args *args, struct mc_worker **ret_worker);
 /* What is known only once the plugin is open.  [worker], before anyone else may enter */
 void mc_worker_set_flags(struct mc_worker *worker, bool own_thread, bool cpu_copy);
+/* Another bound of spinning.  [worker] */
+void mc_worker_set_spin(struct mc_worker *worker, uint64_t spin_ns);
 /* Ends the thread.  No client is left, nobody drives or posts any more. */
 void mc_worker_free(struct mc_worker *worker);
 /* Join and leave; on the worker (post), or before it has other clients.  [worker] */

@@ -25,7 +25,8 @@
 #define SPIN_TRY 16 /* spins that missed in a row until a whole one is tried */
 
 struct mc_worker {
-	/* Set once; own_thread and cpu_copy of args are only where these two begin. */
+	/* Set once, but for spin_ns, which is the holder's; own_thread and cpu_copy of args are only where these
+	 * two begin. */
 	struct mc_worker_args args;
 	atomic_bool own_thread, cpu_copy; /* known only once the plugin is open */
 	char name[16];

@@ -292,6 +292,43 @@ case_target_frozen() {
 	! grep -q 'no answer within' "$dir/i.err" || die "it waited for the answer's own time"
 }
 
+# hang_up NAME PID: SIGHUP with a good config, and with bad ones, which change nothing.
+hang_up() {
+	echo '{ "deadline": "20s", "nic_priority_matrix": { "cpu:0": [["tcp:lo"], []], "*": [["tcp:lo"]] } }' >"$dir/$1.json"
+	kill -HUP "$2"
+	wait_until "$1 to take it" grep -q "reloaded: deadline '30s' -> '20s', nic_priority_matrix" "$dir/$1.err"
+	echo '{ "nic_priority_matrix": { "*": [["tcp:nosuch0"]] } }' >"$dir/$1.json"
+	kill -HUP "$2"
+	wait_until "$1 to refuse a device" grep -q 'not reloaded, the old one stays: .*nosuch0' "$dir/$1.err"
+	echo '{ "deadline": ' >"$dir/$1.json"
+	kill -HUP "$2"
+	wait_until "$1 to refuse a file" grep -q "not reloaded, the old one stays: .*$1.json:" "$dir/$1.err"
+}
+
+# The config file is read again while bytes move.
+case_reload() {
+	for name in t i; do
+		echo '{ "nic_priority_matrix": { "*": [["tcp:lo"]] } }' >"$dir/$name.json"
+	done
+	target t --config="$dir/t.json"
+	initiate c --nic_priority_matrix="$tcp_matrix" --segment_id=t --operation=write --check --duration=3 &
+	checked=$!
+	pids="$pids $checked"
+	wait_until "the initiator" has_record c
+	hang_up t "$target"
+	wait $checked || die "the initiator ended with $?"
+	check_run c
+	"$BENCH" --metadata_server="$metadata" --local_server_name=i --port=0 --segment_id=t --config="$dir/i.json" \
+		--threads=2 --duration=100 --block_size=4096 --batch_size=16 >"$dir/i.out" 2>"$dir/i.err" </dev/null &
+	initiator=$!
+	pids="$pids $initiator"
+	wait_until "its rail" grep -q 'is up' "$dir/i.err"
+	hang_up i $initiator
+	stop_and_check $initiator TERM 1
+	grep -q '^Test completed: .*batch count [1-9]' "$dir/i.out" || die "nothing was moved"
+	stop_and_check "$target" TERM 0
+}
+
 case_unknown_segment() {
 	target t --nic_priority_matrix="$tcp_matrix"
 	expect 1 "nowhere" i --segment_id=nowhere --nic_priority_matrix="$tcp_matrix"

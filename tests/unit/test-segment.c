@@ -71,6 +71,7 @@ static int fake_export(void *inst, void *region, void *blob, size_t cap)
 static int setup(void **state)
 {
 	static const char matrix[] = "{\"*\": [[\"fake:a\"], [\"fake:b\"]]}";
+	struct mc_matrix *parsed;
 
 	memset(&engine, 0, sizeof engine);
 	memset(fakes, 0, sizeof fakes);
@@ -80,7 +81,8 @@ static int setup(void **state)
 	assert_int_equal(mc_config_new(&engine.config, &err), 0);
 	engine.set = mc_config_settings(engine.config);
 	engine.registry = mc_config_registry(engine.config);
-	assert_int_equal(mc_matrix_parse(matrix, &engine.matrix, &err), 0);
+	assert_int_equal(mc_matrix_parse(matrix, &parsed, &err), 0);
+	engine.matrix = parsed;
 	assert_int_equal(mc_helpers_new(&engine.helpers), 0);
 	assert_int_equal(mc_kinds_new(&engine), 0);
 	assert_int_equal(mc_local_new(&engine), 0);

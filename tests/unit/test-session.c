@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 
 #include "engine-fixture.h"
+#include "core/util/check.h"
 #include "session_impl.h"
 
 static void test_open_and_table(void **state)
@@ -339,6 +340,67 @@ static void test_notify(void **state)
 	fixture_free(b);
 }
 
+/* What "alpha" says of itself, with these devices. */
+static void say_self(struct fixture *a, struct mc_session *s, const char *devices)
+{
+	char json[600];
+	int n = snprintf(json, sizeof json, "{\"name\": \"alpha\", \"generation\": \"%016llx\", \"addresses\": [], "
+			 "\"devices\": [%s], \"matrix\": \"{}\"}", (unsigned long long)a->engine.generation, devices);
+
+	assert_int_equal(mc_session_send(s, MC_MSG_SELF, json, (size_t)n, NULL, 0), 0);
+}
+
+/* A peer tells another matrix: the session goes on.  What contradicts itself ends it. */
+static void test_self(void **state)
+{
+#define DEVICE(name) "{\"transport\": \"tcp\", \"name\": \"" name "\", \"wire\": \"tcp\", \"wire_min\": 1, \"wire_max\": 1, \"lanes\": 1}"
+	static const char *const bad[] = {"", DEVICE("y"), DEVICE("x") ", " DEVICE("z"), "{}"};
+	struct fixture *a = fixture_start("alpha", NULL), *b = fixture_start("beta", NULL);
+	struct mc_matrix *matrix;
+	const struct mc_peer_info *first, *second;
+	struct mc_session *s;
+	struct mc_error err = {0};
+
+	assert_int_equal(mc_matrix_parse("{\"*\": [[\"tcp:lo\"]]}", &matrix, &err), 0);
+	assert_int_equal(mc_session_open(&a->engine, "beta", fixture_deadline(5 * MC_SEC), &s, &err), 0);
+	sem_wait(&a->snapshot_sem);
+	first = s->peer;
+	assert_null(first->matrix);
+	for (int i = 0; i < 4; i++) {
+		/* What follows in the table shows that it has come. */
+		b->engine.matrix = i & 1 ? NULL : matrix;
+		mc_session_tell_self(&b->engine);
+		fixture_buf(b, (uint32_t)i + 1, 0x10000u * (unsigned)(i + 1), 0x1000);
+		mc_session_push_add(&b->engine, &b->bufs[i]);
+		sem_wait(&a->snapshot_sem);
+		if (i == 0)
+			second = s->peer;
+		/* What it has been before is not kept twice. */
+		assert_ptr_equal(s->peer, i & 1 ? first : second);
+	}
+	assert_string_equal(second->matrix->text, matrix->text);
+	assert_int_equal(s->state, MC_SESSION_UP);
+	mc_session_unref(s);
+	fixture_free(a);
+	for (size_t i = 0; i < MC_ARRAY_SIZE(bad); i++) {
+		a = fixture_start("alpha", NULL);
+		assert_int_equal(mc_session_open(&a->engine, "beta", fixture_deadline(5 * MC_SEC), &s, &err), 0);
+		while (sem_trywait(&b->gone_sem) == 0)
+			;
+		say_self(a, s, DEVICE("x") ", " DEVICE("y"));
+		say_self(a, s, DEVICE("x") ", " DEVICE("y") ", " DEVICE("z"));
+		say_self(a, s, bad[i]);
+		sem_wait(&b->gone_sem);
+		assert_int_equal(b->gone_status, -EPROTO);
+		mc_session_unref(s);
+		fixture_free(a);
+	}
+	b->engine.matrix = NULL;
+	mc_matrix_free(matrix);
+	fixture_free(b);
+#undef DEVICE
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -352,6 +414,7 @@ int main(void)
 		cmocka_unit_test(test_not_found),
 		cmocka_unit_test(test_name_in_use),
 		cmocka_unit_test(test_notify),
+		cmocka_unit_test(test_self),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, fixture_cleanup);

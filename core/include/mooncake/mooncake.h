@@ -107,13 +107,29 @@ MC_EXPORT int mc_engine_open(const struct mc_config *config, uint64_t timeout_ns
  *   since 0.1 */
 MC_EXPORT int mc_engine_close(struct mc_engine *engine, uint64_t timeout_ns);
 
+/* Take another config and matrix while transfers go on.  Everything is checked first, devices are opened
+ * and memory is registered on them; only then it is put in place.  On error all stays as it was.  A device that
+ * the matrix adds joins, here and at connected peers; one that it does not name any more gets no new requests,
+ * finishes those it has, and stays open, unused, until the engine is closed.  Requests go by the matrix that was
+ * in force when they were submitted.  The config is read, not kept.  [any], not in a callback; blocks
+ *   config    as for mc_engine_open, complete: a key that it leaves out has its default.  An empty
+ *             nic_priority_matrix: discovered anew; a path: read again
+ *   returns   0, also if nothing differs; -EINVAL: a bad value, or one that differs and cannot change while the
+ *             engine is open (mc_config_each says which can: `reloadable`); -ENODEV, -ENXIO: as for
+ *             mc_engine_open; -E2BIG: more devices than an open engine takes (16 more than it was opened with);
+ *             -EBUSY: another thread is reloading it; -ETIMEDOUT; -EDEADLK; what a plugin says: err says it all
+ *   since 0.1 */
+MC_EXPORT int mc_engine_reload(struct mc_engine *engine, const struct mc_config *config, uint64_t timeout_ns,
+			       struct mc_error *err);
+
 /* Its segment's name, the bound port, the generation.  The name lives as long as the engine.
  * [any]  since 0.1 */
 MC_EXPORT const char *mc_engine_name(const struct mc_engine *engine);
 MC_EXPORT uint16_t mc_engine_port(const struct mc_engine *engine);
 MC_EXPORT uint64_t mc_engine_generation(const struct mc_engine *engine);
 
-/* The matrix in use, as JSON text; lives as long as the engine.  [any]  since 0.1 */
+/* The matrix in use, as JSON text; lives as long as the engine, also when a reload has put another in its
+ * place.  [any]  since 0.1 */
 MC_EXPORT const char *mc_engine_matrix(const struct mc_engine *engine);
 
 /* ---- devices --------------------------------------------------------------------------------- */
