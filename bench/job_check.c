@@ -175,7 +175,7 @@ int bench_job_fill_each(const struct bench_job_load *load, bench_job_entries_fn 
 {
 	int r = 0;
 
-	for (uint64_t i = 0; i < load->nr_threads; i++) {
+	for (uint64_t i = 0; i < load->team.nr; i++) {
 		const struct job_thread *t = &load->threads[i];
 
 		for (uint32_t p = 0; r == 0 && p < load->args.nr_peers; p++) {
@@ -211,7 +211,7 @@ int bench_job_written_each(const struct bench_job_load *load, bench_job_entries_
 {
 	int r = 0;
 
-	for (uint64_t i = 0; i < load->nr_threads; i++) {
+	for (uint64_t i = 0; i < load->team.nr; i++) {
 		for (uint32_t p = 0; r == 0 && p < load->args.nr_peers; p++)
 			r = written_of(&load->threads[i], p, each, ctx);
 	}

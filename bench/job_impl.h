@@ -4,10 +4,10 @@
 #ifndef MC_BENCH_JOB_IMPL_H
 #define MC_BENCH_JOB_IMPL_H
 
-#include <pthread.h>
 #include <stdatomic.h>
 
 #include "job_load.h"
+#include "team.h"
 
 /* A batch that may be in flight. */
 struct flight {
@@ -30,7 +30,6 @@ struct request {
 /* A thread, which it belongs to until it has ended. */
 struct job_thread {
 	struct bench_job_load *load;
-	pthread_t id;
 	uint64_t idx;
 	struct bench_draw draw;
 	struct bench_pace pace;
@@ -61,16 +60,7 @@ struct job_thread {
 
 struct bench_job_load {
 	struct bench_job_args args;
-	atomic_bool stop; /* a thread failed, or a signal came */
-	atomic_size_t ended;
-	int ended_fd; /* eventfd: the last thread has ended */
-	size_t nr_threads, nr_started;
-	uint64_t start_ns; /* set before go */
-	/* Guards ready and go, on which threads and main wait for each other. */
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	size_t ready;
-	bool go;
+	struct bench_team team;
 	struct job_thread threads[];
 };
 

@@ -6,19 +6,15 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <unistd.h>
 
 #include "job_impl.h"
 #include "pattern.h"
 
 #include <core/util/check.h>
 
-#define PROGRESS_MS 250
 #define SLACK_NS 1000 /* of sleeping until a request is due; the kernel's default is 50 us */
 
 /* ---- sizes -------------------------------------------------------------------------------------
@@ -53,20 +49,9 @@ uint64_t bench_job_rows(const struct bench_job *job, size_t nr)
 /* ---- a thread ----------------------------------------------------------------------------------
  */
 
-/* Say that this thread is ready, wait until main has read the counters. */
-static void wait_go(struct bench_job_load *load)
-{
-	pthread_mutex_lock(&load->lock);
-	load->ready++;
-	pthread_cond_broadcast(&load->changed);
-	while (!load->go)
-		pthread_cond_wait(&load->changed, &load->lock);
-	pthread_mutex_unlock(&load->lock);
-}
-
 static void pace_from(struct job_thread *t, uint64_t start_ns)
 {
-	bench_pace_init(&t->pace, t->load->args.job, t->idx, t->load->nr_threads, start_ns);
+	bench_pace_init(&t->pace, t->load->args.job, t->idx, t->load->team.nr, start_ns);
 }
 
 static int warm_up(struct job_thread *t)
@@ -84,7 +69,7 @@ static int warm_up(struct job_thread *t)
 static int run(struct job_thread *t)
 {
 	const struct bench_job *job = t->load->args.job;
-	uint64_t start = t->load->start_ns, deadline = start + (uint64_t)(job->duration * 1e9);
+	uint64_t start = t->load->team.start_ns, deadline = start + (uint64_t)(job->duration * 1e9);
 	int r;
 
 	if (!(job->duration > 0))
@@ -103,16 +88,10 @@ static void *thread_main(void *arg)
 
 	prctl(PR_SET_TIMERSLACK, SLACK_NS);
 	t->status = warm_up(t);
-	if (t->status < 0)
-		atomic_store(&load->stop, true);
-	wait_go(load);
-	if (!atomic_load(&load->stop))
+	if (bench_team_gate(&load->team, t->status))
 		t->status = run(t);
-	if (t->status < 0)
-		atomic_store(&load->stop, true);
 	t->end_ns = bench_now_ns();
-	if (atomic_fetch_add(&load->ended, 1) + 1 == load->nr_threads)
-		eventfd_write(load->ended_fd, 1);
+	bench_team_leave(&load->team, t->status);
 	return NULL;
 }
 
@@ -189,25 +168,17 @@ int bench_job_load_new(const struct bench_job_args *args, struct bench_job_load 
 {
 	uint64_t nr = args->job->threads;
 	struct bench_job_load *load = calloc(1, sizeof *load + nr * sizeof load->threads[0]);
+	int r;
 
 	if (!load)
 		return mc_fail(err, -ENOMEM, "no memory for %" PRIu64 " threads", nr);
 	load->args = *args;
-	load->nr_threads = nr;
-	load->ended_fd = eventfd(0, EFD_CLOEXEC);
-	if (load->ended_fd < 0) {
-		free(load);
-		return mc_fail(err, -errno, "no eventfd: %s", strerror(errno));
-	}
-	pthread_mutex_init(&load->lock, NULL);
-	pthread_cond_init(&load->changed, NULL);
-	for (uint64_t i = 0; i < nr; i++) {
-		int r = thread_init(load, i, err);
-
-		if (r < 0) {
-			bench_job_load_free(load);
-			return r;
-		}
+	r = bench_team_init(&load->team, nr, err);
+	for (uint64_t i = 0; r == 0 && i < nr; i++)
+		r = thread_init(load, i, err);
+	if (r < 0) {
+		bench_job_load_free(load);
+		return r;
 	}
 	*ret_load = load;
 	return 0;
@@ -230,60 +201,28 @@ void bench_job_load_free(struct bench_job_load *load)
 {
 	if (!load)
 		return;
-	for (uint64_t i = 0; i < load->nr_threads; i++)
+	for (uint64_t i = 0; i < load->team.nr; i++)
 		thread_fini(&load->threads[i]);
-	pthread_cond_destroy(&load->changed);
-	pthread_mutex_destroy(&load->lock);
-	close(load->ended_fd);
+	bench_team_fini(&load->team);
 	free(load);
 }
 
 /* ---- the run -----------------------------------------------------------------------------------
  */
 
-static void open_gate(struct bench_job_load *load)
-{
-	pthread_mutex_lock(&load->lock);
-	load->start_ns = bench_now_ns();
-	load->go = true;
-	pthread_cond_broadcast(&load->changed);
-	pthread_mutex_unlock(&load->lock);
-}
-
-static void join_threads(struct bench_job_load *load)
-{
-	for (size_t i = 0; i < load->nr_started; i++)
-		pthread_join(load->threads[i].id, NULL);
-	load->nr_started = 0;
-}
-
 int bench_job_load_start(struct bench_job_load *load, struct mc_error *err)
 {
-	for (uint64_t i = 0; i < load->nr_threads; i++) {
-		int r = pthread_create(&load->threads[i].id, NULL, thread_main, &load->threads[i]);
-
-		if (r) {
-			atomic_store(&load->stop, true);
-			open_gate(load);
-			join_threads(load);
-			return mc_fail(err, -r, "thread %" PRIu64 " of %zu: %s", i, load->nr_threads, strerror(r));
-		}
-		load->nr_started++;
-	}
-	pthread_mutex_lock(&load->lock);
-	while (load->ready < load->nr_started)
-		pthread_cond_wait(&load->changed, &load->lock);
-	pthread_mutex_unlock(&load->lock);
-	return 0;
+	return bench_team_start(&load->team, thread_main, load->threads, sizeof load->threads[0], err);
 }
 
-static void show_progress(const struct bench_job_load *load, uint64_t passed_ns)
+static void show_progress(const void *ctx, uint64_t passed_ns)
 {
+	const struct bench_job_load *load = ctx;
 	const struct bench_options *o = load->args.opts;
 	double seconds = (double)passed_ns / 1e9, left = load->args.job->duration - seconds;
 	uint64_t bytes = 0;
 
-	for (uint64_t i = 0; i < load->nr_threads; i++)
+	for (uint64_t i = 0; i < load->team.nr; i++)
 		bytes += atomic_load_explicit(&load->threads[i].bytes, memory_order_relaxed);
 	fprintf(stderr, "\r%s: %.*f %s/s, ", load->args.job->name, (int)o->report_precision,
 		(double)bytes / seconds / bench_unit(o->report_unit), o->report_unit);
@@ -292,28 +231,6 @@ static void show_progress(const struct bench_job_load *load, uint64_t passed_ns)
 	else
 		fprintf(stderr, "%.0f s so far \033[K", seconds);
 	fflush(stderr);
-}
-
-/* Until all threads have ended: pass on a signal, show progress on a terminal. */
-static void watch_threads(struct bench_job_load *load)
-{
-	struct pollfd fds[2] = {{.fd = load->ended_fd, .events = POLLIN}, {.fd = bench_stop_fd(), .events = POLLIN}};
-	bool terminal = isatty(STDERR_FILENO);
-	uint64_t next = load->start_ns + PROGRESS_MS * MC_MSEC;
-
-	while (atomic_load(&load->ended) < load->nr_started) {
-		uint64_t now;
-
-		if (poll(fds, bench_stopping() ? 1 : 2, terminal ? PROGRESS_MS / 5 : 1000) > 0 && fds[1].revents)
-			atomic_store(&load->stop, true);
-		now = bench_now_ns();
-		if (terminal && now >= next) {
-			show_progress(load, now - load->start_ns);
-			next = now + PROGRESS_MS * MC_MSEC;
-		}
-	}
-	if (terminal)
-		fputs("\r\033[K", stderr);
 }
 
 /* Of the trace, what the run asked for until it ended. */
@@ -357,16 +274,14 @@ void bench_job_load_finish(struct bench_job_load *load, struct bench_job_result 
 	memset(result, 0, sizeof *result);
 	bench_hist_init(&result->latency);
 	bench_hist_init(&base->latency);
-	open_gate(load);
-	watch_threads(load);
-	join_threads(load);
+	bench_team_run(&load->team, show_progress, load);
 	base->cpu_ns = bench_cpu_ns() - cpu;
-	for (uint64_t i = 0; i < load->nr_threads; i++) {
+	for (uint64_t i = 0; i < load->team.nr; i++) {
 		collect_thread(&load->threads[i], result);
 		end = MC_MAX(end, load->threads[i].end_ns);
-		shift += load->threads[i].shift_ns / load->nr_threads;
+		shift += load->threads[i].shift_ns / load->team.nr;
 	}
-	base->duration_ns = end - load->start_ns - MC_MIN(shift, end - load->start_ns);
+	base->duration_ns = end - load->team.start_ns - MC_MIN(shift, end - load->team.start_ns);
 	base->requests = result->reads + result->writes;
 	result->asked_bytes_per_s = job->bytes_per_s;
 	result->asked_requests_per_s = load->args.trace ? traced_rate(load) : job->requests_per_s;

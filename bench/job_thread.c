@@ -19,7 +19,7 @@
 
 static bool stopped(const struct job_thread *t)
 {
-	return atomic_load_explicit(&t->load->stop, memory_order_relaxed) || bench_stopping();
+	return atomic_load_explicit(&t->load->team.stop, memory_order_relaxed) || bench_stopping();
 }
 
 /* ---- one batch ---------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ static bool take_traced(struct job_thread *t, struct flight *f, uint64_t *ret_du
 			.read = op & BENCH_TRACE_READ,
 		};
 	}
-	*ret_due_ns = a->job->speed > 0 ? t->load->start_ns + (uint64_t)((double)q->at_ns / a->job->speed) : 0;
+	*ret_due_ns = a->job->speed > 0 ? t->load->team.start_ns + (uint64_t)((double)q->at_ns / a->job->speed) : 0;
 	return true;
 }
 

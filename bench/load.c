@@ -14,23 +14,18 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
-#include <poll.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "pattern.h"
+#include "team.h"
 
 #define STOP_POLL_NS (100 * MC_MSEC)
-#define PROGRESS_MS 250
 
 struct load_thread {
 	struct bench_load *load;
-	pthread_t id;
 	uint64_t idx, seed; /* seed: of the pattern that its entries hold at the target */
 	bool wrote;
 	uint8_t *local, *scratch;
@@ -50,15 +45,7 @@ struct load_thread {
 
 struct bench_load {
 	struct bench_load_args args;
-	atomic_bool stop; /* a thread failed, or a signal came */
-	atomic_size_t ended;
-	int ended_fd; /* eventfd: the last thread has ended */
-	size_t nr_started;
-	/* Guards ready and go, on which threads and main wait for each other. */
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	size_t ready;
-	bool go;
+	struct bench_team team;
 	struct load_thread threads[];
 };
 
@@ -252,19 +239,8 @@ static int thread_loop(struct load_thread *t)
 	do {
 		r = thread_step(t, o->check && t->check_ns <= t->transfer_ns, true);
 	} while (r == 0 && t->now_ns < deadline &&
-		 !atomic_load_explicit(&t->load->stop, memory_order_relaxed));
+		 !atomic_load_explicit(&t->load->team.stop, memory_order_relaxed));
 	return r;
-}
-
-/* Say that this thread is ready, wait until main has read the counters. */
-static void wait_go(struct bench_load *load)
-{
-	pthread_mutex_lock(&load->lock);
-	load->ready++;
-	pthread_cond_broadcast(&load->changed);
-	while (!load->go)
-		pthread_cond_wait(&load->changed, &load->lock);
-	pthread_mutex_unlock(&load->lock);
 }
 
 static void *thread_main(void *arg)
@@ -279,19 +255,13 @@ static void *thread_main(void *arg)
 	warm = t->now_ns + (uint64_t)(o->warm_up * 1e9);
 	/* The first batch connects and touches the memory; it is verified, not timed. */
 	t->status = thread_step(t, o->check, false);
-	while (t->status == 0 && t->now_ns < warm && !atomic_load(&load->stop) && !bench_stopping())
+	while (t->status == 0 && t->now_ns < warm && !atomic_load(&load->team.stop) && !bench_stopping())
 		t->status = thread_step(t, false, false);
 	t->check_ns = t->check_cpu_ns = 0;
-	if (t->status < 0)
-		atomic_store(&load->stop, true);
-	wait_go(load);
-	if (!atomic_load(&load->stop))
+	if (bench_team_gate(&load->team, t->status))
 		t->status = thread_loop(t);
-	if (t->status < 0)
-		atomic_store(&load->stop, true);
 	t->end_ns = bench_now_ns();
-	if (atomic_fetch_add(&load->ended, 1) + 1 == o->threads)
-		eventfd_write(load->ended_fd, 1);
+	bench_team_leave(&load->team, t->status);
 	return NULL;
 }
 
@@ -359,24 +329,17 @@ int bench_load_new(const struct bench_load_args *args, struct bench_load **ret_l
 {
 	uint64_t nr = args->opts->threads;
 	struct bench_load *load = calloc(1, sizeof *load + nr * sizeof load->threads[0]);
+	int r;
 
 	if (!load)
 		return mc_fail(err, -ENOMEM, "no memory for %" PRIu64 " threads", nr);
 	load->args = *args;
-	load->ended_fd = eventfd(0, EFD_CLOEXEC);
-	if (load->ended_fd < 0) {
-		free(load);
-		return mc_fail(err, -errno, "no eventfd: %s", strerror(errno));
-	}
-	pthread_mutex_init(&load->lock, NULL);
-	pthread_cond_init(&load->changed, NULL);
-	for (uint64_t i = 0; i < nr; i++) {
-		int r = thread_init(load, i, err);
-
-		if (r < 0) {
-			bench_load_free(load);
-			return r;
-		}
+	r = bench_team_init(&load->team, nr, err);
+	for (uint64_t i = 0; r == 0 && i < nr; i++)
+		r = thread_init(load, i, err);
+	if (r < 0) {
+		bench_load_free(load);
+		return r;
 	}
 	*ret_load = load;
 	return 0;
@@ -394,9 +357,7 @@ void bench_load_free(struct bench_load *load)
 		free(t->reqs);
 		free(t->back);
 	}
-	pthread_cond_destroy(&load->changed);
-	pthread_mutex_destroy(&load->lock);
-	close(load->ended_fd);
+	bench_team_fini(&load->team);
 	free(load);
 }
 
@@ -428,8 +389,9 @@ static uint64_t batches_so_far(const struct bench_load *load)
 	return sum;
 }
 
-static void show_progress(const struct bench_load *load, uint64_t passed_ns)
+static void show_progress(const void *ctx, uint64_t passed_ns)
 {
+	const struct bench_load *load = ctx;
 	const struct bench_options *o = load->args.opts;
 	double seconds = (double)passed_ns / 1e9, left = o->duration - seconds;
 	const char *label = load->args.label;
@@ -440,29 +402,6 @@ static void show_progress(const struct bench_load *load, uint64_t passed_ns)
 		bytes / seconds / bench_unit(o->report_unit), o->report_unit,
 		ceil((left > 0 ? left : 0) + load->args.more_s));
 	fflush(stderr);
-}
-
-/* Until all threads have ended: pass on a signal, show progress on a terminal. */
-static void watch_threads(struct bench_load *load)
-{
-	struct pollfd fds[2] = {{.fd = load->ended_fd, .events = POLLIN}, {.fd = bench_stop_fd(), .events = POLLIN}};
-	bool terminal = isatty(STDERR_FILENO);
-	uint64_t start = bench_now_ns(), next = start + PROGRESS_MS * MC_MSEC;
-
-	while (atomic_load(&load->ended) < load->nr_started) {
-		uint64_t now;
-
-		/* Not often: waking a processor that sleeps can hold up the threads. */
-		if (poll(fds, bench_stopping() ? 1 : 2, terminal ? PROGRESS_MS / 5 : 1000) > 0 && fds[1].revents)
-			atomic_store(&load->stop, true);
-		now = bench_now_ns();
-		if (terminal && now >= next) {
-			show_progress(load, now - start);
-			next = now + PROGRESS_MS * MC_MSEC;
-		}
-	}
-	if (terminal)
-		fputs("\r\033[K", stderr);
 }
 
 /* Time until the last thread ended; with --check, the mean time that threads transferred. */
@@ -504,52 +443,19 @@ static void collect(const struct bench_load *load, struct bench_result *result)
 		result->status = mc_fail(&result->err, -ECANCELED, "interrupted");
 }
 
-static void open_gate(struct bench_load *load)
-{
-	pthread_mutex_lock(&load->lock);
-	load->go = true;
-	pthread_cond_broadcast(&load->changed);
-	pthread_mutex_unlock(&load->lock);
-}
-
-static void join_threads(struct bench_load *load)
-{
-	for (size_t i = 0; i < load->nr_started; i++)
-		pthread_join(load->threads[i].id, NULL);
-	load->nr_started = 0;
-}
-
 int bench_load_start(struct bench_load *load, struct mc_error *err)
 {
-	for (uint64_t i = 0; i < load->args.opts->threads; i++) {
-		int r = pthread_create(&load->threads[i].id, NULL, thread_main, &load->threads[i]);
-
-		if (r) {
-			atomic_store(&load->stop, true);
-			open_gate(load);
-			join_threads(load);
-			return mc_fail(err, -r, "thread %" PRIu64 " of %" PRIu64 ": %s", i,
-				       load->args.opts->threads, strerror(r));
-		}
-		load->nr_started++;
-	}
-	pthread_mutex_lock(&load->lock);
-	while (load->ready < load->nr_started)
-		pthread_cond_wait(&load->changed, &load->lock);
-	pthread_mutex_unlock(&load->lock);
-	return 0;
+	return bench_team_start(&load->team, thread_main, load->threads, sizeof load->threads[0], err);
 }
 
 void bench_load_finish(struct bench_load *load, struct bench_result *result)
 {
-	uint64_t cpu = bench_cpu_ns(), start = bench_now_ns();
+	uint64_t cpu = bench_cpu_ns();
 
 	memset(result, 0, sizeof *result);
 	bench_hist_init(&result->latency);
-	open_gate(load);
-	watch_threads(load);
-	join_threads(load);
-	result->duration_ns = run_duration(load, start);
+	bench_team_run(&load->team, show_progress, load);
+	result->duration_ns = run_duration(load, load->team.start_ns);
 	result->cpu_ns = bench_cpu_ns() - cpu;
 	collect(load, result);
 }
