@@ -390,19 +390,9 @@ static void places_fill(struct look *l)
 			}
 }
 
-static size_t nr_entries(const struct mc_matrix *m)
-{
-	size_t nr = 0;
-
-	for (size_t r = 0; r < m->nr_rows; r++)
-		for (size_t t = 0; t < m->rows[r].nr_tiers; t++)
-			nr += m->rows[r].tiers[t].nr;
-	return nr;
-}
-
 static void look(struct look *l)
 {
-	size_t nr_errors = l->lint->nr[LINT_ERROR], nr = nr_entries(l->matrix);
+	size_t nr_errors = l->lint->nr[LINT_ERROR], nr = mc_matrix_nr_entries(l->matrix);
 	bool known = true;
 	struct mc_error why;
 

@@ -376,16 +376,6 @@ static int judge(const struct opening *o, struct mc_error *err)
 	return 0;
 }
 
-static size_t nr_entries(const struct mc_matrix *m)
-{
-	size_t nr = 0;
-
-	for (size_t i = 0; i < m->nr_rows; i++)
-		for (size_t t = 0; t < m->rows[i].nr_tiers; t++)
-			nr += m->rows[i].tiers[t].nr;
-	return nr;
-}
-
 /* Is there a place for one more? */
 static int check_places(const struct mc_device_plan *plan, struct mc_error *err)
 {
@@ -434,7 +424,7 @@ struct mc_device *mc_devices_planned(const struct mc_device_plan *plan, const ch
 int mc_devices_plan(struct mc_device_plan *plan, uint64_t deadline_ns, struct mc_error *err)
 {
 	struct opening o = {.plan = plan, .deadline_ns = deadline_ns};
-	size_t nr = nr_entries(plan->matrix);
+	size_t nr = mc_matrix_nr_entries(plan->matrix);
 	int r;
 
 	o.refused = calloc(nr ? nr : 1, sizeof *o.refused);

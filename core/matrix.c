@@ -453,6 +453,24 @@ const struct mc_matrix_row *mc_matrix_row_find(const struct mc_matrix *matrix, c
 	return any;
 }
 
+size_t mc_matrix_row_nr_entries(const struct mc_matrix_row *row)
+{
+	size_t nr = 0;
+
+	for (size_t t = 0; t < row->nr_tiers; t++)
+		nr += row->tiers[t].nr;
+	return nr;
+}
+
+size_t mc_matrix_nr_entries(const struct mc_matrix *matrix)
+{
+	size_t nr = 0;
+
+	for (size_t i = 0; i < matrix->nr_rows; i++)
+		nr += mc_matrix_row_nr_entries(&matrix->rows[i]);
+	return nr;
+}
+
 static int resolve_entry(const struct place *at, const struct mc_registry *registry,
 			 const char *kind, struct mc_matrix_entry *e)
 {

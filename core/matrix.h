@@ -38,6 +38,9 @@ void mc_matrix_free(struct mc_matrix *matrix);
 bool mc_matrix_same(const struct mc_matrix *a, const struct mc_matrix *b);
 /* The row for a location, else the one for "*", else NULL. */
 const struct mc_matrix_row *mc_matrix_row_find(const struct mc_matrix *matrix, const char *location);
+/* Devices in it, each as often as it stands there. */
+size_t mc_matrix_row_nr_entries(const struct mc_matrix_row *row);
+size_t mc_matrix_nr_entries(const struct mc_matrix *matrix);
 /* "kind:N" or "*": split and check; ordinal -1 for "*" and for a kind without number. */
 int mc_location_parse(const char *location, char kind[MC_PLUGIN_NAME_MAX + 1], int32_t *ret_ordinal,
 		      struct mc_error *err);

@@ -21,6 +21,13 @@ void mc_record_free(struct mc_record *record);
 int mc_record_parse(const char *what, const char *text, size_t len, struct mc_record **ret_record,
 		    struct mc_error *err);
 
+struct mc_meta;
+/* The key of a record; a prefix of all of them for "". */
+int mc_record_key(struct mc_meta *m, const char *name, char key[MC_KV_KEY_MAX + 1], struct mc_error *err);
+/* -ENOENT: no record; -EBADMSG: one that cannot be read. */
+int mc_record_get(struct mc_meta *m, const char *name, uint64_t deadline_ns, struct mc_record **ret_record,
+		  struct mc_error *err);
+
 /* Open the metadata plugin that the config's URL names.  Sets engine->meta.  [any] */
 int mc_meta_open(struct mc_engine *engine, uint64_t deadline_ns, struct mc_error *err);
 void mc_meta_close(struct mc_engine *engine);

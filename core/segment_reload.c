@@ -69,15 +69,6 @@ void mc_local_thaw(struct mc_engine *engine)
 
 /* ---- preparing ------------------------------------------------------------------------------ */
 
-static size_t nr_entries(const struct mc_matrix_row *row)
-{
-	size_t nr = 0;
-
-	for (size_t t = 0; t < row->nr_tiers; t++)
-		nr += row->tiers[t].nr;
-	return nr;
-}
-
 /* Devices of the new row that reach the buffer and have no registration of it.  One that needs none is
  * among them, and says so again. */
 static void find_missing(const struct mc_device_plan *plan, struct change *c, bool *ret_reached)
@@ -131,7 +122,7 @@ static int change_buf(const struct mc_device_plan *plan, struct change *c, uint6
 			       "add a row for it, or for \"*\"", c->buf->location);
 	if (!c->row)
 		return 0;
-	c->devices = calloc(nr_entries(c->row) + 1, sizeof(struct mc_device *));
+	c->devices = calloc(mc_matrix_row_nr_entries(c->row) + 1, sizeof(struct mc_device *));
 	if (!c->devices)
 		return mc_fail(err, -ENOMEM, "memory: out of memory");
 	find_missing(plan, c, &reached);
