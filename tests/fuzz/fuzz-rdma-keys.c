@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "transports/rdma/rdma.h"
+#include "transports/shared/verbs/rdma.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "transports/rdma/rdma.h"
+#include "transports/shared/verbs/rdma.h"
 
 /* "v2/10.0.0.1/24 v1/fe80::1/64": type, address, prefix of the address. */
 static void parse_port(struct rdma_port *port, const char *text)

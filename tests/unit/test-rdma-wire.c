@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "transports/rdma/rdma.h"
+#include "transports/shared/verbs/rdma.h"
 
 static struct rdma_hello example(uint8_t msg, uint32_t nr_qps, uint32_t nr_gids)
 {

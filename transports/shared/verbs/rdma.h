@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Private to the rdma transport: its objects and who calls whom.
+ * Slices as one-sided READs and WRITEs over reliable connections of libibverbs, for every transport that
+ * speaks verbs-rc: the objects and who calls whom.  All state is a plugin's instance.
  *
  *   rdma      one lane of one device: its completion queue, its endpoints.  Lane 0 has the context,
  *             the protection domain and the asynchronous events for all lanes
@@ -44,7 +45,7 @@ struct rdma;
 struct rdma_peer;
 struct rdma_ep;
 
-/* ---- options, in the order of rdma_options[] in rdma.c -------------------------------------------- */
+/* ---- options, in the order of rdma_options.h --------------------------------------------------------- */
 
 struct rdma_settings {
 	int gid_index;       /* -1: choose */
@@ -485,5 +486,44 @@ static inline uint32_t rdma_reads(const struct rdma *rdma)
 {
 	return (uint32_t)MC_MIN(MC_MAX(rdma->attr.max_qp_rd_atom, 1), 128);
 }
+
+/* ---- a plugin's table ------------------------------------------------------------------------------------- */
+
+int rdma_open(void *inst, const struct mc_host *host, const struct mc_open_args *args,
+	      struct mc_transport_caps *caps, struct mc_error *err);
+void rdma_stop(void *inst);
+void rdma_close(void *inst);
+int rdma_peer_begin(void *inst, void *peer, const struct mc_peer_args *args);
+void rdma_peer_end(void *inst, void *peer);
+void rdma_counters(void *inst, void (*emit)(void *ctx, const char *name, uint64_t value), void *ctx);
+
+#define RDMA_OPS \
+	.size = sizeof(struct mc_transport_ops), \
+	.instance_size = sizeof(struct rdma), \
+	.peer_size = sizeof(struct rdma_peer), \
+	.region_size = sizeof(struct rdma_region), \
+	.remote_size = sizeof(struct rdma_remote), \
+	.slice_size = sizeof(struct rdma_op), \
+	.enumerate = rdma_enumerate, \
+	.probe = rdma_probe, \
+	.open = rdma_open, \
+	.stop = rdma_stop, \
+	.close = rdma_close, \
+	.mem_reg = rdma_mem_reg, \
+	.mem_unreg = rdma_mem_unreg, \
+	.mem_export = rdma_mem_export, \
+	.mem_import = rdma_mem_import, \
+	.mem_release = rdma_mem_release, \
+	.peer_open = rdma_peer_begin, \
+	.peer_accept = rdma_peer_begin, \
+	.peer_msg = rdma_peer_msg, \
+	.peer_close = rdma_peer_end, \
+	.submit = rdma_submit, \
+	.flush = rdma_flush, \
+	.progress = rdma_progress, \
+	.arm = rdma_arm, \
+	.cancel = rdma_cancel, \
+	.fence = rdma_fence, \
+	.counters = rdma_counters
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rdma transport, GIDs: which of ours reaches which of the peer's.  Pairs are ranked by what the
+ * Verbs, GIDs: which of ours reaches which of the peer's.  Pairs are ranked by what the
  * two tables say, then the kernel's routes have a word: a pair that it would send another way, or
  * not at all, fails minutes later with "transport retry counter exceeded", so it is left out here.
  */

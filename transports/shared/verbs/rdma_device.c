@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rdma transport, devices: a device is one of class/infiniband.  sysfs names them, so that they are
+ * Verbs, devices: a device is one of class/infiniband.  sysfs names them, so that they are
  * seen where /dev/infiniband is not; libibverbs opens them, and where it does not, sysfs and the
  * device node tell why.
  */

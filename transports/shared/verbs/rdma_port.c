@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rdma transport, the port: its state, its GIDs, and the device's asynchronous events.  Lane 0 has
+ * Verbs, the port: its state, its GIDs, and the device's asynchronous events.  Lane 0 has
  * them for all lanes.
  *
  * An event is a hint: after it, and after a suspicion of any lane, a helper asks the device how its

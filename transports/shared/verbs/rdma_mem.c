@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rdma transport, memory: registration with the device, and the keys that peers get.
+ * Verbs, memory: registration with the device, and the keys that peers get.
  *
  * A buffer larger than the device's largest memory region (option max_mr_size) becomes several, of
  * equal size but for the last.  Registering pins pages, which for large buffers takes long; helpers
