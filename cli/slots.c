@@ -21,7 +21,7 @@ static const struct slot transport_slots[] = {
 	T(mem_alloc), T(mem_free),   T(mem_reg),     T(mem_unreg),   T(mem_export), T(mem_import),
 	T(mem_release), T(peer_open), T(peer_accept), T(peer_msg),    T(peer_attach), T(peer_close),
 	T(submit),    T(flush),	     T(progress),    T(arm),	     T(cancel),	    T(fence),
-	T(counters),
+	T(counters),  T(mem_sync),
 };
 #undef T
 #define T(slot) {#slot, offsetof(struct mc_metadata_ops, slot)}

@@ -115,6 +115,32 @@ int mc_memory_unregister(struct mc_engine *engine, void *addr, uint64_t timeout_
 	return mc_fail_with(err, r, &why);
 }
 
+static int memory_sync(struct mc_engine *engine, void *addr, uint64_t len, enum mc_sync how, struct mc_error *err)
+{
+	int r = mc_engine_check(engine);
+
+	if (r < 0)
+		return mc_fail(err, r, "memory: %s", r == -EINVAL ? "the engine may not be NULL" :
+			       "this process was forked from the one that opened the engine: only exec may follow");
+	if (!addr)
+		return mc_fail(err, -EINVAL, "memory: the address may not be NULL");
+	r = len ? mc_local_sync(engine, addr, len, how) : 0;
+	if (r == -EFAULT)
+		return mc_fail(err, r, "memory %p: its %llu bytes are in no buffer that is registered here", addr,
+			       (unsigned long long)len);
+	return r < 0 ? mc_fail(err, r, "memory %p: %s", addr, strerror(-r)) : 0;
+}
+
+int mc_memory_publish(struct mc_engine *engine, void *addr, uint64_t len, struct mc_error *err)
+{
+	return memory_sync(engine, addr, len, MC_SYNC_PUBLISH, err);
+}
+
+int mc_memory_refresh(struct mc_engine *engine, void *addr, uint64_t len, struct mc_error *err)
+{
+	return memory_sync(engine, addr, len, MC_SYNC_REFRESH, err);
+}
+
 /* ---- segments ------------------------------------------------------------------------------- */
 
 int mc_segment_open(struct mc_engine *engine, const char *name, uint64_t timeout_ns,
@@ -215,7 +241,7 @@ int mc_request_check(const struct mc_request *request, struct mc_error *err)
 	struct mc_session *s = segment ? segment->session : NULL;
 	struct mc_local_buf *buf;
 
-	if (!segment || request->opcode >= MC_OP_COUNT || request->flags)
+	if (!segment || request->opcode >= MC_OP_COUNT || (request->flags & ~MC_REQUEST_SOLE))
 		return mc_fail(err, -EINVAL, "request: no segment, or an opcode or flags that do not exist");
 	if (__atomic_load_n(&s->state, __ATOMIC_ACQUIRE) == MC_SESSION_GONE)
 		return mc_fail(err, s->gone_status, "segment '%s': %s; open it again", segment->name,

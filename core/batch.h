@@ -39,6 +39,7 @@ struct mc_req {
 	uint8_t scope;
 	_Atomic uint8_t state;     /* enum mc_request_state, written last */
 	uint8_t opcode;
+	bool sole; /* MC_REQUEST_SOLE */
 };
 
 struct mc_piece {
@@ -75,6 +76,7 @@ struct mc_run {
 	uint64_t bytes;
 	uint64_t ored;                  /* addresses and lengths of all requests, or-ed: their alignment */
 	uint8_t opcode;
+	bool sole;                      /* of all its requests */
 	_Alignas(MC_CACHE_LINE) _Atomic uint64_t cursor; /* request idx << 32 | chunk idx within it */
 	_Atomic uint32_t left;          /* requests not complete */
 	_Atomic uint32_t refs;          /* 1 for the requests, 1 per link in use */

@@ -34,7 +34,7 @@ struct mc_deferred {
 
 static bool run_takes(const struct mc_run *run, const struct mc_req *req, const struct mc_session *s)
 {
-	return run && run->session == s && run->opcode == req->opcode &&
+	return run && run->session == s && run->opcode == req->opcode && run->sole == req->sole &&
 	       run->first + run->nr == (uint32_t)(req - run->reqs) &&
 	       mc_range_inside(run->lbuf->base, run->lbuf->len, req->local, req->len) &&
 	       mc_range_inside(run->rbuf->base, run->rbuf->len, req->offset, req->len);
@@ -80,6 +80,7 @@ static struct mc_run *run_begin(struct mc_builder *b, struct mc_req *req, struct
 	run->bytes = 0;
 	run->ored = 0;
 	run->opcode = req->opcode;
+	run->sole = req->sole;
 	atomic_init(&run->cursor, 0);
 	atomic_init(&run->refs, 1);
 	atomic_init(&run->retry, NULL);
@@ -334,7 +335,7 @@ static void build_dispatch(struct mc_builder *b)
 
 int mc_req_check(const struct mc_engine *engine, const struct mc_request *r)
 {
-	if (r->opcode >= MC_OP_COUNT || r->flags || !r->segment || r->segment->engine != engine)
+	if (r->opcode >= MC_OP_COUNT || (r->flags & ~MC_REQUEST_SOLE) || !r->segment || r->segment->engine != engine)
 		return -EINVAL;
 	return 0;
 }
@@ -346,6 +347,7 @@ void mc_req_fill(struct mc_req *req, const struct mc_request *r)
 	req->len = r->len;
 	req->user = r->user;
 	req->opcode = (uint8_t)r->opcode;
+	req->sole = (r->flags & MC_REQUEST_SOLE) != 0;
 	req->scope = MC_SCOPE_NONE;
 	req->status = 0;
 	atomic_store_explicit(&req->failed, false, memory_order_relaxed);

@@ -27,6 +27,7 @@ struct mc_list {
 		uint32_t lbuf_id, rbuf_id;
 		struct mc_session *session;
 		uint8_t opcode;
+		bool sole;
 	} *groups;
 	uint32_t nr_groups;
 };
@@ -34,7 +35,7 @@ struct mc_list {
 static bool same_group(const struct list_group *a, const struct list_group *b)
 {
 	return a->lbuf_id == b->lbuf_id && a->rbuf_id == b->rbuf_id && a->session == b->session &&
-	       a->opcode == b->opcode;
+	       a->opcode == b->opcode && a->sole == b->sole;
 }
 
 static int list_resolve(struct mc_list *list, struct list_entry *e)
@@ -42,7 +43,7 @@ static int list_resolve(struct mc_list *list, struct list_entry *e)
 	struct mc_local_buf *lbuf;
 	struct mc_snapshot *snapshot;
 	struct mc_remote_buf *rbuf;
-	struct list_group g = {.session = e->session, .opcode = e->req.opcode};
+	struct list_group g = {.session = e->session, .opcode = e->req.opcode, .sole = e->req.sole};
 	uint32_t i;
 
 	lbuf = mc_local_find(list->engine, (const void *)(uintptr_t)e->req.local, e->req.len);
@@ -128,7 +129,7 @@ static bool group_matches(const struct mc_run *run, const struct list_group *g,
 			  const struct mc_req *req)
 {
 	return run && run->lbuf->id == g->lbuf_id && run->rbuf->id == g->rbuf_id && run->session == g->session &&
-	       run->opcode == g->opcode && run->first + run->nr == (uint32_t)(req - run->reqs);
+	       run->opcode == g->opcode && run->sole == g->sole && run->first + run->nr == (uint32_t)(req - run->reqs);
 }
 
 int mc_batch_submit_list(struct mc_batch *batch, const struct mc_list *list, const uint32_t *idx,

@@ -317,6 +317,10 @@ static void stack_mem_release(void *inst, void *remote)
 	LOWER_OPS(inst)->mem_release(LOWER(inst), remote);
 }
 
+static int stack_mem_sync(void *inst, void *region, void *addr, uint64_t len, uint32_t how)
+{
+	return LOWER_OPS(inst)->mem_sync(LOWER(inst), region, addr, len, how);
+}
 
 static void stack_counters(void *inst, void (*emit)(void *ctx, const char *name, uint64_t value),
 			   void *ctx)
@@ -378,6 +382,7 @@ static const struct mc_transport_ops stack_ops = {
 	.cancel = stack_cancel,
 	.fence = stack_fence,
 	.counters = stack_counters,
+	.mem_sync = stack_mem_sync,
 };
 
 static void lay_out(struct mc_filter_stack *s)

@@ -276,6 +276,11 @@ static int host_kv(const struct mc_host *h, struct mc_kv_call *c)
 	return r;
 }
 
+static uint64_t host_lease_left(const struct mc_host *h)
+{
+	return mc_meta_lease_left(lane_of(h)->device->engine);
+}
+
 void mc_host_init(struct mc_lane *lane)
 {
 	struct mc_plain_host plain;
@@ -309,4 +314,5 @@ void mc_host_init(struct mc_lane *lane)
 	lane->host.mem_copy = host_mem_copy;
 	lane->host.mem_identify = host_identify;
 	lane->host.kv = host_kv;
+	lane->host.lease_left_ns = host_lease_left;
 }

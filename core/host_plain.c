@@ -209,6 +209,11 @@ static void no_kv_event(const struct mc_host *h, void *watch, const struct mc_kv
 {
 }
 
+static uint64_t no_lease_left(const struct mc_host *h)
+{
+	return UINT64_MAX;
+}
+
 static void no_copied(const struct mc_host *h, struct mc_copy *c, int status)
 {
 }
@@ -253,5 +258,6 @@ void mc_plain_host_init(struct mc_plain_host *plain, struct mc_engine *engine, c
 		.kv = no_kv,
 		.kv_event = no_kv_event,
 		.copied = no_copied,
+		.lease_left_ns = no_lease_left,
 	};
 }

@@ -66,9 +66,10 @@ struct mc_plugin {
 		struct mc_memory_ops memory;
 		struct mc_filter_ops filter;
 	} ops;
-	/* Which optional transport operations the plugin has itself. */
+	/* Which optional operations the plugin has itself: of a transport, of a metadata plugin. */
 	bool has_fence, has_cancel, has_arm, has_mem_alloc, has_mem_export, has_mem_import,
-		has_peer_accept, has_counters;
+		has_peer_accept, has_counters, has_mem_sync;
+	bool has_leases;
 };
 
 /* Call each for every folder where plugins are looked for, in order, until it returns non-zero; that value

@@ -138,6 +138,31 @@ int mc_meta_list(struct mc_meta *m, const char *prefix, uint64_t deadline_ns, mc
 					 .err = err});
 }
 
+/* ---- the lease on our own clock ------------------------------------------------------------- */
+
+/* It was alive at some moment after `asked`, on the boot clock, and stands for its whole span from there. */
+static void lease_stands(struct mc_meta *m, uint64_t asked)
+{
+	atomic_store(&m->lease_until, asked + m->lease_ttl);
+}
+
+void mc_meta_lease_over(struct mc_meta *m)
+{
+	atomic_store(&m->lease_until, 0);
+}
+
+uint64_t mc_meta_lease_left(const struct mc_engine *engine)
+{
+	const struct mc_meta *m = engine->meta;
+	uint64_t until, now;
+
+	if (!m || !m->plugin->has_leases)
+		return UINT64_MAX;
+	until = atomic_load(&m->lease_until);
+	now = until ? mc_boot_ns() : 0;
+	return until > now ? until - now : 0;
+}
+
 int mc_meta_grant(struct mc_meta *m, uint64_t deadline_ns, uint64_t *ret_lease, struct mc_error *err)
 {
 	return op_call(&(struct op_call){.op = OP_GRANT, .m = m, .deadline_ns = deadline_ns,
@@ -146,8 +171,15 @@ int mc_meta_grant(struct mc_meta *m, uint64_t deadline_ns, uint64_t *ret_lease, 
 
 int mc_meta_keepalive(struct mc_meta *m, uint64_t lease, uint64_t deadline_ns, struct mc_error *err)
 {
-	return op_call(&(struct op_call){.op = OP_KEEPALIVE, .m = m, .lease = lease,
-					 .deadline_ns = deadline_ns, .err = err});
+	uint64_t asked = mc_boot_ns();
+	int r = op_call(&(struct op_call){.op = OP_KEEPALIVE, .m = m, .lease = lease,
+					  .deadline_ns = deadline_ns, .err = err});
+
+	if (r == 0)
+		lease_stands(m, asked);
+	else if (r == -ENOENT)
+		mc_meta_lease_over(m);
+	return r;
 }
 
 int mc_meta_revoke(struct mc_meta *m, uint64_t lease, uint64_t deadline_ns)
@@ -275,7 +307,7 @@ void mc_meta_close(struct mc_engine *engine)
 
 int mc_meta_lease(struct mc_meta *m, uint64_t deadline_ns, uint64_t *ret_lease, struct mc_error *err)
 {
-	uint64_t lease, unused = 0;
+	uint64_t lease, unused = 0, asked = mc_boot_ns(), ttl = (uint64_t)m->engine->set->lease_ttl;
 	int r;
 
 	pthread_mutex_lock(&m->lock);
@@ -289,6 +321,9 @@ int mc_meta_lease(struct mc_meta *m, uint64_t deadline_ns, uint64_t *ret_lease, 
 		if (m->lease) {
 			unused = lease; /* another thread was faster */
 			lease = m->lease;
+		} else {
+			m->lease_ttl = ttl;
+			lease_stands(m, asked);
 		}
 		m->lease = lease;
 		pthread_mutex_unlock(&m->lock);

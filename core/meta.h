@@ -24,6 +24,9 @@ struct mc_meta {
 	pthread_mutex_t lock;
 	pthread_cond_t idle;     /* the keepalive job has ended */
 	uint64_t lease;          /* 0: none */
+	/* Atomic, on the boot clock: until then the lease stands; 0: it does not. */
+	_Atomic uint64_t lease_until;
+	uint64_t lease_ttl;      /* with which it was granted */
 	uint64_t revision;       /* of our record */
 	bool stopping, job_running;
 	/* Atomic: /health and /metrics look without the lock. */
@@ -56,6 +59,8 @@ int mc_meta_grant(struct mc_meta *m, uint64_t deadline_ns, uint64_t *ret_lease, 
 int mc_meta_keepalive(struct mc_meta *m, uint64_t lease, uint64_t deadline_ns, struct mc_error *err);
 int mc_meta_revoke(struct mc_meta *m, uint64_t lease, uint64_t deadline_ns);
 
+/* It is known to be over, or given back. */
+void mc_meta_lease_over(struct mc_meta *m);
 /* The engine's lease, granted on first need. */
 int mc_meta_lease(struct mc_meta *m, uint64_t deadline_ns, uint64_t *ret_lease, struct mc_error *err);
 

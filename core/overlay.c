@@ -104,6 +104,11 @@ static void no_counters(void *inst, void (*emit)(void *ctx, const char *name, ui
 {
 }
 
+static int no_mem_sync(void *inst, void *region, void *addr, uint64_t len, uint32_t how)
+{
+	return 0; /* its memory is coherent */
+}
+
 /* Required slots stay NULL here; mc_overlay refuses before they could be called. */
 static const struct mc_transport_ops transport_stubs = {
 	.enumerate = no_enumerate,
@@ -125,6 +130,7 @@ static const struct mc_transport_ops transport_stubs = {
 	.cancel = no_cancel,
 	.fence = no_fence,
 	.counters = no_counters,
+	.mem_sync = no_mem_sync,
 };
 
 /* ---- stubs: metadata --------------------------------------------------------------------------- */
@@ -266,6 +272,7 @@ static void note_own(struct mc_plugin *p, const struct mc_transport_ops *ops)
 	p->has_mem_import = ops->mem_import;
 	p->has_peer_accept = ops->peer_accept;
 	p->has_counters = ops->counters;
+	p->has_mem_sync = ops->mem_sync;
 }
 
 const char *mc_overlay(struct mc_plugin *p)
@@ -286,6 +293,8 @@ const char *mc_overlay(struct mc_plugin *p)
 	}
 	if (p->desc->kind == MC_KIND_TRANSPORT)
 		note_own(p, &p->ops.transport);
+	if (p->desc->kind == MC_KIND_METADATA)
+		p->has_leases = p->ops.metadata.lease_grant && p->ops.metadata.lease_keepalive;
 	for (size_t at = t->first; at < t->size; at += sizeof(slot_fn)) {
 		slot_fn stub = slot_at(t->stubs, at);
 

@@ -196,7 +196,7 @@ void mc_slice_fill(struct mc_hslice *hs, struct mc_path *path, const struct mc_p
 	hs->stage = NULL;
 	hs->cancelling = hs->visible = false;
 	s->opcode = run->opcode;
-	s->flags = 0;
+	s->flags = run->sole ? MC_SLICE_SOLE : 0;
 	s->epoch = path->epoch;
 	s->len = piece->len;
 	s->local = (void *)(uintptr_t)mc_piece_local(piece);

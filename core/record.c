@@ -127,6 +127,7 @@ static void lease_forget(struct mc_meta *m)
 {
 	pthread_mutex_lock(&m->lock);
 	m->lease = 0;
+	mc_meta_lease_over(m);
 	pthread_mutex_unlock(&m->lock);
 }
 
@@ -421,6 +422,7 @@ int mc_record_withdraw(struct mc_engine *engine, uint64_t deadline_ns)
 	lease = running ? 0 : m->lease;
 	if (!running)
 		m->lease = 0;
+	mc_meta_lease_over(m);
 	revision = m->revision;
 	pthread_mutex_unlock(&m->lock);
 	/* A service that answers neither a keepalive nor others will not take the record back now. */

@@ -46,6 +46,8 @@ int mc_record_find(struct mc_engine *engine, const char *name, uint64_t deadline
 int mc_record_list(struct mc_engine *engine, uint64_t deadline_ns,
 		   int (*each)(void *ctx, const char *name), void *ctx, struct mc_error *err);
 
+/* ns until our lease can have lapsed, by our own clock; UINT64_MAX: this service has no leases.  [any] */
+uint64_t mc_meta_lease_left(const struct mc_engine *engine);
 /* Key-value service of plugins: prefix mooncake/<cluster>/plugin/<name>/; done runs through
  * post_done, on a helper or the control loop; last: the call is over, also a watch.  UNWATCH brings
  * no call of its own, but the last one of its watch.  [any] */

@@ -264,6 +264,7 @@ int mc_local_new(struct mc_engine *engine)
 	local->engine = engine;
 	atomic_init(&local->table, t);
 	pthread_mutex_init(&local->lock, NULL);
+	pthread_mutex_init(&local->alloc_lock, NULL);
 	mc_cond_init(&local->changed);
 	local->next_id = 1;
 	engine->local = local;
@@ -280,6 +281,7 @@ void mc_local_free(struct mc_engine *engine)
 	free(local->by_id);
 	free(local->regs);
 	pthread_cond_destroy(&local->changed);
+	pthread_mutex_destroy(&local->alloc_lock);
 	pthread_mutex_destroy(&local->lock);
 	free(local);
 	engine->local = NULL;

@@ -62,6 +62,10 @@ int mc_local_alloc(struct mc_engine *engine, const char *location, uint64_t size
 int mc_local_free_memory(struct mc_engine *engine, void *addr, uint64_t deadline_ns,
 			 struct mc_error *err);
 
+/* Bring the caches and memory that is not coherent together; how: enum mc_sync.  0; -EFAULT: the range lies
+ * in no buffer.  [any] */
+int mc_local_sync(struct mc_engine *engine, void *addr, uint64_t len, enum mc_sync how);
+
 /* ---- reload.c: buffers under another matrix; segment_reload.c ---- */
 
 /* Wait until no registration begins or ends, and let none do so until the thaw: they wait.  -ETIMEDOUT.

@@ -66,6 +66,9 @@ struct mc_local {
 	_Atomic uint64_t version; /* written under lock, like the two after it; the metrics look without */
 	_Atomic uint64_t nr_bufs, nr_bytes;
 	uint32_t next_id;
+
+	/* One mem_alloc at a time: it may wait for the metadata service, and so for the other helper. */
+	pthread_mutex_t alloc_lock;
 };
 
 /* segment.c */

@@ -463,6 +463,25 @@ static int free_job(void *arg)
 	return 0;
 }
 
+int mc_local_sync(struct mc_engine *engine, void *addr, uint64_t len, enum mc_sync how)
+{
+	struct mc_local_buf *buf = mc_local_find(engine, addr, len);
+	int r = 0;
+
+	if (!buf)
+		return -EFAULT;
+	/* Host memory is coherent, whatever devices have it registered. */
+	for (size_t i = 0; i < engine->nr_devices && r == 0 && strcmp(buf->kind, "cpu") != 0; i++) {
+		struct mc_device *d = engine->devices[i];
+		void *region = buf->regions[d->idx];
+
+		if (region && d->plugin->has_mem_sync)
+			r = d->ops->mem_sync(d->lanes[0]->inst, region, addr, len, how);
+	}
+	mc_local_put(buf);
+	return r;
+}
+
 int mc_region_alloc(struct mc_device *owner, void **ret_region, struct mc_mem_desc *desc,
 		    struct mc_error *err)
 {
@@ -471,7 +490,9 @@ int mc_region_alloc(struct mc_device *owner, void **ret_region, struct mc_mem_de
 
 	if (!a.region)
 		return mc_fail(err, -ENOMEM, "device '%s': out of memory", owner->label);
+	pthread_mutex_lock(&owner->engine->local->alloc_lock);
 	r = mc_helpers_call(owner->engine->helpers, alloc_job, &a);
+	pthread_mutex_unlock(&owner->engine->local->alloc_lock);
 	if (r < 0) {
 		free(a.region);
 		if (a.err.text[0])

@@ -382,6 +382,43 @@ int fake_buf_new(struct fake_inst *inst, uint64_t len, uint64_t skew, const char
 	return 0;
 }
 
+/* mem_alloc on a thread of its own, as a helper runs it: it may wait for the instance's worker. */
+struct owned_call {
+	struct fake_inst *inst;
+	struct fake_buf *buf;
+	struct mc_error *err;
+	int result;
+	bool over; /* atomic */
+};
+
+static void *owned_main(void *arg)
+{
+	struct owned_call *c = arg;
+
+	c->result = c->inst->ops->mem_alloc(c->inst->priv, c->buf->region, &c->buf->desc, c->err);
+	__atomic_store_n(&c->over, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static bool owned_over(void *ctx)
+{
+	return __atomic_load_n(&((struct owned_call *)ctx)->over, __ATOMIC_ACQUIRE);
+}
+
+static int owned_alloc(struct fake_inst *inst, struct fake_buf *b, struct mc_error *err)
+{
+	struct owned_call c = { .inst = inst, .buf = b, .err = err };
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, owned_main, &c))
+		abort();
+	/* In short turns: the end of the thread wakes nobody. */
+	while (fake_run(inst->world, owned_over, &c, 2 * MC_MSEC) < 0)
+		;
+	pthread_join(thread, NULL);
+	return c.result;
+}
+
 int fake_buf_new_owned(struct fake_inst *inst, uint64_t len, uint32_t access,
 		       struct fake_buf **ret_buf, struct mc_error *err)
 {
@@ -390,7 +427,7 @@ int fake_buf_new_owned(struct fake_inst *inst, uint64_t len, uint32_t access,
 
 	inst = b->inst;
 	b->by_mem_alloc = true;
-	r = inst->ops->mem_alloc(inst->priv, b->region, &b->desc, err);
+	r = owned_alloc(inst, b, err);
 	if (r == 0 && (!b->desc.addr || b->desc.len < len || !b->desc.kind))
 		fake_breach(inst->world, "mem_alloc fills address, length and kind: %s did not", inst->name);
 	if (r == 0) {

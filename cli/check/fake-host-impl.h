@@ -88,6 +88,7 @@ struct fake_world {
 	struct fake_kv_entry *kv;
 	struct fake_kv_watch *kv_watches;
 	uint64_t kv_revision;
+	uint64_t lease_used; /* atomic; UINT64_MAX minus what is left */
 	struct area_head *quarantine;
 	struct fake_peer *old_peers;
 };

@@ -81,6 +81,9 @@ void fake_forgive(struct fake_world *w); /* the test meant it: forget the breach
 uint64_t fake_real_ns(void);
 void fake_advance(struct fake_world *w, uint64_t ns);
 
+/* What lease_left_ns answers from now on; at first UINT64_MAX. */
+void fake_lease(struct fake_world *w, uint64_t left_ns);
+
 /* The n-th call from now on of alloc or watch fails, 1 = the next; 0 = never. */
 void fake_fail_alloc(struct fake_world *w, unsigned nth);
 void fake_fail_watch(struct fake_world *w, unsigned nth);

@@ -372,6 +372,16 @@ static void host_device_event(const struct mc_host *h, int event, const char *wh
 	snprintf(inst->event_why, sizeof inst->event_why, "%s", why ? why : "");
 }
 
+static uint64_t host_lease_left(const struct mc_host *h)
+{
+	return UINT64_MAX - __atomic_load_n(&inst_of(h)->world->lease_used, __ATOMIC_RELAXED);
+}
+
+void fake_lease(struct fake_world *w, uint64_t left_ns)
+{
+	__atomic_store_n(&w->lease_used, UINT64_MAX - left_ns, __ATOMIC_RELAXED);
+}
+
 /* ---- the table ------------------------------------------------------------------------------------- */
 
 void services_fill(struct mc_host *host, const char *instance)
@@ -411,5 +421,6 @@ void services_fill(struct mc_host *host, const char *instance)
 		.kv = kv_service_call,
 		.kv_event = kv_service_event,
 		.copied = buf_service_copied,
+		.lease_left_ns = host_lease_left,
 	};
 }

@@ -577,6 +577,13 @@ static void case_owned(void)
 	CHECK(before == 1, "buffers of the device's own memory: %lld", (long long)before);
 	all_sizes(&p);
 	odd_sizes(&p);
+	CHECK(mc_memory_publish(p.here, p.mine, 4096, &err) == 0, "%s", err.text);
+	CHECK(mc_memory_refresh(p.here, (char *)p.mine + 64, 64, &err) == 0, "%s", err.text);
+	CHECK(counter(p.here, "device keys:keys0", "keys_synced") == 2, "mem_sync");
+	CHECK(mc_memory_publish(p.here, p.local, 4096, &err) == 0, "memory that is coherent: %s", err.text);
+	CHECK(counter(p.here, "device keys:keys0", "keys_synced") == 2, "mem_sync of memory that is coherent");
+	CHECK(mc_memory_publish(p.here, &err, sizeof err, &err) == -EFAULT, "memory that is not registered");
+	CHECK(counter(p.here, "device keys:keys0", "keys_lease") > 0, "lease_left_ns");
 	CHECK(mc_memory_free(p.here, p.mine, T, &err) == 0, "%s", err.text);
 	CHECK(counter(p.here, "device keys:keys0", "keys_owned") == 0, "mem_free");
 	pair_close(&p);

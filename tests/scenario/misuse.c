@@ -226,7 +226,7 @@ static void test_batch_args(struct mc_engine *e, struct mc_segment *s)
 	req.opcode = 77;
 	INVAL(mc_batch_submit(b, &req, 1, NULL));
 	req.opcode = MC_OP_READ;
-	req.flags = 1;
+	req.flags = 2;
 	INVAL(mc_batch_submit(b, &req, 1, NULL));
 	CHECK(mc_batch_poll(NULL) == 0 && mc_batch_poll(b) == 0 && mc_batch_failed(NULL) == 0, "poll");
 	INVAL(mc_batch_wait(NULL, 0));

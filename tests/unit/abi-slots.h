@@ -47,6 +47,7 @@ VOID(host, kv_event, (const struct mc_host *h, void *watch, const struct mc_kv *
 VOID(host, copied, (const struct mc_host *h, struct mc_copy *c, int status), (h, c, status))
 SLOT(host, uint64_t *, gauge, (const struct mc_host *h, const char *name, const char *doc), (h, name, doc))
 VOID(host, run_lazily, (const struct mc_host *h, struct mc_work *w), (h, w))
+SLOT(host, uint64_t, lease_left_ns, (const struct mc_host *h), (h))
 #endif
 #ifdef SLOTS_TRANSPORT
 SLOT(transport, int, enumerate, (const struct mc_host *host, int (*found)(void *ctx,
@@ -89,6 +90,8 @@ SLOT(transport, int, cancel, (void *inst, struct mc_slice *slice), (inst, slice)
 SLOT(transport, int, fence, (void *inst, void *peer, uint32_t epoch), (inst, peer, epoch))
 VOID(transport, counters, (void *inst, void (*emit)(void *ctx, const char *name,
      uint64_t value), void *ctx), (inst, emit, ctx))
+SLOT(transport, int, mem_sync, (void *inst, void *region, void *addr, uint64_t len, uint32_t how),
+     (inst, region, addr, len, how))
 #endif
 #ifdef SLOTS_MEMORY
 SLOT(memory, int, open, (void *inst, const struct mc_host *host,

@@ -266,8 +266,14 @@ static int found(void *ctx, const char *device)
 
 static void gauge(void *ctx, const char *name, uint64_t value)
 {
+	uint64_t *seen = ctx;
+
 	if (!strcmp(name, "keys_owned"))
-		*(uint64_t *)ctx = value;
+		seen[0] = value;
+	if (!strcmp(name, "keys_synced"))
+		seen[1] = value;
+	if (!strcmp(name, "keys_lease"))
+		seen[2] = value;
 }
 
 static bool kv_is_done(void *ctx)
@@ -319,7 +325,7 @@ static void test_keys(void **state)
 	struct mc_mem_desc desc = { .size = sizeof desc };
 	struct mc_error err = { 0 };
 	struct fake_buf *owned;
-	uint64_t nr_owned = 0;
+	uint64_t seen[3] = { 0 };
 	struct run r;
 
 	snprintf(trigger, sizeof trigger, "trigger=%s", path);
@@ -334,8 +340,14 @@ static void test_keys(void **state)
 	assert_true(fake_counter(r.a, "keys_offloads") > 0);
 	queue_fills(&r);
 	assert_int_equal(fake_buf_new_owned(r.b, 4096, MC_ACCESS_ALL, &owned, &err), 0);
-	r.plugin.ops.transport.counters(r.b->priv, gauge, &nr_owned);
-	assert_int_equal(nr_owned, 1);
+	assert_int_equal(r.plugin.ops.transport.mem_sync(r.b->priv, owned->region, owned->base, 64, MC_SYNC_PUBLISH), 0);
+	r.plugin.ops.transport.counters(r.b->priv, gauge, seen);
+	assert_int_equal(seen[0], 1);
+	assert_int_equal(seen[1], 1);
+	assert_true(seen[2] == UINT64_MAX / MC_MSEC);
+	fake_lease(r.w, 5 * MC_MSEC);
+	r.plugin.ops.transport.counters(r.b->priv, gauge, seen);
+	assert_int_equal(seen[2], 5);
 	assert_int_equal(r.a->host.mem_identify(&r.a->host, r.target->base, 64, &desc), 0);
 	assert_string_equal(desc.kind, "fake");
 	assert_int_equal(fake_buf_free(owned, BOUND), 0);

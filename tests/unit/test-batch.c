@@ -314,7 +314,7 @@ static void submit_arguments(void **state)
 	r[2].opcode = MC_OP_COUNT;
 	assert_int_equal(mc_batch_submit(b, r, 3, &idx), -EINVAL);
 	assert_int_equal(idx, 2);
-	r[1].flags = 1;
+	r[1].flags = 2;
 	assert_int_equal(mc_batch_submit(b, r, 3, &idx), -EINVAL);
 	assert_int_equal(idx, 1);
 	r[0].segment = &other;

@@ -247,6 +247,37 @@ static void test_leased_keys_again(void **state)
 	fixture_free(b);
 }
 
+/* On our own clock the lease stands from before the keepalive for its whole span, and not a moment after it is
+ * known to be over. */
+static void test_lease_left(void **state)
+{
+	static const char *const quick[] = {"lease_ttl", "2s", NULL};
+	struct fixture *a = fixture_start("alpha", quick);
+	struct mc_meta *m = a->engine.meta;
+	uint64_t deadline = fixture_deadline(20 * MC_SEC), left, renewed = 0;
+
+	left = mc_meta_lease_left(&a->engine);
+	assert_true(left > 0 && left < 2 * MC_SEC);
+	/* It shrinks until the keepalive, which comes every third of it. */
+	for (uint64_t last = left; !renewed && mc_now_ns() < deadline; last = left) {
+		sched_yield();
+		left = mc_meta_lease_left(&a->engine);
+		if (left > last)
+			renewed = left;
+	}
+	assert_true(renewed > MC_SEC && renewed <= 2 * MC_SEC);
+	/* Ended behind our back: we learn it from the next keepalive, and have another lease then. */
+	assert_int_equal(mc_meta_revoke(m, m->lease, deadline), 0);
+	assert_int_equal(mc_meta_keepalive(m, m->lease, deadline, NULL), -ENOENT);
+	assert_true(mc_meta_lease_left(&a->engine) == 0 || !m->lease);
+	while (mc_meta_lease_left(&a->engine) == 0 && mc_now_ns() < deadline)
+		sched_yield();
+	assert_true(mc_meta_lease_left(&a->engine) > 0);
+	assert_int_equal(mc_record_withdraw(&a->engine, deadline), 0);
+	assert_int_equal(mc_meta_lease_left(&a->engine), 0);
+	fixture_free(a);
+}
+
 /* A watch that ends at once, in whatever order its two jobs run: one last answer, and only one. */
 static void watch_done(void *arg, struct mc_kv_call *call, int status, const struct mc_kv *kv, bool last)
 {
@@ -293,6 +324,7 @@ int main(void)
 		cmocka_unit_test(test_takes_over),
 		cmocka_unit_test(test_kv),
 		cmocka_unit_test(test_leased_keys_again),
+		cmocka_unit_test(test_lease_left),
 		cmocka_unit_test(test_watch_ends),
 	};
 

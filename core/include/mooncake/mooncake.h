@@ -183,6 +183,17 @@ MC_EXPORT int mc_memory_register(struct mc_engine *engine, void *addr, uint64_t 
 MC_EXPORT int mc_memory_unregister(struct mc_engine *engine, void *addr, uint64_t timeout_ns,
 				   struct mc_error *err);
 
+/* Memory that several hosts map need not be coherent between them (a CXL pool: "cxl:N").  publish: what
+ * this process wrote into [addr, addr + len) is there for peers that read it.  refresh: what this process
+ * reads there next is what peers have written, and not what a cache still holds; before received data is
+ * read.  Both act on whole cache lines of 64 bytes, those that the range cuts included: one writer per line
+ * at a time.  For memory that is coherent there is nothing to do.  [any], also in a callback; never blocks
+ *   addr      the range lies in one registered buffer
+ *   returns   0; -EFAULT: it does not; -EINVAL
+ *   since 0.1 */
+MC_EXPORT int mc_memory_publish(struct mc_engine *engine, void *addr, uint64_t len, struct mc_error *err);
+MC_EXPORT int mc_memory_refresh(struct mc_engine *engine, void *addr, uint64_t len, struct mc_error *err);
+
 /* ---- segments ------------------------------------------------------------------------------- */
 
 struct mc_segment;
@@ -226,10 +237,15 @@ MC_EXPORT int mc_segment_list(struct mc_engine *engine, uint64_t timeout_ns,
 
 struct mc_batch;
 
+/* A WRITE to memory that is not coherent between hosts may begin or end inside a cache line of 64 bytes
+ * only if nobody else writes to that line meanwhile, the rest of which is written back too; who sets this
+ * flag says so, else such a request fails with -EINVAL.  Other memory ignores it. */
+#define MC_REQUEST_SOLE (1u << 0)
+
 /* One READ or WRITE of a contiguous range.  Copied by submit.  Frozen layout, 48 bytes. */
 struct mc_request {
 	uint32_t opcode; /* enum mc_opcode */
-	uint32_t flags;  /* 0 */
+	uint32_t flags;  /* MC_REQUEST_*; other bits are refused */
 	void *local;     /* inside one registered buffer */
 	struct mc_segment *segment;
 	uint64_t offset; /* in the segment: the owner's address, inside one of its buffers */

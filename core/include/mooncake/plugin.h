@@ -25,7 +25,7 @@ extern "C" {
 #endif
 
 #define MC_ABI_MAJOR 1
-#define MC_ABI_MINOR 4
+#define MC_ABI_MINOR 5
 /* "MCPLUGIN" as a little-endian word. */
 #define MC_PLUGIN_MAGIC UINT64_C(0x4e4947554c50434d)
 
@@ -319,7 +319,21 @@ struct mc_host {
 	/* ABI 1.4: as `run_blocking`, for what may take long and nobody waits for; ask by
 	 * mc_run_lazily.  [any] */
 	void (*run_lazily)(const struct mc_host *h, struct mc_work *w);
+	/* ABI 1.5: ns until this engine's own lease can have lapsed, counted on our own clock (the one
+	 * that also runs while the machine sleeps) from before the last keepalive that succeeded.  0: it
+	 * has, or there is none yet; UINT64_MAX: the metadata service has no leases.  Ask by
+	 * mc_lease_left.  [any] */
+	uint64_t (*lease_left_ns)(const struct mc_host *h);
 };
+
+/* What others may believe of us is over when the lease is: who shares memory with others through it
+ * asks before each touch.  A host that lacks the service has no leases.  [any] */
+static inline uint64_t mc_lease_left(const struct mc_host *h)
+{
+	if (h->size < offsetof(struct mc_host, lease_left_ns) + sizeof h->lease_left_ns || !h->lease_left_ns)
+		return UINT64_MAX;
+	return h->lease_left_ns(h);
+}
 
 /* Run w->run on a helper thread when nothing else waits for one, and one such work at a time, then
  * w->done on the worker; for clearing up that may take seconds.  A host that lacks the service runs

@@ -84,6 +84,7 @@ struct mc_device_info {
  * remote_offset are then those of one of these writes, so that a wire which needs keys has them. */
 #define MC_SLICE_FLUSH (1u << 0)
 #define MC_SLICE_MORE (1u << 1)   /* another slice for this peer follows before flush */
+#define MC_SLICE_SOLE (1u << 2)   /* ABI 1.5: a write is the only writer of the cache lines that it cuts */
 struct mc_slice {
 	uint32_t size;    /* sizeof(struct mc_slice) of the host */
 	uint8_t opcode;   /* enum mc_opcode */
@@ -146,6 +147,12 @@ struct mc_remote_buffer {
 
 #define MC_EXPORT_BLOB_MAX 512
 #define MC_PEER_MSG_MAX 4096
+
+/* What mem_sync does with the owner's caches. */
+enum mc_sync {
+	MC_SYNC_PUBLISH = 1, /* what we wrote is in the memory, for others to read */
+	MC_SYNC_REFRESH = 2, /* what we read next is what is in the memory: others have written */
+};
 
 /* ---- operations ------------------------------------------------------------------------------
  * Return 0 or -errno unless said otherwise.  NULL means -ENOTSUP (or nothing to do, for calls
@@ -228,6 +235,11 @@ struct mc_transport_ops {
 
 	/* Report gauges that the counters of host->counter do not hold.  [worker] */
 	void (*counters)(void *inst, void (*emit)(void *ctx, const char *name, uint64_t value), void *ctx);
+
+	/* ABI 1.5: bring our own caches and a part of memory that mem_alloc gave together; how is an enum
+	 * mc_sync.  Whole cache lines, those that the range cuts included.  NULL: the memory is
+	 * coherent, there is nothing to do.  [any] */
+	int (*mem_sync)(void *inst, void *region, void *addr, uint64_t len, uint32_t how);
 };
 
 /* ---- filters ---------------------------------------------------------------------------------

@@ -231,6 +231,15 @@ static void keys_mem_free(void *inst, void *region, struct mc_mem_desc *d)
 	k->host->free(k->host, r->owned, r->len);
 }
 
+/* The memory is coherent: this only counts. */
+static int keys_mem_sync(void *inst, void *region, void *addr, uint64_t len, uint32_t how)
+{
+	struct keys *k = inst;
+
+	atomic_fetch_add(&k->nr_synced, how == MC_SYNC_PUBLISH || how == MC_SYNC_REFRESH);
+	return 0;
+}
+
 /* The blob: pid, index, key, base, length, alias; little-endian. */
 static int keys_mem_export(void *inst, void *region, void *blob, size_t cap)
 {
@@ -411,6 +420,8 @@ static void keys_counters(void *inst, void (*emit)(void *ctx, const char *name, 
 
 	emit(ctx, "keys_queued", k->nr_queued);
 	emit(ctx, "keys_owned", atomic_load(&k->nr_owned));
+	emit(ctx, "keys_synced", atomic_load(&k->nr_synced));
+	emit(ctx, "keys_lease", mc_lease_left(k->host) / MC_MSEC);
 }
 
 static const struct mc_transport_ops keys_ops = {
@@ -444,6 +455,7 @@ static const struct mc_transport_ops keys_ops = {
 	.cancel = keys_cancel,
 	.fence = keys_fence,
 	.counters = keys_counters,
+	.mem_sync = keys_mem_sync,
 };
 
 static const char *const claims[] = { KEYS_NAME "*", NULL };

@@ -143,6 +143,7 @@ struct keys {
 	unsigned kv_at; /* step */
 	uint64_t kv_revision, kv_old_revision;
 	_Atomic uint64_t nr_owned; /* regions of mem_alloc; changed by helpers */
+	_Atomic uint64_t nr_synced; /* calls of mem_sync, from any thread */
 	uint64_t *nr_reads, *nr_writes, *nr_bytes, *nr_flushes, *nr_fences, *nr_offloads;
 	uint64_t *nr_regions; /* gauge */
 	uint64_t *nr_kv_events, *nr_kv_found, *nr_kv_wrong;
