@@ -8,9 +8,11 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/config.h"
 #include "core/util/check.h"
@@ -32,6 +34,26 @@ int cli_error(const struct cli *cli, int code, const char *fmt, ...)
 	va_end(ap);
 	fputc('\n', stderr);
 	return code;
+}
+
+int cli_stdout_away(void)
+{
+	int held;
+
+	fflush(stdout);
+	held = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	if (held >= 0)
+		dup2(STDERR_FILENO, STDOUT_FILENO);
+	return held;
+}
+
+void cli_stdout_back(int held)
+{
+	if (held < 0)
+		return;
+	fflush(stdout);
+	dup2(held, STDOUT_FILENO);
+	close(held);
 }
 
 void cli_json_str(struct mc_json_out *o, const char *key, const char *s)

@@ -87,6 +87,11 @@ int cli_apply_keys(const struct cli *cli, struct mc_config *config);
 /* "mooncake VERB: SENTENCE" on stderr; returns code. */
 int cli_error(const struct cli *cli, int code, const char *fmt, ...) MC_PRINTF(3, 4);
 
+/* While plugins are loaded: what their constructors print goes to stderr, not into the answer.  Takes
+ * a descriptor; cli_stdout_back gives it back. */
+int cli_stdout_away(void);
+void cli_stdout_back(int held);
+
 /* Members of a JSON object; NULL strings become null. */
 void cli_json_str(struct mc_json_out *o, const char *key, const char *s);
 void cli_json_int(struct mc_json_out *o, const char *key, int64_t i);

@@ -29,9 +29,10 @@
 #define DEFAULT_SIZE (UINT64_C(1) << 20)
 
 static const char help[] =
-	"Says which rails would carry a transfer from memory at LOCATION here to memory of SEGMENT, in which\n"
-	"order they are asked, how long each would take, and for each that is not used the reason.  Nothing\n"
-	"is moved.  LOCATION is cpu:N, cuda:N, ...; without one it is that of SEGMENT's first buffer.\n"
+	"Which rails would carry a transfer from memory at LOCATION here to memory of\n"
+	"SEGMENT, in which order they are asked, how long each would take, and for each\n"
+	"that is not used the reason.  Nothing is moved.  LOCATION is cpu:N, cuda:N, ...;\n"
+	"without one it is that of SEGMENT's first buffer.\n"
 	"  mooncake explain --from=cpu:0 --to=node1 --size=64K\n"
 	"  mooncake explain --from=cpu:0 --to=node1:cuda:0 --operation=read --json\n"
 	"Exit: 0 if a rail would carry it, 1 if none would, 2 usage.\n";
@@ -200,6 +201,7 @@ static void find_local(struct asking *a)
 {
 	struct mc_local_buf *b = &a->lbuf;
 	struct mc_error why;
+	char node[64];
 
 	/* The kind's plugin is open where the matrix has a row for it; else it opens with the first buffer. */
 	if (strcmp(a->from.kind, "cpu") != 0 &&
@@ -210,6 +212,10 @@ static void find_local(struct asking *a)
 	snprintf(b->location, sizeof b->location, "%s", a->from.location);
 	snprintf(b->kind, sizeof b->kind, "%s", a->from.kind);
 	b->ordinal = a->from.ordinal;
+	snprintf(node, sizeof node, "/sys/devices/system/node/node%d", (int)b->ordinal);
+	/* A kernel without NUMA tells of no node; then all memory is at cpu:0. */
+	if (strcmp(b->kind, "cpu") == 0 && b->ordinal > 0 && access(node, F_OK) != 0)
+		note(a, "this host has no NUMA node %d: judged as if it had memory at %s", (int)b->ordinal, b->location);
 	if (!b->row)
 		note(a, "no row of our nic_priority_matrix covers '%s': add one, or one for \"*\"", b->location);
 }
@@ -440,14 +446,14 @@ int cli_explain(int argc, char **argv)
 	const struct cli_option options[] = {
 		{"from", CLI_TEXT, &w.from, "LOCATION", "of our memory; default: cpu:N of the CPU that asks"},
 		{"to", CLI_TEXT, &w.to, "SEGMENT[:LOCATION]", "the peer, and where its memory is"},
-		{"size", CLI_SIZE, &w.size, "N", "bytes; default: 1MiB, or the whole buffer if it is smaller"},
+		{"size", CLI_SIZE, &w.size, "N", "bytes; default: 1MiB, or a smaller buffer's size"},
 		{"operation", CLI_TEXT, &w.operation, "read|write", "default: write"},
-		{"connect", CLI_FLAG, &w.connect, NULL, "connect what would be used; =false: judge the tables alone"},
+		{"connect", CLI_FLAG, &w.connect, NULL, "=false: connect nothing, judge the tables alone"},
 		{"timeout", CLI_SECONDS, &w.timeout, "SECONDS", "to find the peer and connect; default: 10"},
 		{"json", CLI_FLAG, &w.json, NULL, "one JSON object"},
 		{.name = NULL},
 	};
-	struct cli cli = {.verb = "explain", .args = "", .help = help, .options = options, .with = CLI_CONFIG};
+	struct cli cli = {.verb = "explain", .args = "--to=SEGMENT[:LOCATION]", .help = help, .options = options, .with = CLI_CONFIG};
 	int code = cli_parse(&cli, argc, argv);
 
 	if (code < 0)

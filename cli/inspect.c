@@ -173,9 +173,11 @@ static int inspect(const struct cli *cli, const char *path, bool json, bool only
 	mc_cleanup(mc_freep) char *manifest = NULL;
 	struct mc_plugin *p;
 	struct mc_error err;
-	int code = CLI_OK;
+	int code = CLI_OK, held = cli_stdout_away(), r;
 
-	if (mc_plugin_load_file(path, 0, NULL, &p, &err) < 0)
+	r = mc_plugin_load_file(path, 0, NULL, &p, &err);
+	cli_stdout_back(held);
+	if (r < 0)
 		return cli_error(cli, CLI_FAILED, "%s", err.text);
 	manifest = mc_manifest_write(p->desc, file_name(path));
 	if (!manifest)
@@ -201,10 +203,11 @@ int cli_inspect(int argc, char **argv)
 	struct cli cli = {
 		.verb = "inspect",
 		.args = "FILE.so",
-		.help = "What a plugin says of itself: name, kind, ABI, operations, options.  Nothing of it runs,\n"
-			"no device is opened.  A file that is no plugin is refused, and the sentence says why.\n"
+		.help = "What a plugin says of itself: name, kind, ABI, operations, options.  It is\n"
+			"loaded, nothing of it is called, no device is opened.  A file that is no plugin\n"
+			"is refused, and the sentence says why.\n"
 			"  mooncake inspect ./transport-mine.so\n"
-			"  mooncake inspect ./transport-mine.so --manifest > /etc/mooncake/plugins.d/mine.json\n",
+			"  mooncake inspect ./transport-mine.so --manifest > mine.json\n",
 		.options = options,
 		.min_args = 1,
 		.max_args = 1,

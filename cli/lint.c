@@ -221,7 +221,7 @@ static void print_rails(const struct lint *lint)
 		const struct lint_rail *r = &lint->rails[i];
 		char tier[24];
 
-		snprintf(tier, sizeof tier, "%zu", r->tier);
+		snprintf(tier, sizeof tier, "%zu", r->tier + 1);
 		cli_table_row(&t, MC_ARRAY_SIZE(heading),
 			      (const char *const[]){r->from, r->to, tier, r->local, r->remote, r->wire});
 	}
@@ -269,7 +269,7 @@ static void put_rail(struct mc_json_out *o, const struct lint_rail *r)
 	mc_json_out_open(o, '{');
 	cli_json_str(o, "from", r->from);
 	cli_json_str(o, "to", r->to);
-	cli_json_int(o, "tier", (int64_t)r->tier);
+	cli_json_int(o, "tier", (int64_t)r->tier + 1);
 	cli_json_str(o, "local", r->local);
 	cli_json_str(o, "remote", r->remote);
 	cli_json_str(o, "wire", r->wire);
@@ -324,9 +324,12 @@ static int lint(const struct cli *cli, const struct asked *asked)
 		return cli_error(cli, CLI_FAILED, "out of memory");
 	code = read_all(cli, &l, files);
 	if (code == CLI_OK) {
+		int held = cli_stdout_away();
+
 		look(cli, &l, files);
 		if (asked->peer)
 			lint_peer(&l, asked->peer, asked->timeout_ns);
+		cli_stdout_back(held);
 		if (asked->json)
 			code = print_json(cli, &l, asked->show, asked->peer);
 		else
@@ -346,18 +349,19 @@ int cli_lint(int argc, char **argv)
 	struct asked asked = {.timeout_ns = 5 * MC_SEC};
 	const struct cli_option options[] = {
 		{"json", CLI_FLAG, &asked.json, NULL, "one JSON object"},
-		{"show", CLI_FLAG, &asked.show, NULL, "each effective value of the config and where it comes from"},
+		{"show", CLI_FLAG, &asked.show, NULL, "each effective value, and where it comes from"},
 		{"strict", CLI_FLAG, &asked.strict, NULL, "warnings are failures, too"},
-		{"peer", CLI_TEXT, &asked.peer, "SEGMENT", "compare with that engine's record: which rails would there be"},
+		{"peer", CLI_TEXT, &asked.peer, "SEGMENT", "the rails that would exist, by that engine's record"},
 		{"timeout", CLI_SECONDS, &asked.timeout_ns, "SPAN", "for the metadata service; default 5s"},
 		{0},
 	};
 	struct cli cli = {
 		.verb = "lint",
 		.args = "[FILE...]",
-		.help = "Is a configuration right, and right for this host?  FILEs are configs, matrices and manifests;\n"
-			"installed manifests, MC_* variables and flags are always looked at, without a FILE also the\n"
-			"matrix that discovery would write.  Nothing is opened.  Exit 1: there is an error.\n"
+		.help = "Is a configuration right, and right for this host?  FILEs are configs, matrices\n"
+			"and manifests; installed manifests, MC_* variables and flags are always looked\n"
+			"at, without a FILE also the matrix that discovery would write.  Opens nothing.\n"
+			"Exit 1: there is an error.\n"
 			"  mooncake lint mooncake.json nics.json\n"
 			"  mooncake lint --show --nic_priority_matrix='{\"*\": [[\"tcp:eth0\"]]}'\n",
 		.options = options,

@@ -16,7 +16,7 @@ struct verb {
 };
 
 static const struct verb verbs[] = {
-	{"plugins", cli_plugins, "what is there, in order or refused, and why"},
+	{"plugins", cli_plugins, "which plugins are there, which are refused, and why"},
 	{"inspect", cli_inspect, "what a plugin's shared object says of itself, and its manifest"},
 	{"check-plugin", cli_check_plugin, "does a plugin keep the contract: the conformance kit"},
 	{"lint", cli_lint, "is a configuration right, and right for this host"},
@@ -34,8 +34,9 @@ static int help(void)
 		printf("  %-14s %s\n", verbs[i].name, verbs[i].doc);
 	puts("Example:\n"
 	     "  mooncake lint --nic_priority_matrix='{\"*\": [[\"tcp:eth0\"]]}'\n"
-	     "mooncake VERB --help says more; --json gives one object on stdout.  Verbs that ask about a\n"
-	     "configuration read it as programs do: --config=FILE, MC_* variables, --KEY=VALUE.\n"
+	     "mooncake VERB --help says more; --json gives one object on stdout.  Verbs that\n"
+	     "ask about a configuration read it as programs do: --config=FILE, MC_* variables,\n"
+	     "--KEY=VALUE.\n"
 	     "Exit: 0 all well, 1 failed or something wrong was found, 2 usage.");
 	return CLI_OK;
 }

@@ -343,9 +343,11 @@ static int plugins(const struct cli *cli, bool json, bool options)
 {
 	struct look l = {0};
 	struct mc_error err = {0};
-	int code = CLI_OK;
+	int code = CLI_OK, held = cli_stdout_away(), r;
 
-	if (look(&l, &err) < 0)
+	r = look(&l, &err);
+	cli_stdout_back(held);
+	if (r < 0)
 		code = cli_error(cli, CLI_FAILED, "%s", err.text);
 	else if (json)
 		code = print_json(cli, &l);
@@ -370,8 +372,8 @@ int cli_plugins(int argc, char **argv)
 	struct cli cli = {
 		.verb = "plugins",
 		.args = "",
-		.help = "Every plugin that a manifest describes: is its file there, and would it be taken; if not,\n"
-			"why.  Manifests that are broken, and files without a manifest.  No device is opened.\n"
+		.help = "Every plugin that a manifest describes: is its file there, would it be taken,\n"
+			"and if not, why.  Broken manifests, files without one.  No device is opened.\n"
 			"Exit 1: a manifest is broken, or a plugin that is not optional cannot be used.\n"
 			"  mooncake plugins --options\n",
 		.options = options,

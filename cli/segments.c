@@ -183,9 +183,9 @@ int cli_segments(int argc, char **argv)
 	struct cli cli = {
 		.verb = "segments",
 		.args = "[NAME...]",
-		.help = "The engines of a cluster: name, generation, devices, addresses, as the metadata service has\n"
-			"them; NAMEs may be patterns.  No engine is asked.  Exit 1: a record is broken, or no engine has\n"
-			"one of the NAMEs.\n"
+		.help = "The engines of a cluster: name, generation, devices, addresses, as the metadata\n"
+			"service has them; NAMEs may be patterns.  No engine is asked.\n"
+			"Exit 1: a record is broken, or no engine has one of the NAMEs.\n"
 			"  mooncake segments --metadata_server=etcd://node0:2379 'decode-*'\n",
 		.options = options,
 		.with = CLI_CONFIG,

@@ -16,10 +16,11 @@
 #include "core/config.h"
 
 static const char help[] =
-	"Shows the NUMA nodes, network and rdma devices and GPUs of this host, how near they are, and\n"
-	"the NIC priority matrix in effect: the config's, or what discovery writes without one.\n"
+	"Shows the NUMA nodes, network and rdma devices and GPUs of this host, how near\n"
+	"they are, and the NIC priority matrix in effect: the config's, or what discovery\n"
+	"writes without one.\n"
 	"  mooncake topology --svg=host.svg\n"
-	"  mooncake topology --matrix >matrix.json    (to be edited and given as --nic_priority_matrix)\n";
+	"  mooncake topology --matrix >m.json  (edit it: --nic_priority_matrix=m.json)\n";
 
 static const char *class_word(enum mc_topo_class class)
 {
@@ -319,10 +320,11 @@ static int print_json(const struct cli *cli, const struct cli_topology *t, const
 
 static int write_svg(const struct cli *cli, const struct cli_topology *t, const char *path)
 {
-	FILE *f = fopen(path, "we");
+	bool std = !strcmp(path, "-");
+	FILE *f = std ? stdout : fopen(path, "we");
 	int r = f ? cli_topology_svg(f, t) : -errno;
 
-	if (f && fclose(f) != 0 && r == 0)
+	if (f && !std && fclose(f) != 0 && r == 0)
 		r = -errno;
 	if (r < 0)
 		return cli_error(cli, CLI_FAILED, "--svg=%s: %s", path, strerror(-r));
@@ -371,7 +373,7 @@ int cli_topology(int argc, char **argv)
 	const struct cli_option options[] = {
 		{"json", CLI_FLAG, &wants.json, NULL, "one JSON object with the facts and the matrix"},
 		{"matrix", CLI_FLAG, &wants.matrix, NULL, "the matrix alone, as nic_priority_matrix takes it"},
-		{"svg", CLI_TEXT, &wants.svg, "FILE", "write a picture; the text is left out then"},
+		{"svg", CLI_TEXT, &wants.svg, "FILE", "a picture; - is stdout; the text is left out"},
 		{.name = NULL},
 	};
 	struct cli cli = {.verb = "topology", .args = "", .help = help, .options = options, .with = CLI_CONFIG};
@@ -379,6 +381,9 @@ int cli_topology(int argc, char **argv)
 
 	if (code < 0 && wants.json && wants.matrix)
 		code = cli_error(&cli, CLI_USAGE, "--json and --matrix: leave one out");
+	if (code < 0 && wants.svg && !strcmp(wants.svg, "-") && (wants.json || wants.matrix))
+		code = cli_error(&cli, CLI_USAGE, "--svg=- and --%s: both go to stdout; name a file for the picture",
+				 wants.json ? "json" : "matrix");
 	if (code < 0)
 		code = run(&cli, &wants);
 	cli_fini(&cli);

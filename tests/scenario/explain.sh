@@ -39,6 +39,10 @@ case_text() {
 	explain --to=t:cpu:0 --operation=read --nic_priority_matrix="$tcp_matrix" >"$dir/e.out" 2>"$dir/e.err" || die "read"
 	says '^read of 1.0 MiB: cpu:0 here <- cpu:0 of .t.$'
 	explained 0 '1 tcp:lo>tcp:lo carries' --to='t:*' --connect=false --nic_priority_matrix="$tcp_matrix"
+	if [ ! -e /sys/devices/system/node/node63 ]; then
+		explain --from=cpu:63 --to=t --nic_priority_matrix="$tcp_matrix" >"$dir/e.out" 2>"$dir/e.err" || die "no such node"
+		says '^note: this host has no NUMA node 63: judged as if it had memory at cpu:63$'
+	fi
 	# Of the target's own config: it is asked beside it, under another name.
 	printf '{"local_server_name": "t", "nic_priority_matrix": %s}' "$tcp_matrix" >"$dir/t.json"
 	"$MOONCAKE" explain --metadata_server="$metadata" --config="$dir/t.json" --from=cpu:0 --to=t >"$dir/e.out" \
@@ -223,6 +227,10 @@ assert j["nic_priority_matrix"]["*"][0], j' "$dir/e.out" || die "the JSON is not
 d = m.parse(sys.argv[1])
 lines = [p for p in d.getElementsByTagName("path") if p.getElementsByTagName("title")]
 assert len(lines) == 2, lines' "$dir/host.svg" || die "the picture is not as it should be"
+	topology --svg=- --nic_priority_matrix='{"*": [["keys:keys0"], ["tcp:lo"]]}' || die "--svg=- failed"
+	cmp "$dir/e.out" "$dir/host.svg" || die "stdout has not the picture"
+	topology --svg=- --json && got=0 || got=$?
+	[ "$got" -eq 2 ] || die "a picture and JSON on stdout: $got"
 	topology --nic_priority_matrix='{"*": [["nobody:x"]]}' && die "a matrix that names nothing"
 	grep -q "nobody" "$dir/e.err" || die "it does not say why"
 	topology --svg="$dir/none/x.svg" && die "a folder that is not there"
