@@ -11,7 +11,8 @@ static const char usage_text[] =
 	"Checks a plugin against docs/plugin-abi.md; each check runs in a process of its own.\n"
 	"  mooncake check-plugin FILE.so [--device=NAME] [--FLAG=VALUE...]\n"
 	"\n"
-	"  --device=NAME          device to open; default: the first that the plugin finds\n"
+	"  --device=NAME          device to open; default: the first that the plugin finds; for a metadata\n"
+	"                         plugin the URL of the service, where the checks write keys of their own\n"
 	"  --manifest=FILE        compare the manifest with the plugin's own tables\n"
 	"  --level=NAME           the last level to run: loads, lives, moves, behaves, performs "
 	"(default)\n"
@@ -21,6 +22,7 @@ static const char usage_text[] =
 	"  --filter=FILE.so       a filter over the transport, innermost first; may be repeated\n"
 	"  --filter-option=K=V    an option of the last --filter\n"
 	"  --no-data              the transport moves nothing by design: do not look at bytes\n"
+	"  --ttl=SECONDS          metadata plugins: of leases that shall end; default 2\n"
 	"  --timeout=SECONDS      of each check; default 100\n"
 	"  --strict               a skipped check is a failure\n"
 	"  --json, --json=FILE    the report as one JSON object, on stdout or in a file\n"
@@ -29,14 +31,15 @@ static const char usage_text[] =
 	"\n"
 	"loads    what loading it does; what it exports and links; descriptor, options, manifest\n"
 	"lives    devices, options at their ends, open and close a hundred times, forks, idling\n"
-	"moves    every size, alignment, memory kind and direction, between guard bytes\n"
-	"behaves  full queues, cancel, fences, peers that stop, freeze, die or talk nonsense\n"
+	"moves    every size, alignment, memory kind and direction, between guard bytes; keys and values\n"
+	"behaves  full queues, cancel, fences, peers that stop, freeze, die or talk nonsense; watches,\n"
+	"         leases, writers that contend, stop or die\n"
 	"performs a small bench beside null and tcp in the same harness; nothing to fail but "
 	"errors\n"
-	"Levels after loads are for transports.\n"
 	"\n"
 	"Example:\n"
 	"  mooncake check-plugin ./transport-mine.so --device=mine0 --junit=report.xml\n"
+	"  mooncake check-plugin ./metadata-mine.so --device=mine://127.0.0.1:4000\n"
 	"Exit: 0 no check failed, 1 one did, 2 usage.\n";
 
 static int usage(const char *what, const char *arg)
@@ -62,8 +65,8 @@ static int set_case(struct check *k, const char *value)
 	k->only = value;
 	if (strcmp(value, "bench") == 0)
 		return 0;
-	for (const struct test_case *const *list = case_lists(); *list; list++)
-		for (const struct test_case *t = *list; t->run; t++)
+	for (const struct case_list *l = case_lists; l->cases; l++)
+		for (const struct test_case *t = l->cases; t->run; t++)
 			if (strcmp(t->name, value) == 0)
 				return 0;
 	return usage("no check has the name", value);
@@ -77,6 +80,17 @@ static int set_timeout(struct check *k, const char *value)
 	if (end == value || *end || n < 1 || n > 86400)
 		return usage("--timeout is 1 to 86400 seconds, not", value);
 	k->seconds = (unsigned)n;
+	return 0;
+}
+
+static int set_ttl(struct check *k, const char *value)
+{
+	char *end;
+	double seconds = strtod(value, &end);
+
+	if (end == value || *end || !(seconds >= 0.1 && seconds <= 3600))
+		return usage("--ttl is 0.1 to 3600 seconds, not", value);
+	k->c.ttl_ns = (uint64_t)(seconds * 1e9);
 	return 0;
 }
 
@@ -110,10 +124,10 @@ static int set_repeated(struct check *k, const char *name, const char *value)
 
 static const char *const names[] = {
 	/* With a value. */
-	"device", "manifest", "level", "case", "option", "memory", "filter", "timeout", "filter-option", "junit",
+	"device", "manifest", "level", "case", "option", "memory", "filter", "timeout", "filter-option", "junit", "ttl",
 	/* Without one. */
 	"json", "strict", "no-data", "list", "help", NULL};
-#define NR_VALUED 10
+#define NR_VALUED 11
 
 static bool takes_value(const char *name)
 {
@@ -146,6 +160,8 @@ static int set_value(struct check *k, const char *name, const char *value)
 		return set_case(k, value);
 	else if (!strcmp(name, "timeout"))
 		return set_timeout(k, value);
+	else if (!strcmp(name, "ttl"))
+		return set_ttl(k, value);
 	else if (!strcmp(name, "filter-option"))
 		return set_filter_option(&k->c, value);
 	else
@@ -192,6 +208,7 @@ int check_args(struct check *k, int argc, char **argv)
 {
 	k->last = PERFORMS;
 	k->seconds = 100;
+	k->c.ttl_ns = 2 * MC_SEC;
 	for (int i = 1; i < argc; i++) {
 		int r = 0;
 

@@ -32,7 +32,9 @@ struct filter {
 	size_t nr_words;
 };
 
+struct suite; /* of cases_meta.h */
 struct ctx {
+	enum mc_kind kind; /* 0 until it is known */
 	const char *path, *manifest; /* manifest: NULL, there is none to compare */
 	const char *wanted;          /* name of a transport to look for, instead of path */
 	struct fake_plugin plugin, memories[4];
@@ -43,11 +45,18 @@ struct ctx {
 	const char *words[64];
 	size_t nr_words;
 	bool no_data; /* the plugin moves nothing by design */
+	uint64_t ttl_ns; /* metadata plugins: of leases that shall end */
+	struct suite *meta; /* metadata plugins: set while a case runs */
 	struct told *told;
 };
 
 /* Load the plugin, the memory plugins and the filters, as every level but the first needs them. */
 int ctx_load(struct ctx *c, struct mc_error *err);
+/* cases_meta.c: the same for a metadata plugin; one instance is open while a case runs, and nr_children
+ * processes wait beside it.  meta_end closes it: FAIL if anything was breached. */
+int meta_begin(struct ctx *c, unsigned nr_children, struct mc_error *err);
+int meta_end(struct ctx *c);
+void meta_tell_breach(struct ctx *c);
 
 /* A case returns one of these. */
 enum { PASS = 0, FAIL = 1, SKIP = 77 };
@@ -119,9 +128,14 @@ struct test_case {
 	const char *name;
 	int (*run)(struct ctx *c);
 	int section; /* of docs/plugin-abi.md that a failure breaks, unless a breach says better */
+	unsigned children; /* processes that a case of a metadata plugin needs */
 };
 /* Each ends with run == NULL. */
-extern const struct test_case load_cases[], life_cases[], data_cases[], peer_cases[], process_cases[];
+extern const struct test_case load_cases[], life_cases[], data_cases[], peer_cases[], process_cases[],
+	meta_cases[], meta_key_cases[], meta_watch_cases[], meta_many_cases[];
+
+/* Each option at the ends of its range, by try, which opens with it and closes. */
+int options_try(struct ctx *c, int (*try)(struct ctx *c, const char *name, const char *value));
 
 /* Does the descriptor say what the manifest says?  FAIL or SKIP with the sentence. */
 int case_manifest(struct ctx *c);

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Cases: options, devices, opening and closing, forking, registration, being idle. */
 #include "cases.h"
-#include "census.h"
+#include "leaks.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,7 +38,7 @@ static int try_option(struct ctx *c, const char *name, const char *value)
 	return PASS;
 }
 
-static int case_options(struct ctx *c)
+int options_try(struct ctx *c, int (*try)(struct ctx *c, const char *name, const char *value))
 {
 	const struct mc_plugin_desc *d = c->plugin.desc;
 	const struct mc_option *o;
@@ -51,25 +49,30 @@ static int case_options(struct ctx *c)
 		if (o->min || o->max) {
 			snprintf(text, sizeof text, "%lld%s", (long long)o->min,
 				 o->type == MC_OPT_DURATION ? "ns" : "");
-			r = try_option(c, o->name, text);
+			r = try(c, o->name, text);
 			snprintf(text, sizeof text, "%lld%s",
 				 (long long)(o->max > (INT64_C(1) << 52) ? INT64_C(1) << 52 : o->max),
 				 o->type == MC_OPT_DURATION ? "ns" : "");
 			if (r == PASS)
-				r = try_option(c, o->name, text);
+				r = try(c, o->name, text);
 		}
 		for (int j = 0; o->type == MC_OPT_ENUM && o->choices[j] && r == PASS; j++)
-			r = try_option(c, o->name, o->choices[j]);
+			r = try(c, o->name, o->choices[j]);
 		if (o->type == MC_OPT_BOOL && r == PASS)
-			r = try_option(c, o->name, "true");
+			r = try(c, o->name, "true");
 		if (o->type == MC_OPT_BOOL && r == PASS)
-			r = try_option(c, o->name, "false");
+			r = try(c, o->name, "false");
 		if (o->type == MC_OPT_STRING && r == PASS)
-			r = try_option(c, o->name, "no/such\nthing");
+			r = try(c, o->name, "no/such\nthing");
 		if ((o->flags & MC_OPT_AUTO) && r == PASS)
-			r = try_option(c, o->name, "auto");
+			r = try(c, o->name, "auto");
 	}
 	return fake_option_at(d, 0) ? r : skip(c, "no options");
+}
+
+static int case_options(struct ctx *c)
+{
+	return options_try(c, try_option);
 }
 
 static int case_reconfigure(struct ctx *c)
@@ -148,28 +151,6 @@ static int case_devices(struct ctx *c)
 
 /* ---- open and close ------------------------------------------------------------------------------------- */
 
-static long mapped_pages(void)
-{
-	FILE *f = fopen("/proc/self/statm", "re");
-	long pages = 0;
-
-	if (f && fscanf(f, "%ld", &pages) != 1)
-		pages = 0;
-	if (f)
-		fclose(f);
-	return pages;
-}
-
-/* Bytes that are in use, by the C library's own count: 0 where another allocator stands in. */
-static size_t heap_bytes(void)
-{
-	struct mallinfo2 m = mallinfo2();
-
-	return m.uordblks + m.hblkhd;
-}
-
-#define CYCLES 100
-
 static int one_cycle(struct ctx *c, int i)
 {
 	struct fake_world *w = world_open(c, 0);
@@ -185,36 +166,18 @@ static int one_cycle(struct ctx *c, int i)
 	return PASS;
 }
 
-/* The first cycle may fill caches that stay; what grows from the second on is a leak. */
 static int case_open_close(struct ctx *c)
 {
-	unsigned fds = 0, threads = 0;
-	long pages = 0;
-	size_t heap[CYCLES];
+	struct leaks l;
 
 	for (int i = 0; i < CYCLES; i++) {
 		int r = one_cycle(c, i);
 
 		if (r != PASS)
 			return r;
-		heap[i] = heap_bytes();
-		if (i == 1) {
-			fds = census_fds();
-			threads = census_threads();
-			pages = mapped_pages();
-		}
+		leaks_count(&l, (unsigned)i);
 	}
-	CHECK(census_settles(census_fds, fds), "%u descriptors became %u in %d cycles", fds, census_fds(),
-	      CYCLES - 2);
-	CHECK(census_settles(census_threads, threads), "%u threads became %u in %d cycles", threads,
-	      census_threads(), CYCLES - 2);
-	/* 1 MiB of slack for malloc; far less than a page per cycle of any size. */
-	CHECK(mapped_pages() <= pages + 256 || mapped_pages() > 1 << 28 /* sanitizers */,
-	      "%ld pages of memory became %ld in %d cycles", pages, mapped_pages(), CYCLES - 2);
-	/* At least 16 bytes per cycle, in each third of those that count: no cache that fills grows so. */
-	CHECK(heap[33] < heap[1] + 16 * 32 || heap[66] < heap[33] + 16 * 33 || heap[99] < heap[66] + 16 * 33,
-	      "%zu bytes of memory became %zu in %d cycles", heap[1], heap[99], CYCLES - 2);
-	return PASS;
+	return leaks_check(c, &l);
 }
 
 static int fail_each(struct ctx *c, void (*inject)(struct fake_world *, unsigned))
@@ -378,38 +341,11 @@ static int case_idle(struct ctx *c)
 
 /* ---- fork ------------------------------------------------------------------------------------------------------ */
 
-#define FDS_MAX 1024
-
-static void fds_open(bool *open)
-{
-	for (int fd = 0; fd < FDS_MAX; fd++)
-		open[fd] = fcntl(fd, F_GETFD) >= 0;
-}
-
-/* A process that the user's program starts inherits no descriptor of the plugin. */
-static int closed_on_exec(struct ctx *c, const bool *before)
-{
-	for (int fd = 0; fd < FDS_MAX; fd++) {
-		char link[64], at[256];
-		int flags = fcntl(fd, F_GETFD);
-		ssize_t n;
-
-		if (flags < 0 || (flags & FD_CLOEXEC) || before[fd])
-			continue;
-		snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-		n = readlink(link, at, sizeof at - 1);
-		at[n > 0 ? n : 0] = '\0';
-		return fail(c, "descriptor %d (%s) would be inherited by a program that the user's starts: O_CLOEXEC",
-			    fd, at);
-	}
-	return PASS;
-}
-
 /* While a child lives, pages that either side writes are copied: what is registered must stay the
  * pages that the parent sees. */
 static int case_fork(struct ctx *c)
 {
-	bool before[FDS_MAX];
+	bool before[LEAKS_FDS];
 	struct pair p;
 	struct bufs b;
 	pid_t pid;

@@ -226,16 +226,44 @@ static int case_descriptor(struct ctx *c)
 }
 
 /* Slots that need others. */
+static int metadata_table(struct ctx *c, const struct mc_metadata_ops *o)
+{
+	c->told->section = 8;
+	CHECK(!o->watch == !o->unwatch, "watch needs unwatch, and unwatch watch");
+	CHECK(!o->lease_grant == !o->lease_keepalive && !o->lease_grant == !o->lease_revoke,
+	      "lease_grant, lease_keepalive and lease_revoke need one another");
+	return PASS;
+}
+
+static int memory_table(struct ctx *c, const struct mc_memory_ops *o)
+{
+	c->told->section = 9;
+	CHECK(!o->alloc == !o->free, "alloc needs free, and free alloc");
+	return PASS;
+}
+
+static int filter_table(struct ctx *c, const struct mc_filter_ops *o)
+{
+	c->told->section = 10;
+	CHECK(o->open || !(o->submit || o->flush || o->progress || o->arm || o->cancel || o->fence || o->completed),
+	      "a filter with any of submit to completed needs open");
+	return PASS;
+}
+
 static int case_table(struct ctx *c)
 {
 	struct fake_plugin p = {.desc = NULL};
 	struct mc_error err = {0};
 	DESC(c, d);
 
-	if (d->kind != MC_KIND_TRANSPORT)
-		return skip(c, "only transports' tables are looked at");
 	CHECK(d->ops, "no table of operations");
-	CHECK(fake_plugin_init(d, MC_KIND_TRANSPORT, &p, &err) == 0, "%s", err.text);
+	CHECK(fake_plugin_init(d, d->kind, &p, &err) == 0, "%s", err.text);
+	if (d->kind == MC_KIND_METADATA)
+		return metadata_table(c, &p.ops.metadata);
+	if (d->kind == MC_KIND_MEMORY)
+		return memory_table(c, &p.ops.memory);
+	if (d->kind == MC_KIND_FILTER)
+		return filter_table(c, &p.ops.filter);
 	CHECK(p.raw->size >= offsetof(struct mc_transport_ops, counters), "table of %zu bytes",
 	      p.raw->size);
 	CHECK(!fake_has(&p, mem_import) || fake_has(&p, mem_release),

@@ -9,13 +9,13 @@
 static void list(void)
 {
 	for (int level = LOADS; level < NR_LEVELS; level++) {
-		for (const struct test_case *const *l = case_lists(); *l; l++)
-			for (const struct test_case *t = *l; t->run; t++)
+		for (const struct case_list *l = case_lists; l->cases; l++)
+			for (const struct test_case *t = l->cases; t->run; t++)
 				if (t->level == (enum level)level)
-					printf("%-8s  %-16s  section %d\n", level_names[level],
-					       t->name, t->section);
+					printf("%-8s  %-16s  section %d  %s\n", level_names[level],
+					       t->name, t->section, l->kind ? kind_names[l->kind] : "every plugin");
 		if (level == PERFORMS)
-			printf("%-8s  %-16s  section 4\n", level_names[level], "bench");
+			printf("%-8s  %-16s  section 4  transport\n", level_names[level], "bench");
 	}
 }
 

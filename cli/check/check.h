@@ -48,7 +48,13 @@ int check_args(struct check *k, int argc, char **argv);
 /* run.c: every case up to the level, each in a process of its own. */
 int check_run(struct check *k);
 extern const char *const level_names[NR_LEVELS];
-const struct test_case *const *case_lists(void); /* ends with NULL */
+/* Cases of one kind of plugin; 0: of every kind.  The last has cases NULL. */
+struct case_list {
+	enum mc_kind kind;
+	const struct test_case *cases;
+};
+extern const struct case_list case_lists[];
+extern const char *const kind_names[MC_KIND_COUNT]; /* "transport" ...; "plugin" for 0 */
 
 /* report.c */
 void report_head(const struct check *k);

@@ -20,6 +20,7 @@
 #define MC_CHECK_FAKE_HOST_H
 
 #include <mooncake/memory.h>
+#include <mooncake/metadata.h>
 #include <mooncake/transport.h>
 
 #include <pthread.h>
@@ -35,6 +36,7 @@ struct fake_plugin {
 	union {
 		struct mc_transport_ops transport;
 		struct mc_memory_ops memory;
+		struct mc_metadata_ops metadata;
 		struct mc_filter_ops filter;
 	} ops;
 	const struct mc_transport_ops *raw; /* transports: the plugin's own table, NULLs included */

@@ -139,6 +139,16 @@ int fake_plugin_init(const struct mc_plugin_desc *desc, enum mc_kind kind, struc
 		const struct mc_memory_ops *o = desc->ops;
 
 		memcpy(&ret->ops.memory, o, MC_MIN(o->size, sizeof *o));
+		if (!o->open || !o->close || !o->identify || !o->copy)
+			return mc_fail(err, -ELIBBAD, "memory plugin '%s': a required operation is missing",
+				       desc->name);
+	} else if (kind == MC_KIND_METADATA) {
+		const struct mc_metadata_ops *o = desc->ops;
+
+		memcpy(&ret->ops.metadata, o, MC_MIN(o->size, sizeof *o));
+		if (!o->open || !o->close || !o->get || !o->put || !o->cas || !o->del || !o->list)
+			return mc_fail(err, -ELIBBAD, "metadata plugin '%s': a required operation is missing",
+				       desc->name);
 	} else if (kind == MC_KIND_FILTER) {
 		const struct mc_filter_ops *o = desc->ops;
 

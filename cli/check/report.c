@@ -18,6 +18,7 @@ static const char *const sections[] = {
 	"Host services",
 	"Metadata plugins",
 	"Memory kinds",
+	"Filters",
 };
 
 static const char *outcome_name(int outcome)
@@ -49,8 +50,6 @@ static const char *clean(const char *text, char *buf, size_t cap)
 
 void report_head(const struct check *k)
 {
-	static const char *const kinds[] = {"plugin", "transport", "metadata plugin",
-					    "memory plugin", "filter"};
 	char name[80], version[80];
 
 	if (k->json)
@@ -58,7 +57,7 @@ void report_head(const struct check *k)
 	if (!k->kind)
 		printf("%s\n", k->c.path);
 	else
-		printf("%s: %s '%s' %s%s%s\n", k->c.path, kinds[k->kind],
+		printf("%s: %s '%s' %s%s%s\n", k->c.path, kind_names[k->kind],
 		       clean(k->name, name, sizeof name),
 		       clean(k->version, version, sizeof version), k->c.device ? ", device " : "",
 		       k->c.device ? k->c.device : "");
@@ -115,8 +114,8 @@ void report_end(const struct check *k)
 		bench_table(k);
 	if (!k->kind && k->last > LOADS)
 		puts("The levels after loads need a plugin that can be loaded.");
-	else if (k->kind != MC_KIND_TRANSPORT && k->last > LOADS)
-		puts("The levels after loads are for transports.");
+	else if (k->kind > MC_KIND_METADATA && k->last > LOADS)
+		puts("The levels after loads are for transports and metadata plugins.");
 	printf("%u passed, %u failed, %u skipped\n", k->counts[0], k->counts[1], k->counts[2]);
 }
 

@@ -7,6 +7,7 @@
 #include "core/util/check.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,13 +19,19 @@
 
 const char *const level_names[NR_LEVELS] = {"loads", "lives", "moves", "behaves", "performs"};
 
-const struct test_case *const *case_lists(void)
-{
-	static const struct test_case *const lists[] = {load_cases, life_cases,    data_cases,
-							peer_cases, process_cases, NULL};
-
-	return lists;
-}
+const struct case_list case_lists[] = {
+	{0, load_cases},
+	{MC_KIND_TRANSPORT, life_cases},
+	{MC_KIND_TRANSPORT, data_cases},
+	{MC_KIND_TRANSPORT, peer_cases},
+	{MC_KIND_TRANSPORT, process_cases},
+	{MC_KIND_METADATA, meta_cases},
+	{MC_KIND_METADATA, meta_key_cases},
+	{MC_KIND_METADATA, meta_watch_cases},
+	{MC_KIND_METADATA, meta_many_cases},
+	{.cases = NULL},
+};
+const char *const kind_names[MC_KIND_COUNT] = {"plugin", "transport", "metadata plugin", "memory plugin", "filter"};
 
 /* ---- the child ------------------------------------------------------------------------------- */
 
@@ -80,6 +87,13 @@ static void tell_breach(struct ctx *c)
 		snprintf(c->told->why + at, WHY_MAX - at, "%s%s", at ? ": " : "", breach);
 }
 
+static int begin(struct ctx *c, const struct test_case *t, struct mc_error *err)
+{
+	if (t->level == LOADS)
+		return 0;
+	return c->kind == MC_KIND_METADATA ? meta_begin(c, t->children, err) : ctx_load(c, err);
+}
+
 static void run_child(struct ctx *c, const struct test_case *t)
 {
 	struct mc_error err = {0};
@@ -88,13 +102,19 @@ static void run_child(struct ctx *c, const struct test_case *t)
 	setpgid(0, 0); /* so that what it starts ends with it */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	dup2(2, 1); /* the report has stdout for itself */
-	if (t->level != LOADS && ctx_load(c, &err) < 0) {
+	if (t->level == LIVES)
+		mallopt(M_ARENA_MAX, 1); /* one more of malloc's is no leak */
+	if (begin(c, t, &err) < 0) {
 		c->told->over = true;
 		_exit(fail(c, "%s", err.text));
 	}
 	r = t->run(c);
+	if (r == PASS && c->meta)
+		r = meta_end(c);
 	c->told->over = true;
-	if (r == FAIL)
+	if (r == FAIL && c->meta)
+		meta_tell_breach(c);
+	else if (r == FAIL)
 		tell_breach(c);
 	if (r != PASS)
 		_exit(r); /* what is still open then says nothing */
@@ -219,7 +239,7 @@ static void look_first(struct check *k)
 	static const struct test_case where = {LIVES, "where", find_device, 0};
 
 	if (run_case(&k->c, &who, k->seconds) == PASS) {
-		k->kind = k->c.told->kind;
+		k->kind = k->c.kind = k->c.told->kind;
 		memcpy(k->name, k->c.told->name, sizeof k->name);
 		memcpy(k->version, k->c.told->version, sizeof k->version);
 	}
@@ -252,7 +272,7 @@ static void bench_reference(struct check *k, const char *name, const char *devic
 			    const struct test_case *t)
 {
 	static const struct test_case find = {LOADS, "find", find_wanted, 0};
-	struct ctx c = {.told = k->c.told, .device = device, .wanted = name, .no_data = true};
+	struct ctx c = {.kind = MC_KIND_TRANSPORT, .told = k->c.told, .device = device, .wanted = name, .no_data = true};
 	char path[sizeof c.told->path];
 
 	if (!strcmp(k->name, name))
@@ -290,11 +310,11 @@ static bool wanted(const struct check *k, const char *name)
 
 static void run_level(struct check *k, enum level level)
 {
-	for (const struct test_case *const *list = case_lists(); *list; list++)
-		for (const struct test_case *t = *list; t->run; t++)
+	for (const struct case_list *l = case_lists; l->cases; l++)
+		for (const struct test_case *t = l->cases; t->run && (!l->kind || l->kind == k->kind); t++)
 			if (t->level == level && wanted(k, t->name))
 				run_one(k, t);
-	if (level == PERFORMS && wanted(k, bench_case.name))
+	if (level == PERFORMS && k->kind == MC_KIND_TRANSPORT && wanted(k, bench_case.name))
 		run_bench(k);
 }
 
@@ -305,6 +325,21 @@ static bool is_load_case(const char *name)
 	while (t->run && strcmp(t->name, name) != 0)
 		t++;
 	return t->run;
+}
+
+/* What the levels after the first need: a plugin that can be loaded, and something to open. */
+static bool goes_on(struct check *k)
+{
+	static const struct test_case service = {LIVES, "device", NULL, 8};
+
+	if (!k->kind)
+		return false;
+	if (k->kind == MC_KIND_METADATA && !k->c.device) {
+		skip(&k->c, "the other checks need --device=URL, the service to open; keys are written there");
+		add_result(k, &service, SKIP, 0);
+		return false;
+	}
+	return true;
 }
 
 int check_run(struct check *k)
@@ -320,11 +355,10 @@ int check_run(struct check *k)
 	report_head(k);
 	if (!k->kind && k->only && !is_load_case(k->only))
 		k->only = "head"; /* which says why it cannot be run */
-	for (int level = LOADS; level <= (int)k->last; level++) {
-		/* Other kinds have no more cases; what cannot be loaded cannot be called. */
-		if (level == LOADS || k->kind == MC_KIND_TRANSPORT)
+	run_level(k, LOADS);
+	if (k->last > LOADS && (!k->only || !is_load_case(k->only)) && goes_on(k))
+		for (int level = LIVES; level <= (int)k->last; level++)
 			run_level(k, (enum level)level);
-	}
 	report_end(k);
 	return k->counts[1] || (k->strict && k->counts[2]) ? 1 : 0;
 }

@@ -4,7 +4,7 @@
 #define CONFORMANCE_ETCD_OUTAGE_H
 
 #include "etcd-relay.h"
-#include "meta-host.h"
+#include "cli/check/meta-host.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +18,9 @@ struct outage {
 	FILE *to, *from;
 	char url[1024]; /* the servers' */
 	int port;       /* of the first */
-	struct mh_plugin plugin;
+	char *options[16]; /* of the plugin, that the servers need */
+	size_t nr_options;
+	struct fake_plugin plugin;
 	const struct mc_metadata_ops *ops;
 	struct relay *relay, *relay2;
 	struct mh_inst *direct, *in;
@@ -37,7 +39,7 @@ extern struct outage w;
 
 /* Have the script do something to its servers, and wait until it is done. */
 void command(const char *text);
-/* words: options; fmt: the URL. */
+/* words: options, NULL: those that the servers need; fmt: the URL. */
 struct mh_inst *open_url(const char *const *words, const char *fmt, ...) MC_PRINTF(2, 3);
 
 struct value {

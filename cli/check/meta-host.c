@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The host of the metadata conformance suite; meta-host.h says what it gives. */
+/*
+ * The host for metadata plugins; meta-host.h says what it gives.  Each service checks the
+ * thread that its tag in plugin.h names, where [worker] is the loop thread.
+ */
 #include "meta-host.h"
 
 #include <errno.h>
@@ -14,10 +17,13 @@
 #define MAX_WATCHES 16
 #define MAX_TIMERS 16
 #define NR_HELPERS 2
+#define LOOP_MOST (500 * MC_MSEC) /* of one callback; generous, for the machine may be busy */
 
 struct mh_inst {
 	struct mc_host host; /* first: services find the instance by it */
-	const struct mh_plugin *plugin;
+	const struct fake_plugin *plugin;
+	pthread_t opener;     /* who is inside open or close, while opening is set */
+	bool opening, closed; /* atomic, as opener */
 	void *area;
 	/* Guards all below.  Not held while the plugin runs. */
 	pthread_mutex_t mx;
@@ -32,13 +38,16 @@ struct mh_inst {
 };
 
 static pthread_mutex_t breach_mx = PTHREAD_MUTEX_INITIALIZER;
-static unsigned nr_breaches;
+static unsigned nr_breaches, fail_alloc, fail_watch; /* under breach_mx */
+static bool did_fail;
+static int last_section;
 static char last_breach[256];
 
-static void breach(const char *what)
+static void breach(int section, const char *what)
 {
 	pthread_mutex_lock(&breach_mx);
 	nr_breaches++;
+	last_section = section;
 	snprintf(last_breach, sizeof last_breach, "%s", what);
 	pthread_mutex_unlock(&breach_mx);
 }
@@ -53,9 +62,44 @@ unsigned mh_breaches(void)
 	return n;
 }
 
-const char *mh_last_breach(void)
+const char *mh_last_breach(int *ret_section)
 {
+	if (ret_section)
+		*ret_section = last_section;
 	return last_breach;
+}
+
+void mh_fail(unsigned nth_alloc, unsigned nth_watch)
+{
+	pthread_mutex_lock(&breach_mx);
+	fail_alloc = nth_alloc;
+	fail_watch = nth_watch;
+	did_fail = false;
+	pthread_mutex_unlock(&breach_mx);
+}
+
+bool mh_failed(void)
+{
+	bool did;
+
+	pthread_mutex_lock(&breach_mx);
+	did = did_fail;
+	pthread_mutex_unlock(&breach_mx);
+	return did;
+}
+
+/* True if this call is the one to fail. */
+static bool strikes(unsigned *nth)
+{
+	bool hit;
+
+	pthread_mutex_lock(&breach_mx);
+	hit = *nth == 1;
+	did_fail |= hit;
+	if (*nth)
+		(*nth)--;
+	pthread_mutex_unlock(&breach_mx);
+	return hit;
 }
 
 uint64_t mh_now(void)
@@ -93,7 +137,7 @@ static void svc_log(const struct mc_host *h, int level, const char *fmt, ...)
 {
 	va_list ap;
 
-	if (!getenv("MH_VERBOSE"))
+	if (!getenv("FAKE_VERBOSE"))
 		return;
 	fprintf(stderr, "  [%d] ", level);
 	va_start(ap, fmt);
@@ -123,6 +167,8 @@ static void *svc_alloc(const struct mc_host *h, size_t len)
 {
 	void *p = NULL;
 
+	if (strikes(&fail_alloc))
+		return NULL;
 	if (posix_memalign(&p, 4096, len ? len : 1))
 		return NULL;
 	return memset(p, 0, len);
@@ -133,8 +179,28 @@ static void svc_free(const struct mc_host *h, void *ptr, size_t len)
 	free(ptr);
 }
 
+/* [control], and [helper] inside open and close. */
+static void want_control(struct mh_inst *in, const char *service)
+{
+	char text[128];
+	bool fits = pthread_equal(pthread_self(), in->loop);
+
+	if (__atomic_load_n(&in->opening, __ATOMIC_ACQUIRE))
+		fits |= pthread_equal(pthread_self(), __atomic_load_n(&in->opener, __ATOMIC_RELAXED));
+	if (!fits) {
+		snprintf(text, sizeof text, "%s is called on the control loop: it came from another thread", service);
+		breach(7, text);
+	}
+	if (__atomic_load_n(&in->closed, __ATOMIC_ACQUIRE)) {
+		snprintf(text, sizeof text, "no service is called after close: %s was", service);
+		breach(8, text);
+	}
+}
+
 static uint64_t *svc_counter(const struct mc_host *h, const char *name, const char *doc)
 {
+	if (!__atomic_load_n(&of(h)->opening, __ATOMIC_ACQUIRE))
+		breach(7, "counter is called inside open: it was asked for later");
 	return NULL; /* "too many": the plugin goes on without */
 }
 
@@ -143,6 +209,9 @@ static int svc_watch(const struct mc_host *h, struct mc_watch *w)
 	struct mh_inst *in = of(h);
 	int r = -ENOSPC;
 
+	want_control(in, "watch");
+	if (strikes(&fail_watch))
+		return -ENOSPC;
 	pthread_mutex_lock(&in->mx);
 	for (int i = 0; i < MAX_WATCHES && r < 0; i++) {
 		if (!in->watches[i]) {
@@ -155,15 +224,9 @@ static int svc_watch(const struct mc_host *h, struct mc_watch *w)
 	return r;
 }
 
-static void want_control(struct mh_inst *in, const char *what)
-{
-	if (!pthread_equal(pthread_self(), in->loop))
-		breach(what);
-}
-
 static int svc_rewatch(const struct mc_host *h, struct mc_watch *w, uint32_t events)
 {
-	want_control(of(h), "rewatch off the control loop");
+	want_control(of(h), "rewatch");
 	w->events = events;
 	return 0;
 }
@@ -172,7 +235,7 @@ static void svc_unwatch(const struct mc_host *h, struct mc_watch *w)
 {
 	struct mh_inst *in = of(h);
 
-	want_control(in, "unwatch off the control loop");
+	want_control(in, "unwatch");
 	pthread_mutex_lock(&in->mx);
 	for (int i = 0; i < MAX_WATCHES; i++)
 		if (in->watches[i] == w)
@@ -185,6 +248,7 @@ static void svc_timer_set(const struct mc_host *h, struct mc_timer *t, uint64_t 
 	struct mh_inst *in = of(h);
 	int free_at = -1, at = -1;
 
+	want_control(in, "timer_set");
 	pthread_mutex_lock(&in->mx);
 	for (int i = 0; i < MAX_TIMERS; i++) {
 		if (in->timers[i] == t)
@@ -198,7 +262,7 @@ static void svc_timer_set(const struct mc_host *h, struct mc_timer *t, uint64_t 
 	else if (at < 0 && deadline_ns && free_at >= 0)
 		in->timers[free_at] = t;
 	else if (at < 0 && deadline_ns)
-		breach("more timers than this host has");
+		breach(7, "more timers than this host has");
 	pthread_mutex_unlock(&in->mx);
 	wake(in);
 }
@@ -208,7 +272,7 @@ static void enqueue(struct mc_work **list, struct mc_work *w)
 	w->host[0] = NULL;
 	while (*list) {
 		if (*list == w) {
-			breach("work queued twice");
+			breach(3, "work is queued again before it has run");
 			return;
 		}
 		list = (struct mc_work **)&(*list)->host[0];
@@ -255,9 +319,9 @@ static void svc_kv_event(const struct mc_host *h, void *watch, const struct mc_k
 
 	pthread_mutex_lock(&in->mx);
 	if (w->over)
-		breach("kv_event after unwatch returned");
+		breach(8, "kv_event came after unwatch had returned");
 	if (kv->size < sizeof *kv)
-		breach("kv_event with a wrong size");
+		breach(1, "kv_event with a struct mc_kv whose size is wrong");
 	if (w->nr == w->room) {
 		w->room = w->room ? w->room * 2 : 64;
 		w->events = realloc(w->events, w->room * sizeof *w->events);
@@ -402,9 +466,39 @@ static void *loop_main(void *arg)
 	return NULL;
 }
 
+/* ---- private areas ------------------------------------------------------------------------- */
+
+#define EDGE 64 /* guard bytes behind an area, and the alignment of its start */
+#define EDGE_BYTE 0xa5
+
+/* head zeroed bytes of ours, a multiple of EDGE, then the plugin's. */
+static void *area_make(size_t head, size_t size)
+{
+	size_t total = (head + size + 2 * EDGE - 1) / EDGE * EDGE;
+	unsigned char *p = aligned_alloc(EDGE, total);
+
+	memset(p, 0, head + size);
+	memset(p + head + size, EDGE_BYTE, total - head - size);
+	return p;
+}
+
+static void area_check(const unsigned char *area, size_t size, const char *what)
+{
+	size_t rest = (size + 2 * EDGE - 1) / EDGE * EDGE - size, i = 0;
+	char text[128];
+
+	while (i < rest && area[size + i] == EDGE_BYTE)
+		i++;
+	if (i == rest)
+		return;
+	snprintf(text, sizeof text, "a plugin writes only inside its private areas: the byte %zu behind the %s area",
+		 i, what);
+	breach(3, text);
+}
+
 /* ---- instances ----------------------------------------------------------------------------- */
 
-static void inst_init(struct mh_inst *in, const struct mh_plugin *p)
+static void inst_init(struct mh_inst *in, const struct fake_plugin *p)
 {
 	in->host = (struct mc_host){
 		.size = sizeof in->host,
@@ -429,7 +523,7 @@ static void inst_init(struct mh_inst *in, const struct mh_plugin *p)
 	};
 	in->plugin = p;
 	in->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	in->area = calloc(1, p->ops->instance_size + 1);
+	in->area = area_make(0, p->ops.metadata.instance_size);
 	pthread_mutex_init(&in->mx, NULL);
 	pthread_cond_init(&in->cond, NULL);
 	/* The lock makes `loop` visible to the threads before they look at it. */
@@ -454,20 +548,36 @@ static void inst_fini(struct mh_inst *in)
 	pthread_mutex_unlock(&in->mx);
 	wake(in);
 	pthread_join(in->loop, NULL);
+	if (in->loop_worst >= LOOP_MOST) {
+		char text[128];
+
+		snprintf(text, sizeof text, "a callback held the control loop for %llu ms: it must not block",
+			 (unsigned long long)(in->loop_worst / MC_MSEC));
+		breach(2, text);
+	}
 	for (int i = 0; i < MAX_WATCHES; i++)
 		if (in->watches[i])
-			breach("a descriptor is still watched after close");
+			breach(8, "close leaves a descriptor watched");
 	for (int i = 0; i < MAX_TIMERS; i++)
 		if (in->timers[i])
-			breach("a timer is still set after close");
+			breach(8, "close leaves a timer set");
 	close(in->wake);
 	pthread_cond_destroy(&in->cond);
 	pthread_mutex_destroy(&in->mx);
+	area_check(in->area, in->plugin->ops.metadata.instance_size, "instance");
 	free(in->area);
 	free(in);
 }
 
-int mh_open(const struct mh_plugin *p, const char *url, const char *const *words,
+/* open and close may use the services of [worker], too. */
+static void opening(struct mh_inst *in, bool begins)
+{
+	if (begins)
+		__atomic_store_n(&in->opener, pthread_self(), __ATOMIC_RELAXED);
+	__atomic_store_n(&in->opening, begins, __ATOMIC_RELEASE);
+}
+
+int mh_open(const struct fake_plugin *p, const char *url, const char *const *words, size_t nr_words,
 	    struct mh_inst **ret_inst, struct mc_error *err)
 {
 	struct mc_open_args args = {.size = sizeof args,
@@ -478,15 +588,17 @@ int mh_open(const struct mh_plugin *p, const char *url, const char *const *words
 				    .deadline_ns = mh_now() + 5 * MC_SEC};
 	struct mc_value *values;
 	struct mh_inst *in;
-	int r = mh_options(p->desc, words, &values, err);
+	int r = fake_options_parse(p->desc, words, nr_words, &values, err);
 
 	if (r < 0)
 		return r;
 	in = calloc(1, sizeof *in);
 	inst_init(in, p);
 	args.options = values;
-	r = p->ops->open(in->area, &in->host, &args, err);
-	free(values); /* borrowed during open only */
+	opening(in, true);
+	r = p->ops.metadata.open(in->area, &in->host, &args, err);
+	opening(in, false);
+	fake_options_free(p->desc, values); /* borrowed during open only */
 	if (r < 0)
 		inst_fini(in);
 	else
@@ -498,7 +610,10 @@ void mh_close(struct mh_inst *in)
 {
 	if (!in)
 		return;
-	in->plugin->ops->close(in->area);
+	opening(in, true);
+	in->plugin->ops.metadata.close(in->area);
+	opening(in, false);
+	__atomic_store_n(&in->closed, true, __ATOMIC_RELEASE);
 	inst_fini(in);
 }
 
@@ -507,26 +622,16 @@ void *mh_area(struct mh_inst *in)
 	return in->area;
 }
 
-uint64_t mh_loop_worst(struct mh_inst *in)
-{
-	uint64_t ns;
-
-	pthread_mutex_lock(&in->mx);
-	ns = in->loop_worst;
-	pthread_mutex_unlock(&in->mx);
-	return ns;
-}
-
 /* ---- watches --------------------------------------------------------------------------------- */
 
 int mh_watch(struct mh_inst *in, const char *prefix, struct mh_watch **ret_watch,
 	     struct mc_error *err)
 {
-	struct mh_watch *w = calloc(1, sizeof *w + in->plugin->ops->watch_size);
+	struct mh_watch *w = area_make(sizeof *w, in->plugin->ops.metadata.watch_size);
 	int r;
 
 	w->inst = in;
-	r = in->plugin->ops->watch(in->area, w->area, prefix, mh_now() + 5 * MC_SEC, err);
+	r = in->plugin->ops.metadata.watch(in->area, w->area, prefix, mh_now() + 5 * MC_SEC, err);
 	if (r < 0)
 		free(w);
 	else
@@ -536,7 +641,7 @@ int mh_watch(struct mh_inst *in, const char *prefix, struct mh_watch **ret_watch
 
 void mh_unwatch(struct mh_watch *w)
 {
-	w->inst->plugin->ops->unwatch(w->inst->area, w->area);
+	w->inst->plugin->ops.metadata.unwatch(w->inst->area, w->area);
 	pthread_mutex_lock(&w->inst->mx);
 	w->over = true;
 	pthread_mutex_unlock(&w->inst->mx);
@@ -544,6 +649,7 @@ void mh_unwatch(struct mh_watch *w)
 
 void mh_watch_free(struct mh_watch *w)
 {
+	area_check(w->area, w->inst->plugin->ops.metadata.watch_size, "watch");
 	for (size_t i = 0; i < w->nr; i++) {
 		free(w->events[i].key);
 		free(w->events[i].value);
