@@ -159,7 +159,7 @@ static int on_node(void *ctx, uint64_t off, uint64_t len, int node)
 static int reg_split(struct mc_engine *engine, struct mc_reg *reg, const struct place *place,
 		     struct mc_error *err)
 {
-	struct mc_mem_desc desc = {.size = sizeof desc, .dmabuf_fd = -1};
+	struct mc_mem_desc desc = {.size = sizeof desc, .dmabuf_fd = -1, .share_fd = -1};
 	struct splitting s = {.engine = engine, .reg = reg};
 	void *addr = (void *)(uintptr_t)reg->base;
 	int r;
@@ -512,7 +512,7 @@ int mc_local_alloc(struct mc_engine *engine, const char *location, uint64_t size
 	void *region = NULL;
 	struct mc_reg *reg;
 	struct place place;
-	struct mc_mem_desc desc = {.size = sizeof desc, .access = access, .dmabuf_fd = -1};
+	struct mc_mem_desc desc = {.size = sizeof desc, .access = access, .dmabuf_fd = -1, .share_fd = -1};
 	int r = mc_location_parse(location, place.kind, &place.ordinal, err);
 
 	if (r < 0)

@@ -85,6 +85,7 @@ static int region_open(struct mc_device *d, struct mc_local_buf *buf, struct mc_
 		.ordinal = buf->ordinal,
 		.access = buf->access,
 		.dmabuf_fd = -1,
+		.share_fd = -1,
 	};
 	void *region;
 	int r;

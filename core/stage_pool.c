@@ -71,7 +71,7 @@ static int pool_register(struct mc_stage_pool *pool)
 	struct mc_device *d = pool->lane->device;
 	struct mc_mem_desc desc = {
 		.size = sizeof desc, .addr = pool->base, .len = pool->nr * pool->chunk,
-		.kind = mc_kind_name("cpu"), .ordinal = d->info.numa_node, .dmabuf_fd = -1,
+		.kind = mc_kind_name("cpu"), .ordinal = d->info.numa_node, .dmabuf_fd = -1, .share_fd = -1,
 		.access = pool->lend ? MC_ACCESS_ALL : MC_ACCESS_LOCAL,
 	};
 	struct mc_error err = {0};

@@ -257,17 +257,30 @@ bool fake_buf_guards_ok(struct fake_buf *b)
 
 /* ---- registering ------------------------------------------------------------------------------------- */
 
+/* With a memfd for who shares it with processes of this host. */
+static int cpu_alloc(struct fake_buf *b, struct mc_error *err)
+{
+	bool shared = b->inst->caps.flags & MC_CAP_LOCAL_STREAMS;
+
+	if (shared) {
+		b->desc.share_fd = memfd_create("fake-buf", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+		if (b->desc.share_fd < 0 || ftruncate(b->desc.share_fd, (off_t)b->map_len) < 0)
+			return mc_fail(err, -errno, "no memory to share: %s", strerror(errno));
+	}
+	b->map = mmap(NULL, b->map_len, PROT_READ | PROT_WRITE, shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS,
+		      b->desc.share_fd, 0);
+	if (b->map == MAP_FAILED)
+		return mc_fail(err, -errno, "cannot map %llu bytes", (unsigned long long)b->map_len);
+	b->desc.kind = "cpu";
+	return 0;
+}
+
 static int map_alloc(struct fake_buf *b, const char *kind, struct mc_error *err)
 {
 	struct fake_memory *m = memory_of(b->inst->world, kind);
 
-	if (!strcmp(kind, "cpu")) {
-		b->map = mmap(NULL, b->map_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (b->map == MAP_FAILED)
-			return mc_fail(err, -errno, "cannot map %llu bytes", (unsigned long long)b->map_len);
-		b->desc.kind = "cpu";
-		return 0;
-	}
+	if (!strcmp(kind, "cpu"))
+		return cpu_alloc(b, err);
 	if (!m)
 		return mc_fail(err, -ENODEV, "no memory plugin of kind '%s' is open", kind);
 	b->desc.kind = m->plugin->desc->memory[0];
@@ -288,6 +301,8 @@ static void map_free(struct fake_buf *b)
 		m->plugin->ops.memory.free(m->priv, &b->desc);
 	} else {
 		munmap(b->map, b->map_len);
+		if (b->desc.share_fd >= 0)
+			close(b->desc.share_fd);
 	}
 }
 
@@ -343,7 +358,7 @@ static struct fake_buf *buf_start(struct fake_inst *inst, uint64_t len, uint32_t
 	b->inst = inst->lane0;
 	b->len = len;
 	b->desc = (struct mc_mem_desc){ .size = sizeof b->desc, .len = len, .access = access,
-					.dmabuf_fd = -1, .kind = "cpu" };
+					.dmabuf_fd = -1, .share_fd = -1, .kind = "cpu" };
 	b->region = area_new(inst->world, AREA_REGION, inst->ops->region_size, b);
 	return b;
 }
@@ -366,6 +381,7 @@ int fake_buf_new(struct fake_inst *inst, uint64_t len, uint64_t skew, const char
 	guards(b, true, NULL);
 	b->desc.addr = b->base;
 	b->desc.len = len;
+	b->desc.share_offset = (uint64_t)(b->base - (unsigned char *)b->map);
 	r = register_buf(b, err);
 	if (r == 0) {
 		r = enlist(b, err);

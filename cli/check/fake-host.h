@@ -65,7 +65,7 @@ void fake_options_free(const struct mc_plugin_desc *desc, struct mc_value *value
 
 #define FAKE_CLOCK (1u << 0)     /* now_ns stands until fake_advance */
 #define FAKE_THREADS (1u << 1)   /* a thread per instance */
-#define FAKE_UNIX (1u << 2)      /* streams are socketpairs, not TCP over 127.0.0.1 */
+#define FAKE_UNIX (1u << 2)      /* streams are Unix sockets, not TCP over 127.0.0.1 */
 #define FAKE_QUIET (1u << 3)     /* breaches are counted, not printed */
 
 struct fake_world;

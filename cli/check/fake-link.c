@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 /* ---- sending ----------------------------------------------------------------------------------- */
@@ -124,20 +125,68 @@ static int stream_tcp(int fds[2])
 	return r;
 }
 
-int stream_pair(struct fake_world *w, int fds[2])
+static bool is_unix(const struct fake_link *l)
 {
-	int r = 0;
+	return l->inst->world->flags & FAKE_UNIX || l->inst->caps.flags & MC_CAP_LOCAL_STREAMS;
+}
 
-	if (w->flags & FAKE_UNIX)
+/* To the process at the other end. */
+static int stream_dial(const struct fake_link *l)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), r;
+
+	if (fd < 0)
+		return -errno;
+	memcpy(a.sun_path, l->hello.open.local, l->hello.open.local_len);
+	if (connect(fd, (void *)&a, (socklen_t)(sizeof a.sun_family + l->hello.open.local_len)) == 0)
+		return fd;
+	r = -errno;
+	close(fd);
+	return r;
+}
+
+int stream_make(struct fake_link *l, int *ret_own, int *ret_far)
+{
+	int fds[2] = { -1, -1 }, r = 0;
+
+	if (is_unix(l) && !l->local) {
+		fds[0] = stream_dial(l);
+		r = fds[0] < 0 ? fds[0] : 0;
+	} else if (is_unix(l)) {
 		r = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0 ? -errno : 0;
-	else
+	} else {
 		r = stream_tcp(fds);
-	for (int i = 0; i < 2 && r == 0; i++) {
+	}
+	for (int i = 0; i < 2 && r == 0 && fds[i] >= 0; i++) {
 		fcntl(fds[i], F_SETFL, O_NONBLOCK);
-		if (!(w->flags & FAKE_UNIX))
+		if (!is_unix(l))
 			setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
 	}
+	*ret_own = fds[0];
+	*ret_far = fds[1];
 	return r;
+}
+
+int stream_accept(struct fake_link *l, int fd)
+{
+	return l->listen_fd < 0 ? fd : accept4(l->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
+/* Where the other process dials; the kernel chooses a name. */
+static void listen_local(struct fake_link *l, struct msg *hello)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	socklen_t len = sizeof a;
+
+	l->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (l->listen_fd < 0 || bind(l->listen_fd, (void *)&a, sizeof a.sun_family) < 0 ||
+	    listen(l->listen_fd, 64) < 0 || getsockname(l->listen_fd, (void *)&a, &len) < 0)
+		abort();
+	hello->open.local_len = len - (socklen_t)sizeof a.sun_family;
+	if (hello->open.local_len > sizeof hello->open.local)
+		abort();
+	memcpy(hello->open.local, a.sun_path, hello->open.local_len);
 }
 
 void link_fill_open(const struct fake_inst *inst, struct msg *m)
@@ -169,6 +218,8 @@ static void do_link_add(void *ctx)
 	l->inst->st->links = l;
 	c->r = inst_add_source(l->inst, l->fd, EPOLLIN, l->source);
 	link_fill_open(l->inst, &m);
+	if (is_unix(l) && !l->local)
+		listen_local(l, &m);
 	link_send(l, &m, -1);
 }
 
@@ -182,6 +233,7 @@ static int link_new(struct fake_inst *inst, int fd, uint32_t side, bool local, s
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){ 1 << 20 }, sizeof(int));
 	l->inst = inst;
 	l->fd = fd;
+	l->listen_fd = -1;
 	l->side = side;
 	l->local = local;
 	l->out_tail = &l->out;
@@ -253,6 +305,8 @@ void links_close(struct fake_inst *inst)
 		if (l->other)
 			l->other->other = NULL;
 		close(l->fd);
+		if (l->listen_fd >= 0)
+			close(l->listen_fd);
 		free(l);
 	}
 }

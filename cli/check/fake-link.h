@@ -19,6 +19,8 @@ struct msg {
 			uint64_t generation;
 			uint32_t lane;
 			char engine[MC_SEGMENT_NAME_MAX + 1], device[MC_DEVICE_NAME_MAX + 1];
+			uint32_t local_len; /* of the name where Unix-socket streams are dialled */
+			char local[16];
 		} open;
 		struct {
 			uint64_t base, len;
@@ -42,7 +44,7 @@ struct outgoing {
 
 struct fake_link {
 	struct fake_inst *inst;
-	int fd;
+	int fd, listen_fd; /* listen_fd: for Unix-socket streams from another process, or -1 */
 	bool broken, local; /* local: both ends are in this process */
 	uint32_t side, next_id;
 	struct fake_source *source;
@@ -58,8 +60,12 @@ int link_send(struct fake_link *l, const struct msg *m, int fd);
 int link_receive(struct fake_link *l, struct msg *m, int *ret_fd);
 /* Who we are, for HELLO and OPEN. */
 void link_fill_open(const struct fake_inst *inst, struct msg *m);
-/* Two ends of a data stream, non-blocking. */
-int stream_pair(struct fake_world *w, int fds[2]);
+/* A data stream of the link's instance, non-blocking: its own end, and the one to send along; that is -1
+ * where the other end accepts (stream_accept).  The kernel names the processes at the ends of a Unix socket
+ * by who called connect and who called listen. */
+int stream_make(struct fake_link *l, int *ret_own, int *ret_far);
+/* The stream that a message announced; fd is what came with it. */
+int stream_accept(struct fake_link *l, int fd);
 /* The other end is gone: fake-peer.c tells the peers. */
 void link_lost(struct fake_link *l);
 

@@ -143,11 +143,11 @@ static void attach(struct fake_peer *p, int fd, bool passive, uint64_t token, ui
 static void make_stream(struct fake_peer *p, uint64_t token)
 {
 	struct msg m = { .type = MSG_STREAM, .id = p->id, .epoch = p->epoch, .token = token };
-	int fds[2], r = p->gone ? -ECONNREFUSED : stream_pair(p->inst->world, fds);
+	int own = -1, far, r = p->gone ? -ECONNREFUSED : stream_make(p->link, &own, &far);
 
 	if (r == 0)
-		r = link_send(p->link, &m, fds[1]);
-	attach(p, r < 0 ? r : fds[0], false, token, p->epoch);
+		r = link_send(p->link, &m, far);
+	attach(p, r < 0 ? r : own, false, token, p->epoch);
 }
 
 void peer_make_streams(struct fake_peer *p)
@@ -360,6 +360,8 @@ void link_ready(struct fake_link *l)
 			link_lost(l);
 			return;
 		}
+		if (m.type == MSG_STREAM)
+			fd = stream_accept(l, fd);
 		p = peer_find(l, m.id);
 		if (m.type == MSG_HELLO)
 			l->hello = m;

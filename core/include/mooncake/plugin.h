@@ -135,6 +135,11 @@ struct mc_mem_desc {
 	int32_t dmabuf_fd; /* -1: none */
 	uint32_t reserved;
 	uint64_t dmabuf_offset; /* of addr in the dma-buf */
+	/* ABI 1.5: a memfd that maps the same memory, for processes of this host; -1: none.  Borrowed
+	 * during the call. */
+	int32_t share_fd;
+	uint32_t reserved2;
+	uint64_t share_offset; /* of addr in it */
 };
 
 /* Watch of one descriptor.  The plugin embeds it; it must stay where it is until `unwatch`. */

@@ -32,6 +32,9 @@ extern "C" {
 #define MC_CAP_SYNC (1u << 5)         /* submit always answers MC_DONE or an error: nothing to fence */
 #define MC_CAP_SPIN (1u << 6)         /* progress finds work that no descriptor announces at once */
 #define MC_CAP_TRUST (1u << 7)        /* ranges are not enforced against a hostile peer (P4): shm, cxl */
+/* ABI 1.5. */
+#define MC_CAP_SAME_SUBNET (1u << 8)   /* reaches only devices whose `subnet` (probe) is equal */
+#define MC_CAP_LOCAL_STREAMS (1u << 9) /* its streams are Unix sockets: descriptors may travel along */
 
 /* What proves that an attempt is dead, so that a retry may start (P2). */
 enum mc_fence_class {
