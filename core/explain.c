@@ -153,7 +153,7 @@ const char *mc_verdict_word(enum mc_verdict verdict)
 		[MC_RAIL_FAILED] = "failed", [MC_RAIL_DEVICE_DOWN] = "device_down",
 		[MC_RAIL_DIRECTION] = "direction", [MC_RAIL_UNREGISTERED] = "unregistered",
 		[MC_RAIL_BARRED] = "barred", [MC_RAIL_ALIGNMENT] = "alignment", [MC_RAIL_ACCESS] = "access",
-		[MC_RAIL_WIRE] = "wire", [MC_RAIL_LOCAL_KIND] = "local_kind", [MC_RAIL_REMOTE_KIND] = "remote_kind",
+		[MC_RAIL_WIRE] = "wire", [MC_RAIL_SUBNET] = "subnet", [MC_RAIL_LOCAL_KIND] = "local_kind", [MC_RAIL_REMOTE_KIND] = "remote_kind",
 		[MC_RAIL_LOCAL_ABSENT] = "local_absent", [MC_RAIL_REMOTE_ABSENT] = "remote_absent",
 	};
 
@@ -289,6 +289,10 @@ static void refusal_words(const struct explaining *x, const struct mc_no_rail *p
 	case MC_RAIL_WIRE:
 		snprintf(buf, cap, "other wire: %s %u..%u here, %s %u..%u there", p->device->wire, p->device->wire_min,
 			 p->device->wire_max, p->remote->wire, p->remote->wire_min, p->remote->wire_max);
+		break;
+	case MC_RAIL_SUBNET:
+		snprintf(buf, cap, "reaches only devices of its own host or pool: '%s' here, '%s' there",
+			 p->device->info.subnet, p->remote->subnet);
 		break;
 	case MC_RAIL_LOCAL_KIND:
 		snprintf(buf, cap, "does not reach memory of kind '%s' here, and it cannot be staged", x->q->lbuf->kind);

@@ -34,6 +34,7 @@ enum mc_verdict {
 	MC_RAIL_ACCESS,
 	/* There is no such rail: */
 	MC_RAIL_WIRE,
+	MC_RAIL_SUBNET,        /* a transport that reaches only devices of its own subnet */
 	MC_RAIL_LOCAL_KIND,
 	MC_RAIL_REMOTE_KIND,
 	MC_RAIL_LOCAL_ABSENT,  /* the matrix names a device that is not open here */

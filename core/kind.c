@@ -425,7 +425,8 @@ void mc_kinds_flush(struct mc_engine *engine)
 	struct kind *k = __atomic_load_n(&engine->kinds->list, __ATOMIC_ACQUIRE);
 
 	for (; k; k = k->next) {
-		struct mc_mem_desc all = {.size = sizeof all, .kind = k->name, .ordinal = -1, .dmabuf_fd = -1, .share_fd = -1};
+		struct mc_mem_desc all = {.size = sizeof all, .kind = k->name, .ordinal = -1, .dmabuf_fd = -1,
+					  .share_fd = -1};
 
 		k->plugin->ops.memory.flush(k->inst, &all);
 	}

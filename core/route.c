@@ -83,6 +83,23 @@ static uint16_t common_version(const struct mc_device *l, const struct mc_remote
 	return strcmp(l->wire, r->wire) == 0 && lo <= hi ? hi : 0;
 }
 
+/* Some devices have nothing but what they share with their peers: a host, a pool. */
+static bool in_reach(const struct mc_device *l, const struct mc_remote_device *r)
+{
+	return !(l->caps.flags & MC_CAP_SAME_SUBNET) || (r->subnet[0] && !strcmp(l->info.subnet, r->subnet));
+}
+
+static enum mc_verdict judge_pair(const struct mc_device *local, const char *local_kind,
+				  const struct mc_remote_device *remote, const char *remote_kind, struct pair *pair)
+{
+	pair->wire_version = common_version(local, remote);
+	if (!pair->wire_version)
+		return MC_RAIL_WIRE;
+	if (!in_reach(local, remote))
+		return MC_RAIL_SUBNET;
+	return judge_kinds(local, local_kind, remote, remote_kind, &pair->stage);
+}
+
 static int pairs_add(struct pairs *p, const struct pair *pair)
 {
 	for (size_t i = 0; i < p->nr; i++)
@@ -130,11 +147,8 @@ static int pair_tier(struct pairs *pairs, const struct mc_peer_info *info, struc
 		struct pair pair = {.local = local, .tier = MC_MAX(lt, rt), .remote_idx = (uint16_t)idx};
 		enum mc_verdict verdict = MC_RAIL_REMOTE_ABSENT;
 
-		if (remote) {
-			pair.wire_version = common_version(local, remote);
-			verdict = !pair.wire_version ? MC_RAIL_WIRE
-						     : judge_kinds(local, local_kind, remote, remote_kind, &pair.stage);
-		}
+		if (remote)
+			verdict = judge_pair(local, local_kind, remote, remote_kind, &pair);
 		if (verdict != MC_RAIL_CARRIES) {
 			refuse(pairs, &(struct mc_no_rail){.local_entry = le, .remote_entry = entry, .device = local,
 							   .remote = remote, .tier = pair.tier, .why = verdict});
@@ -378,7 +392,7 @@ static void log_none(const struct mc_route *route, const struct mc_session *s,
 			"transferred; add a row for it there, or for \"*\"", name, rbuf->location);
 	else
 		mc_warn("peer '%s': no device of row '%s' here and of row '%s' there speak one wire and reach "
-			"the memory, even staged: it cannot be transferred; name other devices in the rows",
+			"each other and the memory, even staged: it cannot be transferred; name other devices in the rows",
 			name, route->row->location, rrow->location);
 }
 
@@ -482,11 +496,20 @@ int mc_route_check(struct mc_session *s, struct mc_error *err)
 	const struct mc_peer_info *info = s->peer;
 	struct mc_engine *engine = s->engine;
 	char ours[256] = "", theirs[256] = "";
+	const struct mc_device *apart = NULL;
 
 	for (size_t i = 0; i < engine->nr_devices; i++)
 		for (size_t j = 0; j < info->nr_devices; j++)
-			if (common_version(engine->devices[i], &info->devices[j]))
-				return 0;
+			if (common_version(engine->devices[i], &info->devices[j])) {
+				if (in_reach(engine->devices[i], &info->devices[j]))
+					return 0;
+				apart = engine->devices[i];
+			}
+	if (apart)
+		return mc_fail(err, -EPROTONOSUPPORT,
+			       "segment '%s': no rail: %s reaches only devices of its own host or pool, and that "
+			       "engine is of another; give both a device of a network in the nic_priority_matrix",
+			       info->name, apart->label);
 	for (size_t i = 0; i < engine->nr_devices; i++) {
 		size_t at = strlen(ours);
 

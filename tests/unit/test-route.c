@@ -66,6 +66,35 @@ static void other_subnet(void **state)
 	assert_route("1-0|0-0");
 }
 
+/* Of a transport that reaches its own subnet only; nothing is equal to an unknown one. */
+static void only_subnet(void **state)
+{
+	struct mc_error err;
+
+	world_init(2);
+	w.devices[0].caps.flags |= MC_CAP_SAME_SUBNET;
+	strcpy(w.devices[0].info.subnet, "boot-1");
+	strcpy(w.remotes[0].subnet, "boot-2");
+	world_start("0|1", "0|1");
+	assert_route("1-1|1-0");
+	assert_int_equal(mc_route_check(&w.session, &err), 0);
+	w.devices[1].caps.flags |= MC_CAP_SAME_SUBNET;
+	assert_int_equal(mc_route_check(&w.session, &err), -EPROTONOSUPPORT);
+	assert_non_null(strstr(err.text, "fake:d1 reaches only devices of its own host or pool"));
+	strcpy(w.remotes[0].subnet, "boot-1");
+	assert_int_equal(mc_route_check(&w.session, &err), 0);
+}
+
+static void only_subnet_alike(void **state)
+{
+	world_init(1);
+	w.devices[0].caps.flags |= MC_CAP_SAME_SUBNET;
+	strcpy(w.devices[0].info.subnet, "boot-1");
+	strcpy(w.remotes[0].subnet, "boot-1");
+	world_start("0", "0");
+	assert_route("0-0");
+}
+
 static void tiers(void **state)
 {
 	world_init(2);
@@ -368,6 +397,17 @@ static void explain_subnets(void **state)
 	assert_why("other subnet (10.1.0.0/16 here, 10.2.0.0/16 there)");
 }
 
+static void explain_only_subnet(void **state)
+{
+	world_init(2);
+	w.devices[0].caps.flags |= MC_CAP_SAME_SUBNET;
+	strcpy(w.devices[0].info.subnet, "boot-1");
+	strcpy(w.remotes[0].subnet, "boot-2");
+	world_start("0|1", "0");
+	assert_told(large, 1, "1 d1>d0 carries, 0 d0>d0 subnet");
+	assert_why("reaches only devices of its own host or pool: 'boot-1' here, 'boot-2' there");
+}
+
 static void explain_unfit(void **state)
 {
 	world_init(2);
@@ -429,9 +469,10 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_teardown(f, stop)
 	const struct CMUnitTest tests[] = {
-		T(same_index), T(same_subnet), T(other_subnet), T(tiers), T(wires), T(no_rail), T(no_row), T(lanes), T(lanes_of_several),
+		T(same_index), T(same_subnet), T(other_subnet), T(only_subnet),
+		T(only_subnet_alike), T(tiers), T(wires), T(no_rail), T(no_row), T(lanes), T(lanes_of_several),
 		T(spreads), T(end_of_run), T(down_from_the_start), T(down_alone), T(explain_tier), T(explain_tiers),
-		T(explain_subnets), T(explain_unfit), T(explain_none), T(explain_kinds), T(explain_absent),
+		T(explain_subnets), T(explain_only_subnet), T(explain_unfit), T(explain_none), T(explain_kinds), T(explain_absent),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

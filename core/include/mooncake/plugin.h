@@ -135,12 +135,18 @@ struct mc_mem_desc {
 	int32_t dmabuf_fd; /* -1: none */
 	uint32_t reserved;
 	uint64_t dmabuf_offset; /* of addr in the dma-buf */
-	/* ABI 1.5: a memfd that maps the same memory, for processes of this host; -1: none.  Borrowed
-	 * during the call. */
+	/* ABI 1.5: a memfd that maps the memory, so that it can be shared with another process, and where
+	 * in it addr is.  Borrowed during the call; -1: there is none.  Ask by mc_mem_share_fd. */
 	int32_t share_fd;
 	uint32_t reserved2;
-	uint64_t share_offset; /* of addr in it */
+	uint64_t share_offset;
 };
+
+/* The memfd behind the memory, or -1; a host that lacks the field has none. */
+static inline int mc_mem_share_fd(const struct mc_mem_desc *d)
+{
+	return d->size < offsetof(struct mc_mem_desc, share_offset) + sizeof d->share_offset ? -1 : d->share_fd;
+}
 
 /* Watch of one descriptor.  The plugin embeds it; it must stay where it is until `unwatch`. */
 struct mc_watch {

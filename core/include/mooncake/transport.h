@@ -32,9 +32,14 @@ extern "C" {
 #define MC_CAP_SYNC (1u << 5)         /* submit always answers MC_DONE or an error: nothing to fence */
 #define MC_CAP_SPIN (1u << 6)         /* progress finds work that no descriptor announces at once */
 #define MC_CAP_TRUST (1u << 7)        /* ranges are not enforced against a hostile peer (P4): shm, cxl */
-/* ABI 1.5. */
-#define MC_CAP_SAME_SUBNET (1u << 8)   /* reaches only devices whose `subnet` (probe) is equal */
-#define MC_CAP_LOCAL_STREAMS (1u << 9) /* its streams are Unix sockets: descriptors may travel along */
+/* ABI 1.5: reaches only devices whose mc_device_info.subnet is not empty and equal to its own; the
+ * host makes no rail to others, nor a warning of it.  An older host makes rails to all of them. */
+#define MC_CAP_SAME_SUBNET (1u << 8)
+/* ABI 1.5: caps.streams, and what stream_dial asks for, are Unix stream sockets (SOCK_STREAM, same
+ * host), so that descriptors may travel by SCM_RIGHTS and SO_PEERCRED tells who is there.  Where the
+ * two engines have no such socket in common the dial fails (peer_attach with fd < 0).  An older host
+ * dials TCP: look at the socket's family. */
+#define MC_CAP_LOCAL_STREAMS (1u << 9)
 
 /* What proves that an attempt is dead, so that a retry may start (P2). */
 enum mc_fence_class {
@@ -129,7 +134,9 @@ struct mc_peer_args {
 /* A stream that the core has dialled or accepted, and admitted. */
 struct mc_stream {
 	size_t size;
-	int fd;             /* non-blocking, TCP_NODELAY; the plugin owns it now.  < 0: -errno of a failed dial */
+	/* Non-blocking, TCP_NODELAY (MC_CAP_LOCAL_STREAMS: a Unix socket); the plugin owns it now.
+	 * < 0: -errno of a failed dial. */
+	int fd;
 	uint32_t passive;   /* 1: accepted */
 	uint64_t token;     /* of stream_dial; host-dialled ones count 0, 1, 2, ... */
 	uint32_t epoch;
