@@ -60,16 +60,29 @@ static enum suite_figure figure_of(enum by by, const struct suite_point *p)
 	return p->is_latency ? SUITE_P50 : SUITE_RATE;
 }
 
-/* "4 % slower": how far a ratio is from 1, in the words of what is compared. */
+/* How what is compared changes from A to B: a speed; or a p99 or CPU time, and then less is better. */
+struct change {
+	double mid, lo, hi;
+};
+
+static struct change change_of(const struct suite_ratio *c, enum by by)
+{
+	if (by == BY_SPEED)
+		return (struct change){.mid = c->ratio - 1, .lo = c->lo - 1, .hi = c->hi - 1};
+	return (struct change){.mid = 1 / c->ratio - 1, .lo = 1 / c->hi - 1, .hi = 1 / c->lo - 1};
+}
+
+/* "4 % slower": the change, in the words of what is compared. */
 static void say_change(struct line *l, enum by by)
 {
 	static const char *const worse[] = {"slower", "longer p99", "more CPU"};
 	static const char *const better[] = {"faster", "shorter p99", "less CPU"};
 	bool is_worse = l->verdict == WORSE;
-	double lo = l->change.lo - 1, hi = l->change.hi - 1, mid = l->change.ratio - 1;
+	struct change c = change_of(&l->change, by);
+	double lo = c.lo, hi = c.hi, mid = c.mid;
 	int decimals = fabs(mid) < 0.02 ? 1 : 0;
 
-	if (is_worse) {
+	if (mid < 0) {
 		double far = -lo;
 
 		lo = -hi;
@@ -83,7 +96,8 @@ static void say_change(struct line *l, enum by by)
 static void judge(struct line *l, const struct arguments *args, bool known)
 {
 	const struct suite_ratio *c = &l->change;
-	double lo = (c->lo - 1) * 100, hi = (c->hi - 1) * 100;
+	struct change change = known ? change_of(c, args->by) : (struct change){0};
+	double lo = change.lo * 100, hi = change.hi * 100;
 
 	if (!known) {
 		l->verdict = UNKNOWN;
@@ -102,7 +116,8 @@ static void judge(struct line *l, const struct arguments *args, bool known)
 		snprintf(l->sentence, sizeof l->sentence, "unclear, the runs differ too much [%+.0f..%+.0f]",
 			 lo, hi);
 	}
-	l->bad = l->verdict == WORSE && c->hi < 1 - args->threshold;
+	l->bad = l->verdict == WORSE &&
+		 (args->by == BY_SPEED ? change.hi < -args->threshold : change.lo > args->threshold);
 }
 
 /* The CPU time of one end is no match for that of both. */
@@ -336,13 +351,14 @@ static void usage(FILE *f)
 	fputs("usage: bench/compare [FLAG...] A.json B.json\n"
 	      "  Two results of bench/run-all: how B stands to A, a line for each point.\n"
 	      "    bench/compare before/result.json after/result.json\n"
-	      "  --by=speed|p99|cpu  speed (default): throughput, and the p50 of single transfers\n"
+	      "  --by=speed|p99|cpu  speed (default): throughput, p50 of single transfers\n"
 	      "  --threshold=P       how many percent worse is bad (default 3)\n"
 	      "  --json              one object instead of lines\n"
-	      "In brackets stands the 90 % interval of the change, in percent, from the runs of both files;\n"
-	      "fewer than 3 runs in each give none.  'No difference': it holds 0 and stays within 10.\n"
-	      "A point is bad when all of its interval is worse than the threshold.  Of 20 points that\n"
-	      "have not changed, one or two are called different by chance, seldom by much.\n"
+	      "In brackets stands the 90 % interval of the change, in percent, from the runs\n"
+	      "of both files; fewer than 3 runs in each give none.  'No difference': it holds 0\n"
+	      "and stays within 10.  A point is bad when all of its interval is worse than the\n"
+	      "threshold.  Of 20 points that have not changed, one or two are called different\n"
+	      "by chance, seldom by much.\n"
 	      "Exit: 0 no point is bad, 1 one is, 2 usage or a file that cannot be used.\n",
 	      f);
 }

@@ -233,14 +233,21 @@ static void show_progress(const void *ctx, uint64_t passed_ns)
 	fflush(stderr);
 }
 
-/* Of the trace, what the run asked for until it ended. */
+/* Of the trace, what is due until the duration is over, or all of it. */
 static double traced_rate(const struct bench_job_load *load)
 {
 	const struct bench_trace *trace = load->args.trace;
-	double span = trace->nr ? (double)trace->requests[trace->nr - 1].at_ns / 1e9 : 0;
-	double speed = load->args.job->speed;
+	double span = trace->nr ? (double)trace->requests[trace->nr - 1].at_ns : 0;
+	double speed = load->args.job->speed, duration = load->args.job->duration;
+	size_t nr = 0;
 
-	return speed > 0 && span > 0 ? (double)trace->nr * speed / span : 0;
+	if (duration > 0)
+		span = MC_MIN(span, duration * 1e9 * speed);
+	if (speed <= 0 || span <= 0)
+		return 0;
+	while (nr < trace->nr && (double)trace->requests[nr].at_ns <= span)
+		nr++;
+	return (double)nr * speed / (span / 1e9);
 }
 
 static void collect_thread(const struct job_thread *t, struct bench_job_result *result)

@@ -146,7 +146,7 @@ static const char head[] =
 	":root{color-scheme:light dark}\n"
 	"body{font-family:sans-serif;line-height:1.45;max-width:1240px;margin:1.5em auto;padding:0 1em;"
 	"color:#24292f;background:#ffffff}\n"
-	"figure{margin:1em 0}svg{display:block;max-width:100%;height:auto}\n"
+	"figure{margin:1em 0;overflow-x:auto}svg{display:block;max-width:100%;min-width:56em;height:auto}\n"
 	"table{border-collapse:collapse;margin:1em 0}caption{text-align:left;font-weight:bold;padding:.4em 0}\n"
 	".wide{overflow-x:auto}th,td{padding:.25em .8em;border-bottom:1px solid #d8dee4;white-space:nowrap}\n"
 	"th{text-align:left}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}\n"

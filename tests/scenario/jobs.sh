@@ -97,6 +97,9 @@ case_trace() {
 	holds i 'o["requests"]["nr"] == 5 and o["requests"]["blocks_read"] == 8 and o["requests"]["blocks_written"] == 9'
 	holds i 'o["results"]["bytes"] == 17 * 32768 and o["results"]["duration_s"] >= 0.6'
 	holds i 'abs(o["requests"]["asked_per_s"] - 5 / 0.6) < 0.01'
+	# Of a trace that is cut short only what was due.
+	job l "$@" --footprint=1M --duration=0.2 || die "cut short: ended with $?"
+	holds l 'o["requests"]["nr"] == 3 and abs(o["requests"]["asked_per_s"] - 3 / 0.2) < 0.01'
 	job j "$@" --footprint=64K --check --speed=0 || die "checked: ended with $?"
 	holds j 'o["trace"]["places"] == 4 and o["trace"]["misses"] > 0 and o["job"]["threads"] == 1'
 	holds j 'o["results"]["checked_batches"] == 5 and o["results"]["target_checked_bytes"] > 0'

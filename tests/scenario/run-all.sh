@@ -131,9 +131,12 @@ case_compare() {
 	says '^cxl write 64 KiB x 1 .* only in B$'
 	# By other figures: CPU time goes with the rate here, p99 is the same at 64 KiB.
 	ends 1 "$here/compare" --by=cpu "$dir/base" "$dir/fast"
-	says 'more CPU \['
+	says '25 % more CPU \[2[34]\.\.2[67]\]  <-$'
+	ends 0 "$here/compare" --by=p99 "$dir/base" "$dir/fast"
+	says '33 % shorter p99 \[3[23]\.\.3[45]\]$'
 	ends 1 "$here/compare" --by=p99 "$dir/base" "$dir/slow"
 	says '^2 points: 1 worse by more'
+	says '25 % longer p99 \[2[23]\.\.2[78]\]  <-$'
 	ends 1 "$here/compare" --json "$dir/base" "$dir/slow"
 	python3 - "$dir/case.out" <<-'END' || die "the object is not as it should be"
 		import json, sys
@@ -170,7 +173,7 @@ case_usage() {
 	ends 1 "$here/run-all" --build="$dir"
 	for program in run-all compare; do
 		ends 0 "$here/$program" --help
-		[ "$(wc -l <"$dir/case.out")" -le 24 ] && ! grep -q '.\{101\}' "$dir/case.out" || die "$program --help is no screen"
+		[ "$(wc -l <"$dir/case.out")" -le 24 ] && ! grep -q '.\{81\}' "$dir/case.out" || die "$program --help is no screen"
 	done
 }
 
