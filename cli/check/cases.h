@@ -132,7 +132,7 @@ struct test_case {
 };
 /* Each ends with run == NULL. */
 extern const struct test_case load_cases[], life_cases[], data_cases[], peer_cases[], process_cases[],
-	meta_cases[], meta_key_cases[], meta_watch_cases[], meta_many_cases[];
+	meta_cases[], meta_key_cases[], meta_watch_cases[], meta_many_cases[], mem_cases[], mem_copy_cases[];
 
 /* Each option at the ends of its range, by try, which opens with it and closes. */
 int options_try(struct ctx *c, int (*try)(struct ctx *c, const char *name, const char *value));

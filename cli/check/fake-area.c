@@ -106,7 +106,7 @@ void quarantine_free(struct fake_world *w)
 		while (i < a->size && p[i] == AREA_DEAD)
 			i++;
 		if (i < a->size || !area_edges_ok(a))
-			fake_breach(w, "an area is not touched after its close: a %s area was written",
+			fake_breach(w, "an area is not touched after its close, nor what is beside it: the %s area was",
 				    area_names[a->kind]);
 		w->quarantine = a->next;
 		free(a);

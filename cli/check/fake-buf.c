@@ -58,6 +58,11 @@ int fake_memory_open(struct fake_world *w, const struct fake_plugin *plugin,
 	return 0;
 }
 
+void *fake_memory_area(struct fake_world *w)
+{
+	return w->memories ? w->memories->priv : NULL;
+}
+
 void memories_close(struct fake_world *w)
 {
 	struct fake_memory *m;
@@ -91,11 +96,12 @@ void buf_service_copied(const struct mc_host *h, struct mc_copy *c, int status)
 {
 	struct fake_inst *inst = c->host[0];
 
-	/* No instance: copy_sync of this file waits on the flag. */
+	/* No instance: somebody waits until the flag is not 1 any more. */
 	if (inst)
 		inst_post(inst, copied_run, c, inst, status);
-	else
-		__atomic_store_n((int64_t *)c->user, status, __ATOMIC_RELEASE);
+	else if (__atomic_exchange_n((int64_t *)c->user, status, __ATOMIC_ACQ_REL) != 1)
+		fake_breach(inst_of(h)->world, "a copy that was taken is answered once: %s called copied again",
+			    inst_of(h)->name);
 }
 
 int buf_service_copy(const struct mc_host *h, struct mc_copy *c)

@@ -93,6 +93,8 @@ void fake_fail_watch(struct fake_world *w, unsigned nth);
 /* Open a memory plugin; buffers of its kind become possible.  Closed by fake_world_free. */
 int fake_memory_open(struct fake_world *w, const struct fake_plugin *plugin,
 		     const char *const *words, size_t nr_words, struct mc_error *err);
+/* The area of the one that was opened last, which its operations take. */
+void *fake_memory_area(struct fake_world *w);
 
 /* Run all instances until cond(ctx) is true (NULL: until nothing happens).  Sleeps only in
  * epoll, after arm has agreed: a lost wake-up is a timeout.  With FAKE_THREADS it only waits. */

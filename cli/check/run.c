@@ -29,6 +29,8 @@ const struct case_list case_lists[] = {
 	{MC_KIND_METADATA, meta_key_cases},
 	{MC_KIND_METADATA, meta_watch_cases},
 	{MC_KIND_METADATA, meta_many_cases},
+	{MC_KIND_MEMORY, mem_cases},
+	{MC_KIND_MEMORY, mem_copy_cases},
 	{.cases = NULL},
 };
 const char *const kind_names[MC_KIND_COUNT] = {"plugin", "transport", "metadata plugin", "memory plugin", "filter"};
@@ -46,6 +48,8 @@ static int breach_section(const char *breach)
 		{"private areas", 3},
 		{"after its close", 3},
 		{"after close", 4},
+		{"gives everything back: memory", 9},
+		{"a copy that was taken", 9},
 		{"peer_close", 6},
 		{"exactly once", 5},
 		{"from inside submit", 5},
@@ -91,7 +95,11 @@ static int begin(struct ctx *c, const struct test_case *t, struct mc_error *err)
 {
 	if (t->level == LOADS)
 		return 0;
-	return c->kind == MC_KIND_METADATA ? meta_begin(c, t->children, err) : ctx_load(c, err);
+	if (c->kind == MC_KIND_METADATA)
+		return meta_begin(c, t->children, err);
+	if (c->kind == MC_KIND_MEMORY)
+		return fake_plugin_load(c->path, MC_KIND_MEMORY, &c->plugin, err);
+	return ctx_load(c, err);
 }
 
 static void run_child(struct ctx *c, const struct test_case *t)

@@ -10,6 +10,7 @@
 #include <core/util/check.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -156,7 +157,7 @@ static int fake_export_dmabuf(void *inst, struct mc_mem_desc *desc, struct mc_er
 	pthread_mutex_lock(&f->lock);
 	r = block_find(f, desc->addr, desc->len, &b);
 	if (r == 0) {
-		desc->dmabuf_fd = dup(b->fd);
+		desc->dmabuf_fd = fcntl(b->fd, F_DUPFD_CLOEXEC, 3);
 		desc->dmabuf_offset = (uint64_t)((unsigned char *)desc->addr - b->addr);
 		r = desc->dmabuf_fd < 0 ? -errno : 0;
 	}
