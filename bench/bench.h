@@ -50,6 +50,7 @@ void bench_reload_end(void);
 /* ---- memory.c -------------------------------------------------------------------------------- */
 
 struct bench_memory {
+	struct mc_engine *engine;
 	size_t nr;
 	struct {
 		void *addr;

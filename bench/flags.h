@@ -29,6 +29,7 @@ struct bench_options {
 	double duration; /* seconds; initiator 0: one batch per thread; target 0: for ever */
 	bool check, hot, prepared, init_mem, json, use_vram, auto_discovery;
 	int64_t gpu_id;
+	const char *location; /* of our one buffer; "": host memory, or as use_vram says */
 	const char *report_unit;
 	uint64_t report_precision;
 	int64_t ready_fd; /* -1: none */

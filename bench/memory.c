@@ -58,6 +58,10 @@ size_t bench_locations(const struct bench_options *opts, char (*locations)[MC_LO
 		snprintf(locations[0], sizeof locations[0], "cuda:%d", (int)opts->gpu_id);
 		return 1;
 	}
+	if (*opts->location) {
+		snprintf(locations[0], sizeof locations[0], "%s", opts->location);
+		return 1;
+	}
 	nr = bench_numa_nodes("/sys/devices/system/node", nodes,
 			      MC_MIN(cap, (size_t)BENCH_MAX_BUFFERS));
 	for (size_t i = 0; i < nr; i++)
@@ -73,6 +77,7 @@ int bench_memory_alloc(struct bench_memory *mem, struct mc_engine *engine,
 	size_t nr = bench_locations(opts, locations, BENCH_MAX_BUFFERS);
 
 	mem->nr = 0;
+	mem->engine = engine;
 	for (size_t i = 0; i < nr; i++) {
 		void *addr;
 		int r = mc_memory_alloc(engine, locations[i], len, access, BENCH_MEMORY_NS, &addr,
@@ -151,10 +156,14 @@ int64_t bench_memory_serve(const struct bench_memory *mem, const struct bench_ms
 
 		if (stop && stop())
 			return reply->status = -ECANCELED;
-		if (msg->type == BENCH_MSG_FILL)
+		/* A pool that other hosts map, too, is what we publish and refresh. */
+		if (msg->type == BENCH_MSG_FILL) {
 			bench_pattern_fill(at, e->block, e->seed, place);
-		else
+			mc_memory_publish(mem->engine, at, e->block, NULL);
+		} else {
+			mc_memory_refresh(mem->engine, at, e->block, NULL);
 			right = bench_pattern_check(at, e->block, e->seed, place);
+		}
 		reply->value += right;
 		if (right != e->block) {
 			reply->bad = e->base + place + right;

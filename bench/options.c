@@ -124,6 +124,12 @@ int bench_options_check(struct bench_options *opts, struct mc_error *err)
 			err, -EINVAL,
 			"flags --check and --use_vram: patterns are made and compared in host "
 			"memory; leave one out");
+	if (*opts->location && opts->use_vram)
+		return mc_fail(err, -EINVAL, "flags --location and --use_vram: leave one out; --location=cuda:%d says both",
+			       (int)opts->gpu_id);
+	if (strlen(opts->location) > MC_LOCATION_MAX)
+		return mc_fail(err, -EINVAL, "flag --location: '%.40s...' is too long: it is KIND:NUMBER, such as cxl:0",
+			       opts->location);
 	/* 2^20 entries of 2^35 bytes for 2^10 threads still fit 2^65; keep below 2^46. */
 	if ((double)opts->stride * (double)opts->batch_size * (double)opts->threads > MAX_SPAN)
 		return mc_fail(

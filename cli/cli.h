@@ -28,6 +28,7 @@ int cli_check_plugin(int argc, char **argv); /* check/check.c */
 int cli_segments(int argc, char **argv);
 int cli_topology(int argc, char **argv);
 int cli_explain(int argc, char **argv);
+int cli_cxl(int argc, char **argv);
 
 /* ---- the command line ----------------------------------------------------------------------- */
 

@@ -23,6 +23,9 @@ static const struct verb verbs[] = {
 	{"segments", cli_segments, "the engines of the cluster, by their records"},
 	{"topology", cli_topology, "this host as the core sees it, and its matrix; --svg draws it"},
 	{"explain", cli_explain, "which rails a transfer would take, and why not the others"},
+#ifdef MC_WITH_CXL
+	{"cxl", cli_cxl, "make a pool of a CXL device or a file, and what is in one"},
+#endif
 };
 
 static int help(void)

@@ -58,6 +58,7 @@ static int process_open(struct ctx *c, struct serve *s, struct pair *p, struct b
 	memset(p, 0, sizeof *p);
 	CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0,
 	      "no socketpair");
+	CHECK(fake_kv_share() == 0, "no memory to share");
 	*ret_pid = fork();
 	CHECK(*ret_pid >= 0, "no process");
 	if (*ret_pid == 0) {

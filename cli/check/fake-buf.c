@@ -369,11 +369,29 @@ static struct fake_buf *buf_start(struct fake_inst *inst, uint64_t len, uint32_t
 	return b;
 }
 
+static int buf_new_owned(struct fake_inst *inst, uint64_t len, uint32_t access, struct fake_buf **ret_buf,
+			 struct mc_error *err);
+
+/* Can peers reach no host memory, but memory of the device's own?  Then that is what is told them. */
+static bool reached_by_own_only(const struct fake_inst *inst)
+{
+	const char *const *kind = inst->caps.remote_kinds;
+
+	for (; kind && *kind; kind++)
+		if (!strcmp(*kind, "*") || !strcmp(*kind, "cpu"))
+			return false;
+	return fake_has(inst->plugin, mem_alloc);
+}
+
 int fake_buf_new(struct fake_inst *inst, uint64_t len, uint64_t skew, const char *kind,
 		 uint32_t access, struct fake_buf **ret_buf, struct mc_error *err)
 {
-	struct fake_buf *b = buf_start(inst, len, access);
+	struct fake_buf *b;
 	int r;
+
+	if (!kind && access != MC_ACCESS_LOCAL && reached_by_own_only(inst))
+		return buf_new_owned(inst, len, access, ret_buf, err);
+	b = buf_start(inst, len, access);
 
 	inst = b->inst;
 	b->map_len = mc_round_up(len + skew + 2 * FAKE_GUARD, 4096);
@@ -441,8 +459,8 @@ static int owned_alloc(struct fake_inst *inst, struct fake_buf *b, struct mc_err
 	return c.result;
 }
 
-int fake_buf_new_owned(struct fake_inst *inst, uint64_t len, uint32_t access,
-		       struct fake_buf **ret_buf, struct mc_error *err)
+static int buf_new_owned(struct fake_inst *inst, uint64_t len, uint32_t access, struct fake_buf **ret_buf,
+			 struct mc_error *err)
 {
 	struct fake_buf *b = buf_start(inst, len, access);
 	int r;
@@ -465,6 +483,12 @@ int fake_buf_new_owned(struct fake_inst *inst, uint64_t len, uint32_t access,
 	}
 	*ret_buf = b;
 	return 0;
+}
+
+int fake_buf_new_owned(struct fake_inst *inst, uint64_t len, uint32_t access,
+		       struct fake_buf **ret_buf, struct mc_error *err)
+{
+	return buf_new_owned(inst, len, access, ret_buf, err);
 }
 
 static void do_dying(void *ctx)

@@ -86,6 +86,9 @@ void fake_advance(struct fake_world *w, uint64_t ns);
 /* What lease_left_ns answers from now on; at first UINT64_MAX. */
 void fake_lease(struct fake_world *w, uint64_t left_ns);
 
+/* Worlds of this process and of those that it forks have one key-value table from now on. */
+int fake_kv_share(void);
+
 /* The n-th call from now on of alloc or watch fails, 1 = the next; 0 = never. */
 void fake_fail_alloc(struct fake_world *w, unsigned nth);
 void fake_fail_watch(struct fake_world *w, unsigned nth);

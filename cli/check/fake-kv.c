@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 struct kv_answer {
 	struct fake_inst *inst;
@@ -171,6 +172,100 @@ static int kv_do(struct fake_inst *inst, struct mc_kv_call *c)
 	return 0;
 }
 
+/* ---- between processes -------------------------------------------------------------------------- */
+
+/* The table of a case that has two processes: each call takes it over, works on its own world's, and
+ * puts it back.  Watches see what their own process writes. */
+#define SHARED_KEYS 64
+#define SHARED_VALUE 16384
+struct shared_kv {
+	pthread_mutex_t lock;
+	uint64_t revision;
+	struct shared_entry {
+		char key[256];
+		uint64_t revision, len;
+		unsigned char value[SHARED_VALUE];
+	} entries[SHARED_KEYS]; /* revision 0: free */
+};
+static struct shared_kv *shared;
+
+int fake_kv_share(void)
+{
+	pthread_mutexattr_t attr;
+	void *at = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (at == MAP_FAILED)
+		return -ENOMEM;
+	shared = at;
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	/* The other process is killed, perhaps inside. */
+	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+	pthread_mutex_init(&shared->lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+	return 0;
+}
+
+static void entries_free(struct fake_world *w)
+{
+	while (w->kv) {
+		struct fake_kv_entry *e = w->kv;
+
+		w->kv = e->next;
+		free(e->key);
+		free(e->value);
+		free(e);
+	}
+}
+
+static void shared_take(struct fake_world *w)
+{
+	if (!shared)
+		return;
+	if (pthread_mutex_lock(&shared->lock) == EOWNERDEAD)
+		pthread_mutex_consistent(&shared->lock);
+	entries_free(w);
+	w->kv_revision = shared->revision;
+	for (size_t i = 0; i < SHARED_KEYS; i++) {
+		const struct shared_entry *s = &shared->entries[i];
+		struct fake_kv_entry *e = s->revision ? calloc(1, sizeof *e) : NULL;
+
+		if (!e)
+			continue;
+		e->key = strdup(s->key);
+		e->len = s->len;
+		e->revision = s->revision;
+		e->value = malloc(s->len + 1);
+		if (!e->key || !e->value)
+			abort();
+		memcpy(e->value, s->value, s->len);
+		e->next = w->kv;
+		w->kv = e;
+	}
+}
+
+static void shared_give(struct fake_world *w)
+{
+	size_t i = 0;
+
+	if (!shared)
+		return;
+	for (struct fake_kv_entry *e = w->kv; e; e = e->next, i++) {
+		struct shared_entry *s = &shared->entries[i];
+
+		if (i == SHARED_KEYS || e->len > SHARED_VALUE || strlen(e->key) >= sizeof s->key)
+			abort(); /* no case has as much */
+		strcpy(s->key, e->key);
+		s->len = e->len;
+		s->revision = e->revision;
+		memcpy(s->value, e->value, e->len);
+	}
+	for (; i < SHARED_KEYS; i++)
+		shared->entries[i].revision = 0;
+	shared->revision = w->kv_revision;
+	pthread_mutex_unlock(&shared->lock);
+}
+
 int kv_service_call(const struct mc_host *h, struct mc_kv_call *c)
 {
 	struct fake_inst *inst = inst_of(h);
@@ -182,7 +277,9 @@ int kv_service_call(const struct mc_host *h, struct mc_kv_call *c)
 	if (c->op != MC_KV_UNWATCH)
 		inst_outstanding(inst, 1);
 	pthread_mutex_lock(&inst->world->lock);
+	shared_take(inst->world);
 	r = c->op == MC_KV_UNWATCH ? kv_unwatch(inst, c) : kv_do(inst, c);
+	shared_give(inst->world);
 	pthread_mutex_unlock(&inst->world->lock);
 	if (r < 0 && c->op != MC_KV_UNWATCH)
 		inst_outstanding(inst, -1);
@@ -191,14 +288,7 @@ int kv_service_call(const struct mc_host *h, struct mc_kv_call *c)
 
 void kv_free(struct fake_world *w)
 {
-	while (w->kv) {
-		struct fake_kv_entry *e = w->kv;
-
-		w->kv = e->next;
-		free(e->key);
-		free(e->value);
-		free(e);
-	}
+	entries_free(w);
 	while (w->kv_watches) {
 		struct fake_kv_watch *k = w->kv_watches;
 

@@ -226,6 +226,8 @@ static void test_check_needs_data(void **state)
 {
 	assert_refused("--protocol=null --check", "moves nothing");
 	assert_refused("--use_vram --check", "leave one out");
+	assert_refused("--use_vram --location=cxl:0", "leave one out");
+	assert_refused("--location=cxl:0123456789012345678901234567890", "KIND:NUMBER");
 	assert_int_equal(parse("--protocol=null"), 0);
 	assert_int_equal(parse("--protocol=tcp --check"), 0);
 }

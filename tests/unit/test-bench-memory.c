@@ -75,6 +75,16 @@ int mc_memory_free(struct mc_engine *engine, void *addr, uint64_t timeout_ns, st
 	return -ENOTSUP;
 }
 
+int mc_memory_publish(struct mc_engine *engine, void *addr, uint64_t len, struct mc_error *err)
+{
+	return 0;
+}
+
+int mc_memory_refresh(struct mc_engine *engine, void *addr, uint64_t len, struct mc_error *err)
+{
+	return 0;
+}
+
 static void inbox_put(const struct bench_msg *msg, uint64_t generation)
 {
 	struct mc_notify *n = &inbox[inbox_nr++];
