@@ -30,6 +30,9 @@ int cli_topology(int argc, char **argv);
 int cli_explain(int argc, char **argv);
 int cli_cxl(int argc, char **argv);
 
+/* Why the build left out a plugin of this source tree; NULL: it did not. */
+const char *cli_not_built(const char *kind, const char *name);
+
 /* ---- the command line ----------------------------------------------------------------------- */
 
 enum cli_type {

@@ -182,8 +182,11 @@ static void place_look(struct look *l, struct place *p)
 	else
 		p->m = mc_registry_claim(l->lint->registry, e->device, row_kind(p->row, kind), &why);
 	if (!p->m) {
-		lint_add(l->lint, LINT_ERROR, e->transport ? "no-transport" : "device-claim", "%s: $.%s[%zu][%zu]: %s",
-			 l->what, p->row->location, p->tier, p->idx, why.text);
+		const char *left_out = e->transport ? cli_not_built("transport", e->transport) : NULL;
+
+		lint_add(l->lint, LINT_ERROR, e->transport ? "no-transport" : "device-claim", "%s: $.%s[%zu][%zu]: %s%s%s%s%s",
+			 l->what, p->row->location, p->tier, p->idx, why.text, left_out ? "; '" : "",
+			 left_out ? e->transport : "", left_out ? "' was not built: " : "", left_out ? left_out : "");
 		return;
 	}
 	p->device = device_look(l, p->m, e->device);

@@ -2,7 +2,7 @@
 /*
  * mooncake plugins: every plugin that a manifest describes, whether its file is
  * there and the loader takes it, and if not, why; manifests that are broken;
- * files that no manifest describes.  No device is opened.
+ * files that no manifest describes; what the build left out.  No device is opened.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -16,6 +16,7 @@
 #include "core/manifest.h"
 #include "core/util/check.h"
 #include "core/util/cleanup.h"
+#include "not_built.h"
 
 struct bad {
 	char *path;
@@ -218,6 +219,27 @@ static void look_fini(struct look *l)
 
 /* ---- telling ---------------------------------------------------------------------------------- */
 
+const char *cli_not_built(const char *kind, const char *name)
+{
+	for (const struct not_built *n = not_built; n->name; n++) {
+		if (strcmp(n->kind, kind) == 0 && strcmp(n->name, name) == 0)
+			return n->why;
+	}
+	return NULL;
+}
+
+/* A manifest may describe one of another build. */
+static bool is_absent(const struct look *l, const struct not_built *n)
+{
+	for (size_t i = 0; i < l->nr_plugins; i++) {
+		const struct mc_manifest *m = l->plugins[i].m;
+
+		if (strcmp(mc_plugin_kind_name(m->kind), n->kind) == 0 && strcmp(m->name, n->name) == 0)
+			return false;
+	}
+	return true;
+}
+
 static const char *state(const struct plugin *p)
 {
 	return p->status == 0 ? "ok" : p->status == -ENOENT ? "missing" : "refused";
@@ -266,6 +288,9 @@ static void print_text(const struct look *l, bool options)
 	for (size_t i = 0; i < l->nr_orphans; i++)
 		printf("note: %s: no manifest describes it, so nothing uses it: mooncake inspect %s --manifest writes one\n",
 		       l->orphans[i].path, l->orphans[i].path);
+	for (const struct not_built *n = not_built; n->name; n++)
+		if (is_absent(l, n))
+			printf("note: %s '%s' was not built: %s\n", n->kind, n->name, n->why);
 	for (size_t i = 0; options && i < l->nr_plugins; i++) {
 		struct count c = {.print = true};
 
@@ -332,6 +357,17 @@ static int print_json(const struct cli *cli, const struct look *l)
 		cli_json_str(o, "kind", l->orphans[i].kind);
 		cli_json_str(o, "name", l->orphans[i].name);
 		cli_json_str(o, "file", l->orphans[i].path);
+		mc_json_out_close(o);
+	}
+	mc_json_out_close(o);
+	cli_json_open(o, "not_built", '[');
+	for (const struct not_built *n = not_built; n->name; n++) {
+		if (!is_absent(l, n))
+			continue;
+		mc_json_out_open(o, '{');
+		cli_json_str(o, "kind", n->kind);
+		cli_json_str(o, "name", n->name);
+		cli_json_str(o, "why", n->why);
 		mc_json_out_close(o);
 	}
 	mc_json_out_close(o);

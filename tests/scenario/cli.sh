@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # The mooncake tool: usage: cli.sh CASE.  Each verdict is provoked by the situation that it speaks of.
-# CLI is the program, PLUGINS the folder of the plugins of the tests.
+# CLI is the program, PLUGINS the folder of the plugins of the tests, NOT_BUILT what the build left out.
 . "$(dirname "$0")/lib.sh"
 
 # ask CODE ARGUMENT...: run it; what it says is in $dir/o.out and .err.
@@ -94,6 +94,10 @@ case_plugins() {
 	own_manifests
 	ask 0 plugins
 	says 'tcp' 'metadata   file'
+	for name in $NOT_BUILT; do
+		says "'$name' was not built: "
+	done
+	[ "$(grep -c ' was not built: ' "$dir/o.out")" -eq "$(echo $NOT_BUILT | wc -w)" ] || die "more than was left out"
 	manifest='{"name": "%s", "kind": "transport", "library": "transport-%s.so", "wire": "x", "memory": ["cpu"]%s}'
 	printf "$manifest" absent absent '' >"$dir/c/plugins.d/absent.json"
 	printf "$manifest" major-new major-new ', "optional": true' >"$dir/c/plugins.d/major-new.json"
