@@ -27,6 +27,7 @@
 #include "host_map.h"
 
 #define DEFAULT_SIZE (UINT64_C(1) << 20)
+#define SOME_SIZE (UINT64_C(64) << 10)
 
 static const char help[] =
 	"Which rails would carry a transfer from memory at LOCATION here to memory of\n"
@@ -58,7 +59,8 @@ struct asking {
 	struct mc_engine *engine;
 	struct mc_session *session;
 	struct mc_snapshot *snapshot;
-	struct mc_local_buf lbuf;
+	struct mc_local_buf made_up;
+	const struct mc_local_buf *lbuf;  /* that, or a small one of ours */
 	struct mc_remote_buf rbuf;        /* made up, if the segment has none there */
 	const struct mc_remote_buf *real; /* of the snapshot; NULL: none */
 	uint64_t size, deadline_ns;
@@ -197,17 +199,39 @@ static int open_engine(struct asking *a, struct mc_error *err)
 
 /* ---- memory at both ends -------------------------------------------------------------------- */
 
+/* How devices reach memory of another kind shows when they try it. */
+static void register_some(struct asking *a)
+{
+	struct mc_local_buf *b = NULL;
+	struct mc_error why = {0};
+	void *mem = NULL;
+
+	if (mc_memory_alloc(a->engine, a->from.location, SOME_SIZE, MC_ACCESS_LOCAL, a->wants->timeout, &mem, &why) < 0) {
+		note(a, "%s", why.text);
+		return;
+	}
+	b = mc_local_find(a->engine, mem, SOME_SIZE);
+	if (b) {
+		mc_local_put(b); /* it stays until the engine closes */
+		a->lbuf = b;
+	}
+}
+
 static void find_local(struct asking *a)
 {
-	struct mc_local_buf *b = &a->lbuf;
-	struct mc_error why;
+	struct mc_local_buf *b = &a->made_up;
+	struct mc_error why = {0};
 	char node[64];
+	bool kind;
 
 	/* The kind's plugin is open where the matrix has a row for it; else it opens with the first buffer. */
-	if (strcmp(a->from.kind, "cpu") != 0 &&
-	    mc_registry_find(a->engine->registry, MC_KIND_MEMORY, a->from.kind, NULL) &&
-	    mc_kind_open(a->engine, a->from.kind, &why) < 0)
+	kind = strcmp(a->from.kind, "cpu") != 0 &&
+	       mc_registry_find(a->engine->registry, MC_KIND_MEMORY, a->from.kind, NULL);
+	if (kind && mc_kind_open(a->engine, a->from.kind, &why) < 0) {
 		note(a, "%s", why.text);
+		kind = false;
+	}
+	a->lbuf = b;
 	b->row = mc_matrix_row_find(a->engine->matrix, a->from.location);
 	snprintf(b->location, sizeof b->location, "%s", a->from.location);
 	snprintf(b->kind, sizeof b->kind, "%s", a->from.kind);
@@ -218,6 +242,8 @@ static void find_local(struct asking *a)
 		note(a, "this host has no NUMA node %d: judged as if it had memory at %s", (int)b->ordinal, b->location);
 	if (!b->row)
 		note(a, "no row of our nic_priority_matrix covers '%s': add one, or one for \"*\"", b->location);
+	else if (kind)
+		register_some(a);
 }
 
 /* How well a buffer answers the question; 0: not at all. */
@@ -337,7 +363,7 @@ static int ask(struct asking *a, void (*each)(void *ctx, const struct mc_rail *r
 		.opcode = a->opcode,
 		.len = a->size,
 		.ored = a->size | a->rbuf.base,
-		.lbuf = &a->lbuf,
+		.lbuf = a->lbuf,
 		.rbuf = &a->rbuf,
 		.real = a->real != NULL,
 		.deadline_ns = a->wants->connect ? a->deadline_ns : 0,

@@ -21,7 +21,7 @@ static const struct slot transport_slots[] = {
 	T(mem_alloc), T(mem_free),   T(mem_reg),     T(mem_unreg),   T(mem_export), T(mem_import),
 	T(mem_release), T(peer_open), T(peer_accept), T(peer_msg),    T(peer_attach), T(peer_close),
 	T(submit),    T(flush),	     T(progress),    T(arm),	     T(cancel),	    T(fence),
-	T(counters),  T(mem_sync),
+	T(counters),  T(mem_sync),   T(mem_explain),
 };
 #undef T
 #define T(slot) {#slot, offsetof(struct mc_metadata_ops, slot)}
@@ -34,6 +34,7 @@ static const struct slot metadata_slots[] = {
 #define T(slot) {#slot, offsetof(struct mc_memory_ops, slot)}
 static const struct slot memory_slots[] = {
 	T(open), T(close), T(count), T(identify), T(alloc), T(free), T(copy), T(export_dmabuf), T(flush), T(distance),
+	T(extent), T(pin), T(unpin),
 };
 #undef T
 #define T(slot) {#slot, offsetof(struct mc_filter_ops, slot)}

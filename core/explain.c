@@ -194,6 +194,7 @@ static void words(const struct explaining *x, const struct seen *s, enum mc_verd
 {
 	const struct mc_path *path = s->judged.path;
 	bool read = x->q->opcode == MC_OP_READ;
+	const char *why;
 
 	switch (verdict) {
 	case MC_RAIL_CARRIES:
@@ -227,7 +228,8 @@ static void words(const struct explaining *x, const struct seen *s, enum mc_verd
 		snprintf(buf, cap, "the device carries no %s", read ? "reads" : "writes");
 		break;
 	case MC_RAIL_UNREGISTERED:
-		snprintf(buf, cap, "the device could not register the memory here");
+		why = x->q->lbuf->blobs[path->lane->device->idx].why;
+		snprintf(buf, cap, "the device could not register the memory here%s%s", why ? ": " : "", why ? why : "");
 		break;
 	case MC_RAIL_BARRED:
 		snprintf(buf, cap, "it cannot reach the buffer there: %s", strerror(-s->barred));
@@ -246,6 +248,20 @@ static void words(const struct explaining *x, const struct seen *s, enum mc_verd
 }
 
 /* ---- telling -------------------------------------------------------------------------------- */
+
+/* How the device reaches the memory here, where it has something to say about that. */
+static void region_words(const struct explaining *x, const struct seen *s, char *buf, size_t cap)
+{
+	const struct mc_device *d = s->judged.path->lane->device;
+	void *region = x->q->lbuf->regions ? x->q->lbuf->regions[d->idx] : NULL;
+	char how[400] = "";
+	size_t at = strlen(buf);
+
+	if (region && !(s->judged.tier->stage & MC_STAGE_LOCAL))
+		d->ops->mem_explain(d->lanes[0]->inst, region, how, sizeof how);
+	if (how[0] && at < cap)
+		snprintf(buf + at, cap - at, "; memory here %s", how);
+}
 
 static void tell(struct explaining *x, const struct seen *s)
 {
@@ -267,6 +283,7 @@ static void tell(struct explaining *x, const struct seen *s)
 	};
 
 	words(x, s, rail.verdict, why, sizeof why);
+	region_words(x, s, why, sizeof why);
 	if (s->judged.waits && (rail.verdict == MC_RAIL_FAILED || rail.verdict == MC_RAIL_DEVICE_DOWN)) {
 		size_t at = strlen(why);
 

@@ -48,7 +48,7 @@ struct mc_explain {
 	uint32_t opcode;            /* enum mc_opcode */
 	uint64_t len;
 	uint64_t ored;              /* addresses and length, or-ed: their alignment */
-	const struct mc_local_buf *lbuf;  /* row, kind, location; need not be registered */
+	const struct mc_local_buf *lbuf;  /* row, kind, location; need not be registered: regions may be NULL */
 	const struct mc_remote_buf *rbuf;
 	bool real;                  /* rbuf is in the peer's table: its keys are tried, too */
 	const char *denied;         /* the peer does not allow it: why; NULL: it does */

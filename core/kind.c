@@ -369,6 +369,33 @@ int mc_kind_export_dmabuf(struct mc_engine *engine, struct mc_mem_desc *desc, st
 	return k ? k->plugin->ops.memory.export_dmabuf(k->inst, desc, err) : -ENOTSUP;
 }
 
+int mc_kind_extent(struct mc_engine *engine, const struct mc_mem_desc *desc, uint64_t *ret_len)
+{
+	struct kind *k = kind_find(engine, desc->kind);
+	int r = 0;
+
+	*ret_len = desc->len;
+	if (k)
+		r = k->plugin->ops.memory.extent(k->inst, desc, ret_len);
+	return r < 0 ? r : *ret_len && *ret_len <= desc->len ? 0 : -EPROTO;
+}
+
+void mc_kinds_pin(struct mc_engine *engine, void *addr, uint64_t len)
+{
+	struct kind *k = __atomic_load_n(&engine->kinds->list, __ATOMIC_ACQUIRE);
+
+	for (; k; k = k->next)
+		k->plugin->ops.memory.pin(k->inst, addr, len);
+}
+
+void mc_kinds_unpin(struct mc_engine *engine, void *addr)
+{
+	struct kind *k = __atomic_load_n(&engine->kinds->list, __ATOMIC_ACQUIRE);
+
+	for (; k; k = k->next)
+		k->plugin->ops.memory.unpin(k->inst, addr);
+}
+
 /* ---- copies --------------------------------------------------------------------------------- */
 
 /* While a copy is under way host[0] is the asking worker; when the plugin has finished it, host

@@ -26,6 +26,11 @@ bool mc_kind_copies(const struct mc_engine *engine, const char *kind);
 /* A dma-buf of memory that the CPU cannot touch: desc->dmabuf_fd (the caller's to close) and offset.
  * -ENOTSUP: its kind has none.  [helper] */
 int mc_kind_export_dmabuf(struct mc_engine *engine, struct mc_mem_desc *desc, struct mc_error *err);
+/* How many bytes from desc->addr on devices register together.  desc->kind is set.  [any] */
+int mc_kind_extent(struct mc_engine *engine, const struct mc_mem_desc *desc, uint64_t *ret_len);
+/* Host memory that copies of every open kind will go through, and no more.  [helper] */
+void mc_kinds_pin(struct mc_engine *engine, void *addr, uint64_t len);
+void mc_kinds_unpin(struct mc_engine *engine, void *addr);
 /* Start a copy for a lane: MC_DONE, 0 (c->done runs on the worker later), -EAGAIN, -errno.  [worker] */
 int mc_kind_copy(struct mc_engine *engine, struct mc_worker *worker, struct mc_copy *c);
 /* Make writes that devices did visible, for every open kind, before a notify is delivered.  May take

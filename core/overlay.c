@@ -109,6 +109,12 @@ static int no_mem_sync(void *inst, void *region, void *addr, uint64_t len, uint3
 	return 0; /* its memory is coherent */
 }
 
+static void no_explain(void *inst, const void *region, char *text, size_t cap)
+{
+	if (cap)
+		*text = '\0';
+}
+
 /* Required slots stay NULL here; mc_overlay refuses before they could be called. */
 static const struct mc_transport_ops transport_stubs = {
 	.enumerate = no_enumerate,
@@ -131,6 +137,7 @@ static const struct mc_transport_ops transport_stubs = {
 	.fence = no_fence,
 	.counters = no_counters,
 	.mem_sync = no_mem_sync,
+	.mem_explain = no_explain,
 };
 
 /* ---- stubs: metadata --------------------------------------------------------------------------- */
@@ -196,6 +203,21 @@ static int no_distance(void *inst, int32_t ordinal, const char *pci)
 	return -ENOTSUP;
 }
 
+static int whole_extent(void *inst, const struct mc_mem_desc *desc, uint64_t *ret_len)
+{
+	*ret_len = desc->len;
+	return 0;
+}
+
+static int no_pin(void *inst, void *addr, uint64_t len)
+{
+	return -ENOTSUP;
+}
+
+static void no_unpin(void *inst, void *addr)
+{
+}
+
 static const struct mc_memory_ops memory_stubs = {
 	.count = no_count,
 	.alloc = no_alloc,
@@ -203,6 +225,9 @@ static const struct mc_memory_ops memory_stubs = {
 	.export_dmabuf = no_export_dmabuf,
 	.flush = no_mem_flush,
 	.distance = no_distance,
+	.extent = whole_extent,
+	.pin = no_pin,
+	.unpin = no_unpin,
 };
 
 /* A filter's NULL means "straight to the transport"; filter.c looks at it. */

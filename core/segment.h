@@ -30,6 +30,7 @@ struct mc_local_blob {
 	uint16_t len;
 	uint8_t *data;
 	bool lacks; /* this one could not */
+	char *why;  /* a sentence; NULL unless it lacks */
 };
 
 /* Call f for every buffer that peers may see, in order of id, with the table's version.  The

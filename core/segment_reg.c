@@ -155,6 +155,24 @@ static int on_node(void *ctx, uint64_t off, uint64_t len, int node)
 	return add_buf(ctx, off, len, node);
 }
 
+/* Memory whose pieces devices register one by one: a buffer of each. */
+static int add_pieces(struct splitting *s, int32_t ordinal)
+{
+	struct mc_mem_desc desc = {.size = sizeof desc, .kind = s->kind, .ordinal = ordinal, .dmabuf_fd = -1,
+				   .share_fd = -1};
+	uint64_t len;
+	int r = 0;
+
+	for (uint64_t off = 0; r == 0 && off < s->reg->len; off += len) {
+		desc.addr = (void *)(uintptr_t)(s->reg->base + off);
+		desc.len = s->reg->len - off;
+		r = mc_kind_extent(s->engine, &desc, &len);
+		if (r == 0)
+			r = add_buf(s, off, len, ordinal);
+	}
+	return r;
+}
+
 /* Find the kind and make the buffers. */
 static int reg_split(struct mc_engine *engine, struct mc_reg *reg, const struct place *place,
 		     struct mc_error *err)
@@ -180,13 +198,13 @@ static int reg_split(struct mc_engine *engine, struct mc_reg *reg, const struct 
 	if (place->ordinal >= 0 && desc.ordinal >= 0 && place->ordinal != desc.ordinal)
 		return mc_fail(err, -EINVAL, "memory %p: it is at '%s:%d', not at '%s:%d'", addr, desc.kind,
 			       desc.ordinal, desc.kind, place->ordinal);
-	if (place->ordinal >= 0)
+	if (strcmp(desc.kind, "cpu"))
+		r = add_pieces(&s, place->ordinal >= 0 ? place->ordinal : desc.ordinal);
+	else if (place->ordinal >= 0)
 		r = add_buf(&s, 0, reg->len, place->ordinal);
-	else if (!strcmp(desc.kind, "cpu"))
-		r = mc_numa_ranges(addr, reg->len, on_node, &s);
 	else
-		r = add_buf(&s, 0, reg->len, desc.ordinal);
-	return r < 0 ? mc_fail(err, r, "memory %p: out of memory", addr) : 0;
+		r = mc_numa_ranges(addr, reg->len, on_node, &s);
+	return r < 0 ? mc_fail(err, r, "memory %p: %s", addr, strerror(-r)) : 0;
 }
 
 /* ---- opening and closing, without the lock -------------------------------------------------- */

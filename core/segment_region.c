@@ -72,6 +72,7 @@ static void region_close(struct mc_device *d, struct mc_local_buf *buf)
 		buf->regions[d->idx] = NULL;
 	}
 	free(buf->blobs[d->idx].data);
+	free(buf->blobs[d->idx].why);
 	buf->blobs[d->idx] = (struct mc_local_blob){0};
 }
 
@@ -87,6 +88,7 @@ static int region_open(struct mc_device *d, struct mc_local_buf *buf, struct mc_
 		.dmabuf_fd = -1,
 		.share_fd = -1,
 	};
+	char why[MC_ERROR_TEXT_MAX];
 	void *region;
 	int r;
 
@@ -99,10 +101,11 @@ static int region_open(struct mc_device *d, struct mc_local_buf *buf, struct mc_
 	if (!region)
 		return mc_fail(err, -ENOMEM, "device '%s': out of memory", d->label);
 	/* A transport that can do without, or not, says so itself. */
-	r = mc_kind_export_dmabuf(d->engine, &desc, err);
-	if (r < 0 && r != -ENOTSUP)
-		mc_debug("device '%s': no dma-buf for %llu bytes of kind '%s': %s", d->label,
-			 (unsigned long long)buf->len, buf->kind, strerror(-r));
+	err->text[0] = '\0';
+	if (mc_kind_export_dmabuf(d->engine, &desc, err) < 0 && err->text[0]) {
+		snprintf(why, sizeof why, "%s", err->text);
+		desc.dmabuf_why = why;
+	}
 	err->text[0] = '\0';
 	r = d->ops->mem_reg(d->lanes[0]->inst, region, &desc, err);
 	if (desc.dmabuf_fd >= 0)
@@ -247,15 +250,33 @@ static void row_devices(struct mc_engine *engine, const char *location, const ch
 /* The engine goes on with the devices that could, unless the user insists on this one. */
 static bool may_lack(const struct mc_device *d)
 {
-	return (d->plugin->desc->flags & MC_PLUGIN_OPTIONAL) && !d->require;
+	return (d->plugin->desc->flags & MC_PLUGIN_OPTIONAL) && !d->require && !(d->caps.flags & MC_CAP_MUST_REG);
 }
 
-/* What the devices said.  One that can reach the buffer is enough. */
-static int judge_jobs(struct mc_local_buf *buf, const struct region_job *list, size_t nr, bool owned,
-		      struct mc_error *err)
+/* A device of the row that does not reach the memory by itself, but its staged copy. */
+static bool row_stages(struct mc_engine *engine, const struct mc_local_buf *buf)
+{
+	const struct mc_matrix_row *row = buf->row;
+
+	if (!engine->set->staging_pool || !mc_kind_copies(engine, buf->kind))
+		return false;
+	for (size_t t = 0; row && t < row->nr_tiers; t++)
+		for (size_t e = 0; e < row->tiers[t].nr; e++) {
+			const struct mc_matrix_entry *entry = &row->tiers[t].entries[e];
+			const struct mc_device *d = mc_device_find(engine, entry->transport, entry->device);
+
+			if (d && !mc_device_reaches(d, buf->kind) && mc_device_reaches(d, "cpu"))
+				return true;
+		}
+	return false;
+}
+
+/* What the devices said.  One that can reach the buffer is enough, if only through staging. */
+static int judge_jobs(struct mc_engine *engine, struct mc_local_buf *buf, const struct region_job *list, size_t nr,
+		      bool owned, struct mc_error *err)
 {
 	const struct region_job *failed = NULL;
-	bool reached = owned;
+	bool reached = owned || row_stages(engine, buf);
 
 	for (size_t i = 0; i < nr; i++) {
 		reached |= list[i].status == 0;
@@ -269,6 +290,7 @@ static int judge_jobs(struct mc_local_buf *buf, const struct region_job *list, s
 	for (size_t i = 0; i < nr; i++) {
 		if (list[i].status == 0)
 			continue;
+		buf->blobs[list[i].device->idx].why = strdup(list[i].err.text);
 		buf->lacks = buf->blobs[list[i].device->idx].lacks = true;
 		mc_warn("memory %p of %llu bytes: %s; it is transferred without this device", (void *)(uintptr_t)buf->base,
 			(unsigned long long)buf->len, list[i].err.text);
@@ -301,7 +323,7 @@ int mc_regions_open(struct mc_engine *engine, struct mc_local_buf *buf, struct m
 	if (r == 0 && nr)
 		r = run_jobs(engine, list, nr, deadline_ns, err);
 	if (r == 0)
-		r = judge_jobs(buf, list, nr, owner != NULL, err);
+		r = judge_jobs(engine, buf, list, nr, owner != NULL, err);
 	if (r < 0)
 		mc_regions_close(engine, buf, owner, owner ? MC_FOREVER : deadline_ns);
 	free(wanted);
@@ -344,7 +366,7 @@ int mc_regions_add(struct mc_engine *engine, struct mc_local_buf *buf, struct mc
 		list[i] = (struct region_job){.device = devices[i], .buf = buf};
 	r = run_jobs(engine, list, nr, deadline_ns, err);
 	if (r == 0)
-		r = judge_jobs(buf, list, nr, reached, err);
+		r = judge_jobs(engine, buf, list, nr, reached, err);
 	if (r < 0)
 		mc_regions_remove(engine, buf, devices, nr);
 	free(list);
@@ -367,6 +389,7 @@ static int regions_close_job(void *arg)
 	if (c->owner) {
 		/* Its region goes with the memory. */
 		free(c->buf->blobs[c->owner->idx].data);
+		free(c->buf->blobs[c->owner->idx].why);
 		c->buf->blobs[c->owner->idx] = (struct mc_local_blob){0};
 	}
 	return 0;
@@ -408,7 +431,7 @@ static bool close_later(struct mc_engine *engine, struct mc_local_buf *buf)
 static bool any_region(const struct mc_engine *engine, const struct mc_local_buf *buf)
 {
 	for (size_t i = 0; i < engine->nr_devices; i++)
-		if (buf->regions[i] || buf->blobs[i].data)
+		if (buf->regions[i] || buf->blobs[i].data || buf->blobs[i].why)
 			return true;
 	return false;
 }

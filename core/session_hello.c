@@ -47,8 +47,12 @@ static void put_device(struct mc_json_out *o, const struct mc_device *d, bool wi
 	}
 	mc_json_out_key(o, "subnet");
 	mc_json_out_str(o, d->info.subnet);
-	for (const char *const *k = d->caps.remote_kinds; k && *k && at < sizeof text; k++)
+	for (const char *const *k = d->caps.remote_kinds; k && *k && at < sizeof text; k++) {
+		/* Without an agent peers reach what is registered here, which is what reaches it from here. */
+		if (!(d->caps.flags & MC_CAP_AGENT) && !mc_device_reaches(d, *k))
+			continue;
 		at += (size_t)snprintf(text + at, sizeof text - at, "%s%s", at ? " " : "", *k);
+	}
 	mc_json_out_key(o, "remote_kinds");
 	mc_json_out_str(o, text);
 	/* Streams go to the device's own address where it is one, and the user says no other. */

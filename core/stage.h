@@ -45,6 +45,7 @@ struct mc_stage_chunk {
 struct mc_stage_pool {
 	struct mc_lane *lane;
 	bool lend;      /* registered for peers */
+	bool pinned;    /* the kinds know of it */
 	enum { MC_POOL_NONE = 0, MC_POOL_OPENING, MC_POOL_OPEN, MC_POOL_FAILED } state;
 	int status;     /* FAILED */
 	uint64_t chunk; /* bytes of one */

@@ -110,6 +110,9 @@ static void pool_release(struct mc_stage_pool *pool)
 		free(pool->region);
 		pool->region = NULL;
 	}
+	if (pool->pinned)
+		mc_kinds_unpin(d->engine, pool->base);
+	pool->pinned = false;
 	mc_pages_free(pool->base, pool->nr * pool->chunk);
 	pool->base = NULL;
 	free(pool->chunks);
@@ -132,6 +135,8 @@ static int pool_make(struct mc_stage_pool *pool)
 		pool->chunks[i].next = pool->free;
 		pool->free = &pool->chunks[i];
 	}
+	mc_kinds_pin(d->engine, pool->base, pool->nr * pool->chunk);
+	pool->pinned = true;
 	return pool_register(pool);
 }
 

@@ -73,6 +73,12 @@ static int stub_fence(void *inst, void *peer, uint32_t epoch)
 {
 	return -ENOTSUP;
 }
+static void stub_explain(void *inst, const void *region, char *text, size_t cap)
+{
+	if (cap)
+		*text = '\0';
+}
+
 static void stub_counters(void *inst, void (*emit)(void *, const char *, uint64_t), void *ctx)
 {
 }
@@ -98,6 +104,7 @@ static const struct mc_transport_ops stubs = {
 	.cancel = stub_cancel,
 	.fence = stub_fence,
 	.counters = stub_counters,
+	.mem_explain = stub_explain,
 };
 
 /* Slot by slot: everything behind the sizes is a function pointer. */

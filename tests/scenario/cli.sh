@@ -238,9 +238,9 @@ case_lint_matrix() {
 	one 0 '0 errors' '0 warnings' '{"fake:0": [["good:good0"]], "*": [["tcp:lo"]]}' --transports.good.token=x
 	one 0 'warning [kind-unreached]' '$.fake:0: the row can never be used: no transport of it reaches fake memory, and staging_pool is 0' \
 		'{"fake:0": [["good:good0"]], "*": [["tcp:lo"]]}' --staging_pool=0 --transports.good.token=x
-	one 0 'warning [kind-unreached]' 'there is no memory plugin of this name' '{"cuda:0": [["good:good0"]], "*": [["tcp:lo"]]}' --transports.good.token=x
-	one 0 'warning [tier-unused]' '$.cuda:0[1]: the tier can never be used: no device of it reaches cuda memory' \
-		'{"cuda:0": [["tcp:lo"], ["good:good0"]], "*": [["tcp:lo"]]}' --transports.good.token=x
+	one 0 'warning [kind-unreached]' 'there is no memory plugin of this name' '{"cxl:0": [["good:good0"]], "*": [["tcp:lo"]]}' --transports.good.token=x
+	one 0 'warning [tier-unused]' '$.cxl:0[1]: the tier can never be used: no device of it reaches cxl memory' \
+		'{"cxl:0": [["tcp:lo"], ["good:good0"]], "*": [["tcp:lo"]]}' --transports.good.token=x
 	one 1 'error [device-claim]' 'does not reach cuda memory' '{"cuda:0": [["good0"]], "*": [["tcp:lo"]]}'
 	one 1 'error [device-down]' "'keys:keysdown' is down" '{"*": [["keys:keysdown"]]}'
 	sed 's/"altkeys\*"/"*keys*"/' "$PLUGINS/plugins.d/altkeys.json" >"$dir/c/plugins.d/altkeys.json"

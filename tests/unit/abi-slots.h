@@ -92,6 +92,8 @@ VOID(transport, counters, (void *inst, void (*emit)(void *ctx, const char *name,
      uint64_t value), void *ctx), (inst, emit, ctx))
 SLOT(transport, int, mem_sync, (void *inst, void *region, void *addr, uint64_t len, uint32_t how),
      (inst, region, addr, len, how))
+VOID(transport, mem_explain, (void *inst, const void *region, char *text, size_t cap), (inst, region, text,
+     cap))
 #endif
 #ifdef SLOTS_MEMORY
 SLOT(memory, int, open, (void *inst, const struct mc_host *host,
@@ -108,4 +110,7 @@ SLOT(memory, int, export_dmabuf, (void *inst, struct mc_mem_desc *desc, struct m
      (inst, desc, err))
 SLOT(memory, int, flush, (void *inst, const struct mc_mem_desc *desc), (inst, desc))
 SLOT(memory, int, distance, (void *inst, int32_t ordinal, const char *pci), (inst, ordinal, pci))
+SLOT(memory, int, extent, (void *inst, const struct mc_mem_desc *desc, uint64_t *ret_len), (inst, desc, ret_len))
+SLOT(memory, int, pin, (void *inst, void *addr, uint64_t len), (inst, addr, len))
+VOID(memory, unpin, (void *inst, void *addr), (inst, addr))
 #endif

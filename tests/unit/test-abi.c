@@ -326,6 +326,7 @@ static void test_keys(void **state)
 	struct mc_error err = { 0 };
 	struct fake_buf *owned;
 	uint64_t seen[3] = { 0 };
+	char text[64] = "";
 	struct run r;
 
 	snprintf(trigger, sizeof trigger, "trigger=%s", path);
@@ -348,6 +349,8 @@ static void test_keys(void **state)
 	fake_lease(r.w, 5 * MC_MSEC);
 	r.plugin.ops.transport.counters(r.b->priv, gauge, seen);
 	assert_int_equal(seen[2], 5);
+	r.plugin.ops.transport.mem_explain(r.a->priv, r.local->region, text, sizeof text);
+	assert_string_equal(text, "by key");
 	assert_int_equal(r.a->host.mem_identify(&r.a->host, r.target->base, 64, &desc), 0);
 	assert_string_equal(desc.kind, "fake");
 	assert_int_equal(fake_buf_free(owned, BOUND), 0);
@@ -394,7 +397,9 @@ static void test_memory(void **state)
 {
 	struct mc_mem_desc all = { .size = sizeof all, .kind = "fake", .ordinal = -1, .dmabuf_fd = -1 };
 	struct mc_host host = { .size = sizeof host, .counter = no_counter };
-	struct mc_value values[] = { { .i = 2 }, { .i = 0 }, { .i = 64 } };
+	struct mc_value values[] = { { .i = 2 }, { .i = 0 }, { .i = 64 }, { .i = 4096 } };
+	struct mc_mem_desc piece = { .size = sizeof piece, .kind = "fake", .len = 8192, .dmabuf_fd = -1 };
+	uint64_t len = 0;
 	struct mc_open_args args = { .size = sizeof args, .options = values };
 	struct mc_error err = { 0 };
 	struct fake_plugin p;
@@ -410,6 +415,12 @@ static void test_memory(void **state)
 	assert_int_equal(p.ops.memory.flush(area, &all), -ENODEV);
 	assert_int_equal(p.ops.memory.distance(area, 1, "0000:03:00.0"), 2);
 	assert_int_equal(p.ops.memory.distance(area, 1, NULL), -1);
+	assert_int_equal(p.ops.memory.alloc(area, &piece, &err), 0);
+	assert_int_equal(p.ops.memory.extent(area, &piece, &len), 0);
+	assert_int_equal(len, 4096);
+	assert_int_equal(p.ops.memory.pin(area, values, sizeof values), 0);
+	p.ops.memory.unpin(area, values);
+	p.ops.memory.free(area, &piece);
 	p.ops.memory.close(area);
 	free(area);
 }

@@ -39,6 +39,15 @@ struct mc_memory_ops {
 	int (*flush)(void *inst, const struct mc_mem_desc *desc);
 	/* Distance of an ordinal to a PCI device ("0000:3b:00.0"): lower is nearer, -1 unknown. */
 	int (*distance)(void *inst, int32_t ordinal, const char *pci);
+
+	/* ABI 1.5. */
+	/* How many bytes from desc->addr on, at most desc->len, are of one piece that devices register
+	 * together; the host registers each piece as a buffer of its own.  NULL: all of them. */
+	int (*extent)(void *inst, const struct mc_mem_desc *desc, uint64_t *ret_len);
+	/* Host memory that copies will go through until unpin: the host's staging pools.  Failing is no
+	 * more than slow.  What was there before the instance was opened is unpinned too.  [helper] */
+	int (*pin)(void *inst, void *addr, uint64_t len);
+	void (*unpin)(void *inst, void *addr);
 };
 
 #ifdef __cplusplus

@@ -140,6 +140,9 @@ struct mc_mem_desc {
 	int32_t share_fd;
 	uint32_t reserved2;
 	uint64_t share_offset;
+	/* ABI 1.5. */
+	const char *dmabuf_why; /* mem_reg: a sentence why there is no dma-buf; NULL: there is one, or nobody said.
+				 * Borrowed during the call */
 };
 
 /* The memfd behind the memory, or -1; a host that lacks the field has none. */

@@ -40,6 +40,7 @@ extern "C" {
  * two engines have no such socket in common the dial fails (peer_attach with fd < 0).  An older host
  * dials TCP: look at the socket's family. */
 #define MC_CAP_LOCAL_STREAMS (1u << 9)
+#define MC_CAP_MUST_REG (1u << 10)    /* memory that it cannot register is refused, not left to other devices */
 
 /* What proves that an attempt is dead, so that a retry may start (P2). */
 enum mc_fence_class {
@@ -250,6 +251,10 @@ struct mc_transport_ops {
 	 * mc_sync.  Whole cache lines, those that the range cuts included.  NULL: the memory is
 	 * coherent, there is nothing to do.  [any] */
 	int (*mem_sync)(void *inst, void *region, void *addr, uint64_t len, uint32_t how);
+	/* ABI 1.5. */
+	/* In a few words, how the region is reached, where there are several ways and why this one was
+	 * taken; for people.  An empty text: nothing to say.  [any] */
+	void (*mem_explain)(void *inst, const void *region, char *text, size_t cap);
 };
 
 /* ---- filters ---------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ struct block {
 
 struct fake {
 	const struct mc_host *host;
-	int64_t count, sync_below, depth;
+	int64_t count, sync_below, depth, piece;
+	int64_t nr_pinned;
 	uint64_t *nr_flushes, *nr_copies;
 	pthread_mutex_t lock; /* everything below: operations come from any thread */
 	pthread_cond_t wake;
@@ -255,7 +256,44 @@ static int fake_flush(void *inst, const struct mc_mem_desc *desc)
 
 /* ---- the rest ------------------------------------------------------------------------------------ */
 
-enum { OPT_COUNT, OPT_SYNC_BELOW, OPT_DEPTH };
+/* Pieces begin at multiples of the option from the block's start. */
+static int fake_extent(void *inst, const struct mc_mem_desc *desc, uint64_t *ret_len)
+{
+	struct fake *f = inst;
+	struct block *b = NULL;
+	uint64_t piece, at = 0;
+	int r;
+
+	pthread_mutex_lock(&f->lock);
+	r = block_find(f, desc->addr, desc->len, &b);
+	if (r == 0)
+		at = (uint64_t)((unsigned char *)desc->addr - b->addr);
+	pthread_mutex_unlock(&f->lock);
+	piece = f->piece ? (uint64_t)f->piece - at % (uint64_t)f->piece : desc->len;
+	*ret_len = MC_MIN(piece, desc->len);
+	return r;
+}
+
+/* Pinning is only counted. */
+static int fake_pin(void *inst, void *addr, uint64_t len)
+{
+	struct fake *f = inst;
+
+	(void)addr;
+	(void)len;
+	__atomic_fetch_add(&f->nr_pinned, 1, __ATOMIC_RELAXED);
+	return 0;
+}
+
+static void fake_unpin(void *inst, void *addr)
+{
+	struct fake *f = inst;
+
+	(void)addr;
+	__atomic_fetch_sub(&f->nr_pinned, 1, __ATOMIC_RELAXED);
+}
+
+enum { OPT_COUNT, OPT_SYNC_BELOW, OPT_DEPTH, OPT_PIECE };
 static const struct mc_option options[] = {
 	[OPT_COUNT] = { .name = "count", .type = MC_OPT_INT, .def = "2", .min = 0, .max = 64,
 			.doc = "How many devices of the kind there are; 0: opening fails with -ENODEV." },
@@ -263,6 +301,8 @@ static const struct mc_option options[] = {
 			     .doc = "Smaller copies finish inside the call." },
 	[OPT_DEPTH] = { .name = "depth", .type = MC_OPT_INT, .def = "64", .min = 1, .max = 65536,
 			.doc = "Copies that may wait; further ones are answered with -EAGAIN." },
+	[OPT_PIECE] = { .name = "piece", .type = MC_OPT_SIZE, .def = "0", .max = INT64_MAX,
+			.doc = "Devices register memory in pieces of this size; 0: at once." },
 	{ .name = NULL },
 };
 
@@ -275,6 +315,7 @@ static int fake_open(void *inst, const struct mc_host *host, const struct mc_ope
 	f->count = args->options[OPT_COUNT].i;
 	f->sync_below = args->options[OPT_SYNC_BELOW].i;
 	f->depth = args->options[OPT_DEPTH].i;
+	f->piece = args->options[OPT_PIECE].i;
 	if (!f->count)
 		return mc_fail(err, -ENODEV, "memory 'fake': no device: option 'count' is 0");
 	f->tail = &f->head;
@@ -289,6 +330,10 @@ static void fake_close(void *inst)
 {
 	struct fake *f = inst;
 
+	if (f->nr_pinned > 0) {
+		fprintf(stderr, "memory-fake: %lld pinned ranges were left\n", (long long)f->nr_pinned);
+		abort();
+	}
 	pthread_mutex_lock(&f->lock);
 	f->quit = true;
 	pthread_cond_signal(&f->wake);
@@ -335,6 +380,9 @@ static const struct mc_memory_ops fake_ops = {
 	.export_dmabuf = fake_export_dmabuf,
 	.flush = fake_flush,
 	.distance = fake_distance,
+	.extent = fake_extent,
+	.pin = fake_pin,
+	.unpin = fake_unpin,
 };
 
 static const char *const kinds[] = { "fake", NULL };

@@ -240,6 +240,11 @@ static int keys_mem_sync(void *inst, void *region, void *addr, uint64_t len, uin
 	return 0;
 }
 
+static void keys_mem_explain(void *inst, const void *region, char *text, size_t cap)
+{
+	snprintf(text, cap, "by key");
+}
+
 /* The blob: pid, index, key, base, length, alias; little-endian. */
 static int keys_mem_export(void *inst, void *region, void *blob, size_t cap)
 {
@@ -456,6 +461,7 @@ static const struct mc_transport_ops keys_ops = {
 	.fence = keys_fence,
 	.counters = keys_counters,
 	.mem_sync = keys_mem_sync,
+	.mem_explain = keys_mem_explain,
 };
 
 static const char *const claims[] = { KEYS_NAME "*", NULL };

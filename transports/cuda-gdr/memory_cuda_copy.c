@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory kind `cuda`, copies.  Small ones are waited for: the way through a thread costs more.  Others
+ * run on a stream of their direction, so that both copy engines of a GPU are busy, and a thread of ours
+ * waits for their events: a callback of the driver may not come once its context has failed, an event
+ * answers even then.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "memory_cuda.h"
+
+static CUresult start(struct cuda_driver *cu, const struct mc_copy *c, CUstream stream)
+{
+	CUdeviceptr mem = (CUdeviceptr)(uintptr_t)c->mem;
+
+	return c->to_host ? cu->cuMemcpyDtoHAsync(c->hostptr, mem, c->len, stream)
+			  : cu->cuMemcpyHtoDAsync(mem, c->hostptr, c->len, stream);
+}
+
+/* An address that is no memory of the GPU is an invalid value to the driver. */
+static int copy_errno(CUresult r)
+{
+	return r == CUDA_ERROR_INVALID_VALUE ? -EFAULT : cuda_errno(r);
+}
+
+static int copy_now(struct gpu *gpu, const struct mc_copy *c)
+{
+	struct cuda_driver *cu = &gpu->cuda->cu;
+	CUresult r = gpu_enter(gpu);
+
+	if (r != CUDA_SUCCESS)
+		return cuda_errno(r);
+	r = start(cu, c, gpu->small);
+	if (r == CUDA_SUCCESS)
+		r = cu->cuStreamSynchronize(gpu->small);
+	gpu_leave(gpu);
+	return r == CUDA_SUCCESS ? MC_DONE : copy_errno(r);
+}
+
+/* ---- copies under way ------------------------------------------------------------------------------ */
+
+static void *wait_copies(void *arg)
+{
+	struct copy_queue *q = arg;
+	struct cuda *cuda = q->gpu->cuda;
+	CUresult context = gpu_enter(q->gpu);
+
+	pthread_mutex_lock(&q->lock);
+	while (!q->quit || q->nr) {
+		struct copy_slot slot = q->ring[q->head];
+		CUresult r;
+
+		if (!q->nr) {
+			pthread_cond_wait(&q->wake, &q->lock);
+			continue;
+		}
+		pthread_mutex_unlock(&q->lock);
+		r = cuda->cu.cuEventSynchronize(slot.event);
+		pthread_mutex_lock(&q->lock);
+		q->head = (q->head + 1) % cuda->depth;
+		q->nr--;
+		pthread_mutex_unlock(&q->lock);
+		cuda->host->copied(cuda->host, slot.copy, copy_errno(r));
+		pthread_mutex_lock(&q->lock);
+	}
+	pthread_mutex_unlock(&q->lock);
+	if (context == CUDA_SUCCESS)
+		gpu_leave(q->gpu);
+	return NULL;
+}
+
+/* The thread and the slot's event, made when first needed.  Under the lock, in the GPU's context. */
+static int prepare(struct copy_queue *q, struct copy_slot *slot)
+{
+	struct cuda_driver *cu = &q->gpu->cuda->cu;
+	CUresult r = CUDA_SUCCESS;
+
+	if (!slot->event)
+		r = cu->cuEventCreate(&slot->event, CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING);
+	if (r != CUDA_SUCCESS) {
+		slot->event = NULL;
+		return cuda_errno(r);
+	}
+	if (!q->running && pthread_create(&q->thread, NULL, wait_copies, q))
+		return -ENOMEM;
+	q->running = true;
+	return 0;
+}
+
+/* Under the lock, in the GPU's context. */
+static int enqueue(struct copy_queue *q, struct mc_copy *c)
+{
+	struct cuda *cuda = q->gpu->cuda;
+	struct copy_slot *slot = &q->ring[(q->head + q->nr) % cuda->depth];
+	CUresult r;
+	int error = prepare(q, slot);
+
+	if (error < 0)
+		return error;
+	r = start(&cuda->cu, c, q->stream);
+	if (r != CUDA_SUCCESS)
+		return copy_errno(r);
+	r = cuda->cu.cuEventRecord(slot->event, q->stream);
+	if (r != CUDA_SUCCESS) {
+		/* It runs, and nothing would tell when it has ended. */
+		r = cuda->cu.cuStreamSynchronize(q->stream);
+		return r == CUDA_SUCCESS ? MC_DONE : copy_errno(r);
+	}
+	slot->copy = c;
+	q->nr++;
+	pthread_cond_signal(&q->wake);
+	return 0;
+}
+
+/* [any] */
+int cuda_copy(void *inst, struct mc_copy *c)
+{
+	struct cuda *cuda = inst;
+	struct copy_queue *q;
+	struct gpu *gpu;
+	CUresult r;
+	int status;
+
+	if (c->ordinal < 0 || c->ordinal >= cuda->nr_gpus)
+		return -ENODEV;
+	gpu = &cuda->gpus[c->ordinal];
+	if (!c->len)
+		return MC_DONE;
+	if ((int64_t)c->len < cuda->sync_below)
+		return copy_now(gpu, c);
+	r = gpu_enter(gpu);
+	if (r != CUDA_SUCCESS)
+		return cuda_errno(r);
+	q = &gpu->queues[c->to_host ? TO_HOST : TO_GPU];
+	pthread_mutex_lock(&q->lock);
+	status = q->nr == cuda->depth ? -EAGAIN : enqueue(q, c);
+	pthread_mutex_unlock(&q->lock);
+	gpu_leave(gpu);
+	return status;
+}
+
+/* ---- opening and closing --------------------------------------------------------------------------- */
+
+int gpu_copies_init(struct gpu *gpu)
+{
+	for (int i = 0; i < DIRECTIONS; i++) {
+		struct copy_queue *q = &gpu->queues[i];
+
+		q->gpu = gpu;
+		pthread_mutex_init(&q->lock, NULL);
+		pthread_cond_init(&q->wake, NULL);
+		q->ring = calloc(gpu->cuda->depth, sizeof *q->ring);
+		if (!q->ring)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+void gpu_copies_stop(struct gpu *gpu)
+{
+	for (int i = 0; i < DIRECTIONS; i++) {
+		struct copy_queue *q = &gpu->queues[i];
+
+		if (!q->gpu || !q->running)
+			continue;
+		pthread_mutex_lock(&q->lock);
+		q->quit = true;
+		pthread_cond_signal(&q->wake);
+		pthread_mutex_unlock(&q->lock);
+		pthread_join(q->thread, NULL);
+		q->running = false;
+	}
+}
+
+static void queue_close(struct copy_queue *q, struct cuda_driver *cu, bool context)
+{
+	for (uint32_t i = 0; context && q->ring && i < q->gpu->cuda->depth; i++)
+		if (q->ring[i].event)
+			cu->cuEventDestroy(q->ring[i].event);
+	if (context && q->stream)
+		cu->cuStreamDestroy(q->stream);
+	pthread_cond_destroy(&q->wake);
+	pthread_mutex_destroy(&q->lock);
+}
+
+void gpu_copies_close(struct gpu *gpu)
+{
+	struct cuda_driver *cu = &gpu->cuda->cu;
+	bool context = atomic_load(&gpu->context) && gpu_enter(gpu) == CUDA_SUCCESS;
+
+	for (int i = 0; i < DIRECTIONS; i++) {
+		if (gpu->queues[i].gpu)
+			queue_close(&gpu->queues[i], cu, context);
+		free(gpu->queues[i].ring);
+	}
+	if (context && gpu->small)
+		cu->cuStreamDestroy(gpu->small);
+	if (context)
+		gpu_leave(gpu);
+}
