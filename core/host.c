@@ -14,6 +14,7 @@
 #include "kind.h"
 #include "lane.h"
 #include "log.h"
+#include "pages.h"
 #include "path.h"
 #include "record.h"
 #include "core/util/check.h"

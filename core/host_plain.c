@@ -14,6 +14,7 @@
 #include "clock.h"
 #include "kind.h"
 #include "log.h"
+#include "pages.h"
 #include "core/util/check.h"
 
 static const struct mc_plain_host *plain_of(const struct mc_host *h)

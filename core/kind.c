@@ -9,21 +9,16 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <linux/mempolicy.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "clock.h"
 #include "host.h"
 #include "log.h"
+#include "pages.h"
 #include "core/util/check.h"
-
-#define HUGE_SIZE ((size_t)2 << 20)
-#define MAX_NODE 1023
 
 struct kind {
 	struct kind *next; /* atomic; set before the kind is listed */
@@ -78,53 +73,6 @@ const char *mc_kind_name(const char *kind)
 	}
 	pthread_mutex_unlock(&names_lock);
 	return n ? n->text : NULL;
-}
-
-/* ---- host memory ---------------------------------------------------------------------------- */
-
-static size_t pages_len(uint64_t len)
-{
-	return mc_round_up((size_t)len, (size_t)sysconf(_SC_PAGESIZE));
-}
-
-void *mc_pages_alloc(uint64_t len, int32_t node)
-{
-	size_t size = pages_len(len);
-	void *addr;
-
-	if (!len || size < len) {
-		errno = EINVAL;
-		return NULL;
-	}
-	addr = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (addr == MAP_FAILED)
-		return NULL;
-	if (size >= HUGE_SIZE)
-		madvise(addr, size, MADV_HUGEPAGE);
-	if (node >= 0 && node <= MAX_NODE) {
-		unsigned long mask[(MAX_NODE + 1) / (8 * sizeof(long))] = {0};
-		long r;
-
-		mask[(size_t)node / (8 * sizeof(long))] = 1ul << ((size_t)node % (8 * sizeof(long)));
-		r = syscall(SYS_mbind, addr, size, MPOL_BIND, mask, (unsigned long)MAX_NODE + 2, 0u);
-		/* Containers often forbid it, and node 0 is all there is on kernels without it. */
-		if (r < 0 && errno != EPERM && errno != ENOSYS) {
-			munmap(addr, size);
-			errno = EINVAL;
-			return NULL;
-		}
-	} else if (node > MAX_NODE) {
-		munmap(addr, size);
-		errno = EINVAL;
-		return NULL;
-	}
-	return addr;
-}
-
-void mc_pages_free(void *addr, uint64_t len)
-{
-	if (addr)
-		munmap(addr, pages_len(len));
 }
 
 /* ---- the list ------------------------------------------------------------------------------- */
@@ -294,9 +242,10 @@ int mc_kind_identify(struct mc_engine *engine, const void *addr, uint64_t len,
 	return 0;
 }
 
-static int cpu_alloc(struct mc_mem_desc *desc, struct mc_error *err)
+static int cpu_alloc(struct mc_mem_desc *desc, bool share, struct mc_error *err)
 {
-	void *addr = mc_pages_alloc(desc->len, desc->ordinal);
+	void *addr = share ? mc_pages_share(desc->len, desc->ordinal, &desc->share_fd)
+			   : mc_pages_alloc(desc->len, desc->ordinal);
 	int r = -errno;
 
 	if (addr) {
@@ -337,12 +286,12 @@ static int free_job(void *arg)
 	return 0;
 }
 
-int mc_kind_alloc(struct mc_engine *engine, struct mc_mem_desc *desc, struct mc_error *err)
+int mc_kind_alloc(struct mc_engine *engine, struct mc_mem_desc *desc, bool share, struct mc_error *err)
 {
 	struct alloc a = {.desc = desc, .err = err};
 
 	if (!strcmp(desc->kind, "cpu"))
-		return cpu_alloc(desc, err);
+		return cpu_alloc(desc, share, err);
 	a.kind = kind_find(engine, desc->kind);
 	if (!a.kind)
 		return mc_fail(err, -ENODEV, "memory kind '%s': not open", desc->kind);
@@ -355,6 +304,8 @@ void mc_kind_free(struct mc_engine *engine, struct mc_mem_desc *desc)
 
 	if (!strcmp(desc->kind, "cpu")) {
 		mc_pages_free(desc->addr, desc->len);
+		if (desc->share_fd >= 0)
+			close(desc->share_fd);
 		return;
 	}
 	a.kind = kind_find(engine, desc->kind);

@@ -18,8 +18,10 @@ int mc_kind_open(struct mc_engine *engine, const char *kind, struct mc_error *er
 /* What the memory at [addr, addr + len) is: asks the open kinds, else "cpu".  desc->size is set.  [any] */
 int mc_kind_identify(struct mc_engine *engine, const void *addr, uint64_t len,
 		     struct mc_mem_desc *desc);
-/* Memory of a kind ("cpu": pages on that node, huge ones if it is large).  [helper or caller] */
-int mc_kind_alloc(struct mc_engine *engine, struct mc_mem_desc *desc, struct mc_error *err);
+/* Memory of a kind ("cpu": pages on that node, huge ones if it is large, and if share
+ * says so such as another process may map, by desc->share_fd, which is closed with the memory and
+ * stays -1 where the system lets us not).  [helper or caller] */
+int mc_kind_alloc(struct mc_engine *engine, struct mc_mem_desc *desc, bool share, struct mc_error *err);
 void mc_kind_free(struct mc_engine *engine, struct mc_mem_desc *desc);
 /* The kind is open and can copy to and from host memory.  [any] */
 bool mc_kind_copies(const struct mc_engine *engine, const char *kind);
@@ -38,9 +40,6 @@ int mc_kind_copy(struct mc_engine *engine, struct mc_worker *worker, struct mc_c
 void mc_kinds_flush(struct mc_engine *engine);
 /* Is a kind open that has writes to make visible?  [any] */
 bool mc_kinds_any(struct mc_engine *engine);
-/* Zeroed pages of host memory, len rounded up to pages, bound to a node (-1: any); NULL: errno.  [any] */
-void *mc_pages_alloc(uint64_t len, int32_t node);
-void mc_pages_free(void *addr, uint64_t len);
 /* Interned name of a kind: equal kinds have equal pointers for the life of the process. */
 const char *mc_kind_name(const char *kind);
 

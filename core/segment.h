@@ -17,6 +17,8 @@ struct mc_local_buf {
 	_Atomic(const struct mc_matrix_row *) row;
 	char kind[MC_PLUGIN_NAME_MAX + 1];
 	int32_t ordinal;
+	int32_t share_fd;      /* a memfd behind it, its registration's, or -1 */
+	uint64_t share_offset; /* of base in it */
 	uint32_t users;     /* ranges held by slices and peers; atomic */
 	bool closing;       /* no new users; atomic */
 	bool fenced;        /* the users' time is over: their requests end; atomic */

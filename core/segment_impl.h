@@ -97,6 +97,8 @@ int mc_regions_add(struct mc_engine *engine, struct mc_local_buf *buf, struct mc
 /* Undo it. */
 void mc_regions_remove(struct mc_engine *engine, struct mc_local_buf *buf, struct mc_device *const *devices,
 		       size_t nr);
+/* Does a device have peers map the memory that it is given? */
+bool mc_region_shared(const struct mc_engine *engine);
 /* The device of the location's row that allocates this kind itself; NULL: none. */
 struct mc_device *mc_region_owner(struct mc_engine *engine, const char *location, const char *kind);
 /* Allocate on it: fills desc->addr and len. */

@@ -112,6 +112,7 @@ static struct mc_reg *reg_new(uint64_t base, uint64_t len, uint32_t access)
 	reg->base = base;
 	reg->len = len;
 	reg->access = access;
+	reg->desc.share_fd = -1;
 	if (reg_count_in(reg, base) < 0) {
 		reg_free(reg);
 		return NULL;
@@ -143,6 +144,8 @@ static int add_buf(struct splitting *s, uint64_t off, uint64_t len, int32_t ordi
 	buf->base = reg->base + off;
 	buf->len = len;
 	buf->ordinal = ordinal;
+	buf->share_fd = reg->desc.share_fd;
+	buf->share_offset = off;
 	snprintf(buf->kind, sizeof buf->kind, "%s", s->kind);
 	snprintf(buf->location, sizeof buf->location, "%.20s:%d", s->kind, MC_MAX(ordinal, 0));
 	buf->row = mc_matrix_row_find(s->engine->matrix, buf->location);
@@ -517,7 +520,7 @@ static int memory_make(struct mc_engine *engine, const char *location, const str
 	desc->kind = mc_kind_name(kind);
 	if (!desc->kind)
 		return mc_fail(err, -ENOMEM, "memory: out of memory");
-	r = owner ? mc_region_alloc(owner, ret_region, desc, err) : mc_kind_alloc(engine, desc, err);
+	r = owner ? mc_region_alloc(owner, ret_region, desc, err) : mc_kind_alloc(engine, desc, mc_region_shared(engine), err);
 	if (r == 0)
 		*ret_owner = owner;
 	return r;

@@ -86,7 +86,8 @@ static int region_open(struct mc_device *d, struct mc_local_buf *buf, struct mc_
 		.ordinal = buf->ordinal,
 		.access = buf->access,
 		.dmabuf_fd = -1,
-		.share_fd = -1,
+		.share_fd = buf->share_fd,
+		.share_offset = buf->share_offset,
 	};
 	char why[MC_ERROR_TEXT_MAX];
 	void *region;
@@ -463,6 +464,15 @@ struct mc_device *mc_region_owner(struct mc_engine *engine, const char *location
 			owner = engine->devices[i];
 	free(wanted);
 	return owner;
+}
+
+/* Pages of a file are huge ones less often than others: they are not for everybody. */
+bool mc_region_shared(const struct mc_engine *engine)
+{
+	for (size_t i = 0; i < engine->nr_devices; i++)
+		if ((engine->devices[i]->caps.flags & MC_CAP_LOCAL_STREAMS) && mc_device_reaches(engine->devices[i], "cpu"))
+			return true;
+	return false;
 }
 
 struct alloc_args {

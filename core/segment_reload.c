@@ -102,6 +102,8 @@ static int shadow_init(const struct mc_engine *engine, struct change *c)
 	s->base = b->base;
 	s->len = b->len;
 	s->ordinal = b->ordinal;
+	s->share_fd = b->share_fd;
+	s->share_offset = b->share_offset;
 	snprintf(s->kind, sizeof s->kind, "%s", b->kind);
 	snprintf(s->location, sizeof s->location, "%s", b->location);
 	s->regions = calloc(nr, sizeof *s->regions);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "pages.h"
 #include "stage.h"
 
 #define CHUNK_MIN 4096u

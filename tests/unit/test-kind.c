@@ -6,13 +6,19 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "core/host.h"
 #include "core/kind.h"
+#include "core/pages.h"
+#include "core/util/check.h"
 
 static struct mc_engine engine;
 
@@ -59,6 +65,70 @@ static void test_pages(void **state)
 	mc_pages_free(NULL, 0);
 }
 
+static unsigned nr_descriptors(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned nr = 0;
+
+	assert_non_null(dir);
+	while (readdir(dir))
+		nr++;
+	closedir(dir);
+	return nr;
+}
+
+/* What another process would map is the same memory, and cannot be cut short. */
+static void assert_shared(char *p, size_t len, int fd)
+{
+	char *other = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	assert_ptr_not_equal(other, MAP_FAILED);
+	assert_int_equal(other[len - 1], 0);
+	p[0] = 'a';
+	other[len - 1] = 'b';
+	assert_int_equal(other[0], 'a');
+	assert_int_equal(p[len - 1], 'b');
+	assert_int_equal(ftruncate(fd, 0), -1);
+	assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
+	munmap(other, len);
+}
+
+static void test_shared(void **state)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	/* Of 4 MiB are huge pages, where the host has set some aside. */
+	const size_t lens[] = {page, 3 * page, 4u << 20};
+	unsigned before = nr_descriptors();
+	struct rlimit limit, small;
+	int fd;
+	char *p;
+
+	for (size_t i = 0; i < MC_ARRAY_SIZE(lens); i++) {
+		p = mc_pages_share(lens[i], i ? 0 : -1, &fd);
+		assert_non_null(p);
+		assert_true(fd >= 0);
+		assert_shared(p, lens[i], fd);
+		mc_pages_free(p, lens[i]);
+		close(fd);
+	}
+	assert_null(mc_pages_share(0, -1, &fd));
+	assert_null(mc_pages_share(UINT64_MAX, -1, &fd));
+	assert_null(mc_pages_share(page, 1 << 20, &fd));
+	assert_int_equal(errno, EINVAL);
+	/* Files may not be as large as this: no signal, but memory that nobody else can map. */
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	small = limit;
+	small.rlim_cur = page;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	p = mc_pages_share(2 * page, -1, &fd);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	assert_non_null(p);
+	assert_int_equal(fd, -1);
+	p[2 * page - 1] = 1;
+	mc_pages_free(p, 2 * page);
+	assert_int_equal(nr_descriptors(), before);
+}
+
 static void test_names(void **state)
 {
 	char cpu[] = "cpu", odd[] = "odd";
@@ -90,17 +160,20 @@ static void test_cpu(void **state)
 
 static void test_alloc(void **state)
 {
-	struct mc_mem_desc desc = {.size = sizeof desc, .kind = "cpu", .ordinal = 0, .len = 4096};
+	struct mc_mem_desc desc = {.size = sizeof desc, .kind = "cpu", .ordinal = 0, .len = 4096, .share_fd = -1};
 	struct mc_error err = {0};
 
-	assert_int_equal(mc_kind_alloc(&engine, &desc, &err), 0);
+	assert_int_equal(mc_kind_alloc(&engine, &desc, true, &err), 0);
 	memset(desc.addr, 7, 4096);
+	assert_true(desc.share_fd >= 0);
 	mc_kind_free(&engine, &desc);
+	assert_int_equal(fcntl(desc.share_fd, F_GETFD), -1);
+	desc.share_fd = -1;
 	desc.ordinal = 100000;
-	assert_int_equal(mc_kind_alloc(&engine, &desc, &err), -EINVAL);
+	assert_int_equal(mc_kind_alloc(&engine, &desc, true, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "cpu:100000"));
 	desc.kind = "nosuch";
-	assert_int_equal(mc_kind_alloc(&engine, &desc, &err), -ENODEV);
+	assert_int_equal(mc_kind_alloc(&engine, &desc, true, &err), -ENODEV);
 }
 
 static void test_unknown(void **state)
@@ -164,6 +237,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_pages),
+		cmocka_unit_test(test_shared),
 		cmocka_unit_test(test_names),
 		cmocka_unit_test_setup_teardown(test_cpu, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_alloc, setup, teardown),

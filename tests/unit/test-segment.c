@@ -12,10 +12,12 @@
 #include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/clock.h"
 #include "core/kind.h"
 #include "core/lane.h"
+#include "core/pages.h"
 #include "core/segment.h"
 #include "core/util/check.h"
 
@@ -324,11 +326,17 @@ static void test_optional(void **state)
 static void test_alloc(void **state)
 {
 	void *addr = NULL;
-	char *p;
+	char *p, seen[2];
 
+	devices[1].caps.flags = MC_CAP_LOCAL_STREAMS;
 	assert_int_equal(mc_local_alloc(&engine, "cpu:0", 3 * PAGE - 1, 0, MC_FOREVER, &addr, &err), 0);
 	p = addr;
 	memset(p, 1, 3 * PAGE);
+	/* Whoever registers it may have others map it; they do so by the memfd alone. */
+	assert_true(fakes[0].desc.share_fd >= 0);
+	assert_int_equal(fakes[0].desc.share_offset, 0);
+	assert_int_equal(pread(fakes[0].desc.share_fd, seen, 2, 3 * PAGE - 2), 2);
+	assert_memory_equal(seen, "\1\1", 2);
 	assert_int_equal(mc_local_unregister(&engine, p, MC_FOREVER, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "mc_memory_free"));
 	assert_int_equal(mc_local_register(&engine, p + PAGE, PAGE, "*", 0, MC_FOREVER, &err), 0);
@@ -337,8 +345,11 @@ static void test_alloc(void **state)
 	assert_int_equal(mc_local_free_memory(&engine, p + PAGE, MC_FOREVER, &err), -ENOENT);
 	assert_int_equal(mc_local_free_memory(&engine, p, MC_FOREVER, &err), 0);
 	assert_int_equal(reg_at(0, 1, "*"), 0);
+	assert_int_equal(fakes[0].desc.share_fd, -1);
 	assert_int_equal(mc_local_free_memory(&engine, pages, MC_FOREVER, &err), -EINVAL);
+	devices[1].caps.flags = 0;
 	assert_int_equal(mc_local_alloc(&engine, "cpu:0", PAGE, 0, MC_FOREVER, &addr, &err), 0);
+	assert_int_equal(fakes[0].desc.share_fd, -1);
 	/* What is left goes with the engine. */
 }
 
