@@ -8,38 +8,26 @@
 #include <string.h>
 
 static const char usage_text[] =
-	"Checks a plugin against docs/plugin-abi.md; each check runs in a process of its own.\n"
 	"  mooncake check-plugin FILE.so [--device=NAME] [--FLAG=VALUE...]\n"
-	"\n"
-	"  --device=NAME          device to open; default: the first that the plugin finds; for a metadata\n"
-	"                         plugin the URL of the service, where the checks write keys of their own\n"
-	"  --manifest=FILE        compare the manifest with the plugin's own tables\n"
-	"  --level=NAME           the last level to run: loads, lives, moves, behaves, performs "
-	"(default)\n"
-	"  --case=NAME            one check alone; --list names them\n"
-	"  --option=KEY=VALUE     an option of the plugin; may be repeated\n"
-	"  --memory=FILE.so       a memory plugin whose kind takes part; may be repeated\n"
-	"  --filter=FILE.so       a filter over the transport, innermost first; may be repeated\n"
-	"  --filter-option=K=V    an option of the last --filter\n"
-	"  --no-data              the transport moves nothing by design: do not look at bytes\n"
-	"  --ttl=SECONDS          metadata plugins: of leases that shall end; default 2\n"
-	"  --timeout=SECONDS      of each check; default 100\n"
-	"  --strict               a skipped check is a failure\n"
-	"  --json, --json=FILE    the report as one JSON object, on stdout or in a file\n"
-	"  --junit=FILE           the report as JUnit's XML, for CI\n"
-	"  --list                 print the checks, their levels and the sections that they hold\n"
-	"\n"
-	"loads    what loading it does; what it exports and links; descriptor, options, manifest\n"
-	"lives    devices, options at their ends, open and close a hundred times, forks, idling\n"
-	"moves    every size, alignment, memory kind and direction, between guard bytes; keys and values\n"
-	"behaves  full queues, cancel, fences, peers that stop, freeze, die or talk nonsense; watches,\n"
-	"         leases, writers that contend, stop or die\n"
-	"performs a small bench beside null and tcp in the same harness; nothing to fail but "
-	"errors\n"
-	"\n"
+	"Checks a plugin against docs/plugin-abi.md, each check in a process of its own.\n"
+	"  --device=NAME         to open; default: the first that the plugin finds; the\n"
+	"                        URL of the service for a metadata plugin\n"
+	"  --level=NAME          the last to run: loads (what loading it does), lives (it\n"
+	"                        opens and closes), moves (bytes, keys), behaves (when\n"
+	"                        all goes wrong), performs (a bench); default: performs\n"
+	"  --case=NAME, --list   one check alone; what checks there are\n"
+	"  --option=KEY=VALUE    of the plugin; may be repeated, as the next three lines\n"
+	"  --memory=FILE.so      a memory plugin whose kind takes part\n"
+	"  --filter=FILE.so, --filter-option=K=V   a filter over the transport\n"
+	"  --over=FILE.so, --over-option=K=V       filters: the transport to put it over\n"
+	"  --no-data             the transport moves nothing by design\n"
+	"  --ttl=SECONDS         metadata: of leases that shall end; default 2\n"
+	"  --manifest=FILE       compare the manifest with the plugin's tables\n"
+	"  --timeout=SECONDS     of each check; default 100\n"
+	"  --strict              a skipped check is a failure\n"
+	"  --json[=FILE], --junit=FILE   the report for programs\n"
 	"Example:\n"
 	"  mooncake check-plugin ./transport-mine.so --device=mine0 --junit=report.xml\n"
-	"  mooncake check-plugin ./metadata-mine.so --device=mine://127.0.0.1:4000\n"
 	"Exit: 0 no check failed, 1 one did, 2 usage.\n";
 
 static int usage(const char *what, const char *arg)
@@ -115,8 +103,10 @@ static int set_repeated(struct check *k, const char *name, const char *value)
 		c->words[c->nr_words++] = value;
 	else if (!strcmp(name, "memory") && c->nr_memories < MC_ARRAY_SIZE(c->memory_paths))
 		c->memory_paths[c->nr_memories++] = value;
-	else if (!strcmp(name, "filter") && c->nr_filters < MC_ARRAY_SIZE(c->filters))
+	else if (!strcmp(name, "filter") && c->nr_filters + 1 < MC_ARRAY_SIZE(c->filters)) /* one is for --over */
 		c->filters[c->nr_filters++].path = value;
+	else if (!strcmp(name, "over-option") && k->nr_over_words < MC_ARRAY_SIZE(k->over_words))
+		k->over_words[k->nr_over_words++] = value;
 	else
 		return usage("too many of", name);
 	return 0;
@@ -125,9 +115,10 @@ static int set_repeated(struct check *k, const char *name, const char *value)
 static const char *const names[] = {
 	/* With a value. */
 	"device", "manifest", "level", "case", "option", "memory", "filter", "timeout", "filter-option", "junit", "ttl",
+	"over", "over-option",
 	/* Without one. */
 	"json", "strict", "no-data", "list", "help", NULL};
-#define NR_VALUED 11
+#define NR_VALUED 13
 
 static bool takes_value(const char *name)
 {
@@ -160,6 +151,8 @@ static int set_value(struct check *k, const char *name, const char *value)
 		return set_case(k, value);
 	else if (!strcmp(name, "timeout"))
 		return set_timeout(k, value);
+	else if (!strcmp(name, "over"))
+		k->over = value;
 	else if (!strcmp(name, "ttl"))
 		return set_ttl(k, value);
 	else if (!strcmp(name, "filter-option"))

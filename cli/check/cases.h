@@ -22,6 +22,7 @@ struct told {
 	char device[MC_DEVICE_NAME_MAX + 1];
 	char path[512]; /* of the plugin that was looked for */
 	bool over;      /* the case returned: the process was not ended inside it */
+	bool nothing;      /* the transport completes slices and moves no byte */
 	struct {
 		double mbps, us; /* 10^6 bytes per second; microseconds per operation */
 	} bench[BENCH_POINTS];
@@ -37,6 +38,7 @@ struct ctx {
 	enum mc_kind kind; /* 0 until it is known */
 	const char *path, *manifest; /* manifest: NULL, there is none to compare */
 	const char *wanted;          /* name of a transport to look for, instead of path */
+	const char *over;            /* filters: the transport's file; the filter is then filters[0] */
 	struct fake_plugin plugin, memories[4];
 	const char *memory_paths[4];
 	struct filter filters[4]; /* the first is the innermost */
@@ -132,10 +134,11 @@ struct test_case {
 };
 /* Each ends with run == NULL. */
 extern const struct test_case load_cases[], life_cases[], data_cases[], peer_cases[], process_cases[],
-	meta_cases[], meta_key_cases[], meta_watch_cases[], meta_many_cases[], mem_cases[], mem_copy_cases[];
+	meta_cases[], meta_key_cases[], meta_watch_cases[], meta_many_cases[], mem_cases[], mem_copy_cases[], filter_cases[];
 
-/* Each option at the ends of its range, by try, which opens with it and closes. */
-int options_try(struct ctx *c, int (*try)(struct ctx *c, const char *name, const char *value));
+/* Each option of a table at the ends of its range, by try, which opens with it and closes. */
+int options_try(struct ctx *c, const struct mc_plugin_desc *d,
+		int (*try)(struct ctx *c, const char *name, const char *value));
 
 /* Does the descriptor say what the manifest says?  FAIL or SKIP with the sentence. */
 int case_manifest(struct ctx *c);
@@ -143,6 +146,8 @@ int case_manifest(struct ctx *c);
 int case_head(struct ctx *c);
 /* Find the file of the transport c->wanted, as the core would: told->path. */
 int find_wanted(struct ctx *c);
+/* Does the transport move anything at all?  told->nothing. */
+int find_nothing(struct ctx *c);
 /* The bench of one plugin: fills told->bench. */
 int bench_run(struct ctx *c);
 extern const struct bench_point {

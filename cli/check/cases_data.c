@@ -520,6 +520,30 @@ static int case_visibility(struct ctx *c)
 	return r == PASS ? pair_close(c, &p) : r;
 }
 
+/* Slices that succeed, and not one byte of the destination is another than before. */
+int find_nothing(struct ctx *c)
+{
+	struct pair p;
+	struct bufs b;
+	uint64_t len;
+	int r = pair_open(c, &p, 0, true);
+
+	if (r == PASS)
+		r = bufs_open(c, &p, 65536, NULL, NULL, MC_ACCESS_ALL, &b);
+	if (r != PASS)
+		return r;
+	len = align_up(&p, 4096);
+	fake_buf_fill(b.local, 0, len, 1);
+	fake_buf_fill(b.target, 0, len, 2);
+	c->told->nothing = transfer(&p, MC_OP_WRITE, b.local, 0, b.remote, 0, len, NULL) == 0 &&
+			   make_visible(&p, &b) == 0 && fake_buf_check(b.target, 0, len, 2) < 0 &&
+			   transfer(&p, MC_OP_READ, b.local, 0, b.remote, 0, len, NULL) == 0 &&
+			   fake_buf_check(b.local, 0, len, 1) < 0 && !fake_breaches(p.w);
+	/* Leave nothing behind; what fails here, a case tells. */
+	r = bufs_close(c, &p, &b);
+	return r == PASS ? pair_close(c, &p) : r;
+}
+
 const struct test_case data_cases[] = {
 	{ MOVES, "sizes", case_sizes, 5 },
 	{ MOVES, "kinds", case_kinds, 4 },

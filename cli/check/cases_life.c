@@ -38,9 +38,9 @@ static int try_option(struct ctx *c, const char *name, const char *value)
 	return PASS;
 }
 
-int options_try(struct ctx *c, int (*try)(struct ctx *c, const char *name, const char *value))
+int options_try(struct ctx *c, const struct mc_plugin_desc *d,
+		int (*try)(struct ctx *c, const char *name, const char *value))
 {
-	const struct mc_plugin_desc *d = c->plugin.desc;
 	const struct mc_option *o;
 	char text[32];
 	int r = PASS;
@@ -72,7 +72,7 @@ int options_try(struct ctx *c, int (*try)(struct ctx *c, const char *name, const
 
 static int case_options(struct ctx *c)
 {
-	return options_try(c, try_option);
+	return options_try(c, c->plugin.desc, try_option);
 }
 
 static int case_reconfigure(struct ctx *c)
@@ -384,7 +384,21 @@ static int case_fork(struct ctx *c)
 	return r == PASS ? pair_close(c, &p) : r;
 }
 
+static int case_open(struct ctx *c)
+{
+	struct fake_world *w = world_open(c, 0);
+	struct fake_inst *inst = NULL;
+	struct mc_error err = { 0 };
+	int r = open_one(c, w, &inst, &err);
+
+	CHECK(r == 0, "'%s' cannot be opened: %s (%s)", c->device, err.text, strerror(-r));
+	fake_close(inst, BOUND);
+	fake_world_free(w); /* what is breached, the others tell */
+	return PASS;
+}
+
 const struct test_case life_cases[] = {
+	{ LIVES, "open", case_open, 4 },
 	{ LIVES, "options", case_options, 1 },
 	{ LIVES, "devices", case_devices, 4 },
 	{ LIVES, "open-close-100", case_open_close, 4 },

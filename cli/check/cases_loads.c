@@ -298,21 +298,25 @@ static int case_option_table(struct ctx *c)
 {
 	struct mc_value *values;
 	struct mc_error err = {0};
+	int r;
 	DESC(c, d);
 
 	if (!fake_option_at(d, 0))
 		return skip(c, "no options");
 	CHECK(d->option_size >= sizeof(struct mc_option), "option_size is %zu", d->option_size);
 	for (size_t i = 0; fake_option_at(d, i); i++) {
-		int r = check_option(c, fake_option_at(d, i));
-
+		r = check_option(c, fake_option_at(d, i));
 		if (r != PASS)
 			return r;
 		for (size_t j = 0; j < i; j++)
 			CHECK(strcmp(fake_option_at(d, i)->name, fake_option_at(d, j)->name) != 0,
 			      "option '%s' is there twice", fake_option_at(d, i)->name);
 	}
-	CHECK(fake_options_parse(d, c->words, c->nr_words, &values, &err) == 0, "%s", err.text);
+	if (c->over)
+		r = fake_options_parse(d, c->filters[0].words, c->filters[0].nr_words, &values, &err);
+	else
+		r = fake_options_parse(d, c->words, c->nr_words, &values, &err);
+	CHECK(r == 0, "%s", err.text);
 	fake_options_free(d, values);
 	return PASS;
 }

@@ -125,7 +125,7 @@ static int try_option(struct ctx *c, const char *name, const char *value)
 
 static int case_options(struct ctx *c)
 {
-	return options_try(c, try_option);
+	return options_try(c, c->plugin.desc, try_option);
 }
 
 /* Every memory that was not freed goes with close. */
@@ -415,7 +415,18 @@ static int case_flush(struct ctx *c)
 	return mem_close(c, &m);
 }
 
+static int case_open(struct ctx *c)
+{
+	struct mem m;
+	int r = mem_open(c, &m);
+
+	if (r == PASS)
+		fake_world_free(m.w); /* what is breached, the others tell */
+	return r;
+}
+
 const struct test_case mem_cases[] = {
+	{LIVES, "open", case_open, 9},
 	{LIVES, "options", case_options, 1},
 	{LIVES, "open-close-100", case_open_close, 9},
 	{LIVES, "open-fails", case_open_fails, 9},

@@ -344,7 +344,7 @@ static int try_option(struct ctx *c, const char *name, const char *value)
 
 static int case_options(struct ctx *c)
 {
-	return options_try(c, try_option);
+	return options_try(c, c->plugin.desc, try_option);
 }
 
 static int case_reconfigure(struct ctx *c)
@@ -480,7 +480,14 @@ static int case_fork(struct ctx *c)
 	return PASS;
 }
 
+/* It has been opened for each case. */
+static int case_open(struct ctx *c)
+{
+	return PASS;
+}
+
 const struct test_case meta_cases[] = {
+	{LIVES, "open", case_open, 8},
 	{LIVES, "schemes", case_schemes, 8},
 	{LIVES, "bad-url", case_bad_url, 8},
 	{LIVES, "options", case_options, 1},

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void list(void)
 {
@@ -41,6 +42,10 @@ int cli_check_plugin(int argc, char **argv)
 		return 0;
 	}
 	k.c.path = as_path(k.c.path, path, sizeof path);
+	if (access(k.c.path, R_OK) < 0) {
+		fprintf(stderr, "mooncake check-plugin: '%s': %m\n", k.c.path);
+		return 2;
+	}
 	r = check_run(&k);
 	wrote = report_files(&k);
 	return wrote ? wrote : r;

@@ -34,7 +34,10 @@ struct check {
 	unsigned seconds; /* of one case */
 	bool strict, list, json;
 	const char *json_file, *junit_file;
+	const char *over, *over_words[32]; /* filters: the transport below, and its options */
+	size_t nr_over_words;
 	/* Found. */
+	bool shut;     /* it cannot be opened */
 	uint32_t kind; /* enum mc_kind; 0: it could not be loaded */
 	char name[64], version[64], device[MC_DEVICE_NAME_MAX + 1];
 	struct result results[RESULTS_MAX];

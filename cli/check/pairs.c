@@ -38,7 +38,7 @@ int skip(struct ctx *c, const char *fmt, ...)
 
 int ctx_load(struct ctx *c, struct mc_error *err)
 {
-	int r = fake_plugin_load(c->path, MC_KIND_TRANSPORT, &c->plugin, err);
+	int r = fake_plugin_load(c->over ? c->over : c->path, MC_KIND_TRANSPORT, &c->plugin, err);
 
 	for (unsigned i = 0; i < c->nr_memories && r == 0; i++)
 		r = fake_plugin_load(c->memory_paths[i], MC_KIND_MEMORY, &c->memories[i], err);

@@ -114,8 +114,8 @@ void report_end(const struct check *k)
 		bench_table(k);
 	if (!k->kind && k->last > LOADS)
 		puts("The levels after loads need a plugin that can be loaded.");
-	else if (k->kind == MC_KIND_FILTER && k->last > LOADS)
-		puts("For filters there is loads; --filter puts one over a transport for all levels.");
+	else if (k->shut)
+		puts("The other checks need a device that can be opened.");
 	printf("%u passed, %u failed, %u skipped\n", k->counts[0], k->counts[1], k->counts[2]);
 }
 

@@ -31,6 +31,7 @@ const struct case_list case_lists[] = {
 	{MC_KIND_METADATA, meta_many_cases},
 	{MC_KIND_MEMORY, mem_cases},
 	{MC_KIND_MEMORY, mem_copy_cases},
+	{MC_KIND_FILTER, filter_cases},
 	{.cases = NULL},
 };
 const char *const kind_names[MC_KIND_COUNT] = {"plugin", "transport", "metadata plugin", "memory plugin", "filter"};
@@ -236,7 +237,29 @@ static int find_device(struct ctx *c)
 
 	fake_enumerate(w, &c->plugin, first_device, c->told);
 	fake_world_free(w);
+	if (!c->told->device[0])
+		snprintf(c->told->device, sizeof c->told->device, "%.60s0", c->plugin.desc->name);
 	return PASS;
+}
+
+/* A transport, or a filter over one. */
+static bool has_transport(const struct check *k)
+{
+	return k->kind == MC_KIND_TRANSPORT || (k->kind == MC_KIND_FILTER && k->c.over);
+}
+
+/* The filter becomes the innermost one, and its options with it. */
+static void put_over(struct check *k)
+{
+	struct ctx *c = &k->c;
+	struct filter *f = &c->filters[0];
+
+	memmove(f + 1, f, sizeof *f * c->nr_filters++);
+	*f = (struct filter){.path = c->path, .nr_words = MC_MIN(c->nr_words, MC_ARRAY_SIZE(f->words))};
+	memcpy(f->words, c->words, sizeof f->words[0] * f->nr_words);
+	memcpy(c->words, k->over_words, sizeof c->words[0] * k->nr_over_words);
+	c->nr_words = k->nr_over_words;
+	c->over = k->over;
 }
 
 /* Who it is, and the device to use if none was named: the first that it finds.  What fails here is
@@ -251,7 +274,9 @@ static void look_first(struct check *k)
 		memcpy(k->name, k->c.told->name, sizeof k->name);
 		memcpy(k->version, k->c.told->version, sizeof k->version);
 	}
-	if (k->c.device || k->kind != MC_KIND_TRANSPORT || k->last == LOADS)
+	if (k->kind == MC_KIND_FILTER && k->over)
+		put_over(k);
+	if (k->c.device || !has_transport(k) || k->last == LOADS)
 		return;
 	if (run_case(&k->c, &where, k->seconds) == PASS && k->c.told->device[0])
 		memcpy(k->device, k->c.told->device, sizeof k->device);
@@ -316,13 +341,18 @@ static bool wanted(const struct check *k, const char *name)
 	return !k->only || !strcmp(k->only, name);
 }
 
+static bool applies(const struct check *k, const struct case_list *l)
+{
+	return !l->kind || l->kind == k->kind || (l->kind == MC_KIND_TRANSPORT && has_transport(k));
+}
+
 static void run_level(struct check *k, enum level level)
 {
 	for (const struct case_list *l = case_lists; l->cases; l++)
-		for (const struct test_case *t = l->cases; t->run && (!l->kind || l->kind == k->kind); t++)
-			if (t->level == level && wanted(k, t->name))
+		for (const struct test_case *t = l->cases; t->run && applies(k, l); t++)
+			if (t->level == level && wanted(k, t->name) && strcmp(t->name, "open") != 0)
 				run_one(k, t);
-	if (level == PERFORMS && k->kind == MC_KIND_TRANSPORT && wanted(k, bench_case.name))
+	if (level == PERFORMS && has_transport(k) && wanted(k, bench_case.name))
 		run_bench(k);
 }
 
@@ -335,10 +365,48 @@ static bool is_load_case(const char *name)
 	return t->run;
 }
 
+static const struct test_case *find_case(const struct check *k, const char *name)
+{
+	for (const struct case_list *l = case_lists; l->cases; l++)
+		for (const struct test_case *t = l->cases; t->run && applies(k, l); t++)
+			if (!strcmp(t->name, name))
+				return t;
+	return NULL;
+}
+
+/* What cannot be opened is one finding, not one of every check. */
+static bool opens(struct check *k)
+{
+	const struct test_case *t = find_case(k, "open");
+	uint64_t start = fake_real_ns();
+	int r = run_case(&k->c, t, k->seconds);
+
+	if (r != PASS || wanted(k, t->name))
+		add_result(k, t, r, seconds_since(start));
+	k->shut = r != PASS;
+	return r == PASS;
+}
+
+/* So is a transport that moves nothing; the others do not look at bytes then. */
+static void look_for_data(struct check *k)
+{
+	static const struct test_case probe = {LIVES, "data", find_nothing, 5};
+	uint64_t start = fake_real_ns();
+
+	if (k->c.no_data)
+		return;
+	run_case(&k->c, &probe, MC_MIN(k->seconds, 15));
+	if (!k->c.told->nothing)
+		return;
+	fail(&k->c, "slices succeed and not one byte arrives: if the transport moves nothing by design, say --no-data");
+	add_result(k, &probe, FAIL, seconds_since(start));
+	k->c.no_data = true;
+}
+
 /* What the levels after the first need: a plugin that can be loaded, and something to open. */
 static bool goes_on(struct check *k)
 {
-	static const struct test_case service = {LIVES, "device", NULL, 8};
+	static const struct test_case service = {LIVES, "device", NULL, 8}, under = {LIVES, "over", NULL, 10};
 
 	if (!k->kind)
 		return false;
@@ -347,6 +415,15 @@ static bool goes_on(struct check *k)
 		add_result(k, &service, SKIP, 0);
 		return false;
 	}
+	if (k->kind == MC_KIND_FILTER && !k->c.over) {
+		skip(&k->c, "the other checks need --over=transport-NAME.so, a transport to put the filter over");
+		add_result(k, &under, SKIP, 0);
+		return false;
+	}
+	if (!opens(k))
+		return false;
+	if (has_transport(k))
+		look_for_data(k);
 	return true;
 }
 

@@ -28,7 +28,7 @@ found bent-undocumented option-table 1 "'colour' has no doc"
 found bent-leaks-fd open-close-100 4 'descriptors became'
 found bent-keeps open-close-100 4 'close frees what it allocated'
 found bent-inherits fork 3 'inherited'
-found bent-hangs open-close-100 4 'does not end within 2 s' --timeout=2
+found bent-hangs open 4 'does not end within 2 s' --timeout=2
 found bent-exits once 5 'ends inside the plugin'
 found bent-inside once 5 'from inside submit'
 found bent-twice once 5 'exactly once'
@@ -71,6 +71,17 @@ once = [c for c in report['checks'] if c['check'] == 'once'][0]
 assert once['result'] == 'failed' and once['section'] == 5 and once['breaks'].endswith('section 5, A slice'), once
 END
 
+# What cannot be opened is one finding, and so is a transport that moves nothing.
+found open-fails open 4 'cannot be opened'
+check memory-bent-no-device
+grep -q '^[0-9]* passed, 1 failed, ' "$tmp/out" && grep -q '^FAIL lives: open: .*plug one in.* section 9' "$tmp/out" ||
+	complain "memory-bent-no-device: not one failure"
+check bent-idle --level=moves
+grep -q '^[0-9]* passed, 1 failed, ' "$tmp/out" && grep -q '^FAIL lives: data: .*--no-data' "$tmp/out" ||
+	complain "bent-idle: not one failure, which names --no-data"
+check bent-idle --level=moves --no-data
+grep -q '^[0-9]* passed, 0 failed, ' "$tmp/out" || complain "bent-idle fails with --no-data"
+
 # What cannot be loaded is one finding, and the rest is not run.
 check undefined
 grep -q '^FAIL loads: load: ' "$tmp/out" && ! grep -q 'lives:' "$tmp/out" || complain "undefined: more than loads is run"
@@ -83,6 +94,7 @@ usage() {
 	[ $? -eq 2 ] && grep -q "$words" "$tmp/err" || complain "'$*' is not refused with '$words'"
 }
 usage 'FILE.so is missing'
+usage "'$tmp/none.so': No such file" "$tmp/none.so"
 usage "no check has the name 'fork2'" x.so --case=fork2
 usage "there is no 'best'" x.so --level=best
 usage "flag --jsn is not known (did you mean --json?)" x.so --jsn

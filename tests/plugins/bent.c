@@ -233,7 +233,9 @@ static void finish(struct bent *b, struct op *op)
 	struct peer *p = op->peer;
 	bool starved = p->starved;
 
+#ifndef BENT_IDLE
 	memcpy(op->to, op->from, op->len);
+#endif
 #if defined(BENT_BESIDE)
 	((unsigned char *)op->to)[op->len] ^= 1;
 #elif defined(BENT_WRONG)
