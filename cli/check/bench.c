@@ -52,9 +52,8 @@ static bool again(struct bench *x, unsigned i, bool more)
 	return r >= 0;
 }
 
-/* Asked once a turn, on the worker: keeps the queue full until the time is over. */
-/* Asked once a turn, on the worker: keeps the queue full until the time is over.  Where submit finishes
- * slices itself, the time passes in here. */
+/* Asked once a turn, on the worker: keeps the queue full until the time is over.  Where submit or flush
+ * finishes slices itself, the time passes in here. */
 static bool turn(void *ctx)
 {
 	struct bench *x = ctx;
@@ -63,13 +62,13 @@ static bool turn(void *ctx)
 	do {
 		more = fake_real_ns() < x->until;
 		sent = done = false;
-		for (unsigned i = 0; i < x->point->depth; i++) {
+		for (unsigned i = 0; i < x->point->depth; i++)
 			if (x->slices[i]->state != FAKE_INFLIGHT)
 				sent |= again(x, i, more);
-			done |= x->slices[i]->state == FAKE_DONE;
-		}
 		if (sent)
 			fake_flush(x->p->a);
+		for (unsigned i = 0; i < x->point->depth; i++)
+			done |= x->slices[i]->state == FAKE_DONE;
 	} while (done && more && !x->failed);
 	for (unsigned i = 0; i < x->point->depth; i++)
 		if (x->slices[i]->state == FAKE_INFLIGHT)

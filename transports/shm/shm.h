@@ -119,6 +119,7 @@ struct shm_peer {
 	uint32_t slot; /* target: ours for it */
 	uint64_t key;  /* 0: none */
 	pid_t pid;     /* as seen from here; 0: not visible */
+	uint32_t uid;
 	int pidfd;
 	struct shm_remote *wants;
 	uint64_t next_cookie;
@@ -126,7 +127,6 @@ struct shm_peer {
 	struct shm_watcher *watcher;
 	bool owes; /* an answer that the socket did not take */
 	struct shm_want owed;
-	int attach_errno;
 	char name[64]; /* of its segment, for messages; cut if longer */
 	char why[256];
 };

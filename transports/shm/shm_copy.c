@@ -250,7 +250,7 @@ static void attach_broken(struct shm *x, struct shm_peer *p, int status)
 	} else if (status == -ENOTCONN) {
 		refused(x, p, status);
 	} else {
-		shm_attach_remedy(-status, p->pid, 0, remedy, sizeof remedy);
+		shm_attach_remedy(-status, p->pid, p->uid, remedy, sizeof remedy);
 		shm_peer_break(p, -EPERM, remedy);
 	}
 }

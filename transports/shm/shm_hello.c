@@ -76,7 +76,7 @@ static int probe(const struct shm_peer *p, const struct shm_hello *h, uint8_t re
 }
 
 /* Initiator: may we reach its memory?  Where we may not, what is mapped has to do. */
-static int check_attach(struct shm_peer *p, const struct shm_hello *h, uint32_t uid)
+static int check_attach(struct shm_peer *p, const struct shm_hello *h)
 {
 	struct shm *x = p->shm;
 	uint8_t bytes[SHM_PROBE];
@@ -91,7 +91,7 @@ static int check_attach(struct shm_peer *p, const struct shm_hello *h, uint32_t 
 	p->attach = !error;
 	if (!error)
 		return 0;
-	shm_attach_remedy(error, p->pid, uid, remedy, sizeof remedy);
+	shm_attach_remedy(error, p->pid, p->uid, remedy, sizeof remedy);
 	if (x->mode == SHM_ATTACH) {
 		snprintf(p->why, sizeof p->why, "cross-memory attach is refused: %s", remedy);
 		return -EPERM;
@@ -131,6 +131,7 @@ int shm_hello_check(struct shm_peer *p, const struct shm_hello *h, int fd)
 		r = refuse(p, -EPROTONOSUPPORT, "the stream is no Unix socket: the core at this end is too old for shm");
 	/* First the descriptor, then the look at what it stands for. */
 	p->pid = cred.pid;
+	p->uid = cred.uid;
 	if (r == 0 && !p->passive && p->pid > 0)
 		p->pidfd = (int)syscall(SYS_pidfd_open, p->pid, 0);
 	if (r == 0)
@@ -138,7 +139,7 @@ int shm_hello_check(struct shm_peer *p, const struct shm_hello *h, int fd)
 	if (r == 0)
 		r = p->passive ? take_flag(p, fd) : take_table(p, h, fd);
 	if (r == 0 && !p->passive)
-		r = check_attach(p, h, cred.uid);
+		r = check_attach(p, h);
 	if (fd >= 0)
 		close(fd);
 	return r;
