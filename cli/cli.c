@@ -2,7 +2,7 @@
 /*
  * What the verbs share.  The command line is the bench's: --flag=value,
  * --flag value, dashes and underscores are the same, every config key is a flag
- * by --KEY=VALUE, later wins, and what nobody knows is refused with the closest
+ * by --KEY=VALUE (booleans by --KEY and --noKEY), later wins, and what nobody knows is refused with the closest
  * that is known.
  */
 #include "cli.h"
@@ -265,6 +265,8 @@ static int set_key(struct mc_config *config, const struct cli_key *key, struct m
 		return mc_config_set(config, key->key, key->value, err);
 	if (mc_config_each(config, key_is_bool, (void *)key->key))
 		return mc_config_set(config, key->key, "true", err);
+	if (strncmp(key->key, "no", 2) == 0 && mc_config_each(config, key_is_bool, (void *)(key->key + 2)))
+		return mc_config_set(config, key->key + 2, "false", err);
 	if (mc_config_get(config, key->key, NULL))
 		return mc_fail(err, -EINVAL, "flag --%s: the value is missing: --%s=VALUE", key->key, key->key);
 	return -ENOENT;

@@ -96,6 +96,14 @@ int cli_error(const struct cli *cli, int code, const char *fmt, ...) MC_PRINTF(3
 int cli_stdout_away(void);
 void cli_stdout_back(int held);
 
+/* From here on a plugin is loaded in a child process first, so that one that crashes, hangs or exits when it
+ * is loaded is refused with a sentence and not our end. */
+void cli_try_plugins(void);
+/* What loading this file printed, as a sentence that begins with the file; NULL: nothing.  A borrowed string. */
+const char *cli_plugin_said(const char *path);
+/* Call each for every sentence of that kind. */
+void cli_plugins_said(void (*each)(void *ctx, const char *sentence), void *ctx);
+
 /* Members of a JSON object; NULL strings become null. */
 void cli_json_str(struct mc_json_out *o, const char *key, const char *s);
 void cli_json_int(struct mc_json_out *o, const char *key, int64_t i);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * mooncake inspect FILE.so: what a plugin says of itself, read as the loader
- * reads it: nothing of the plugin runs and no device is opened.  A file that is
- * no plugin is refused with the loader's sentence.
+ * reads it: no operation of the plugin runs and no device is opened.  A file that
+ * is no plugin is refused with the loader's sentence.
  */
 #include <string.h>
 
@@ -179,6 +179,8 @@ static int inspect(const struct cli *cli, const char *path, bool json, bool only
 	cli_stdout_back(held);
 	if (r < 0)
 		return cli_error(cli, CLI_FAILED, "%s", err.text);
+	if (cli_plugin_said(p->path))
+		cli_error(cli, CLI_OK, "%s", cli_plugin_said(p->path));
 	manifest = mc_manifest_write(p->desc, file_name(path));
 	if (!manifest)
 		code = cli_error(cli, CLI_FAILED, "%s: a string of its tables is not UTF-8", path);

@@ -176,6 +176,11 @@ static void look_discovered(struct lint *lint)
 		lint_matrix(lint, text, false);
 }
 
+static void printed(void *ctx, const char *sentence)
+{
+	lint_add(ctx, LINT_WARNING, "plugin-prints", "%s", sentence);
+}
+
 static void look(const struct cli *cli, struct lint *lint, const struct file *files)
 {
 	const char *matrix = mc_config_settings(lint->config)->nic_priority_matrix;
@@ -329,6 +334,7 @@ static int lint(const struct cli *cli, const struct asked *asked)
 		look(cli, &l, files);
 		if (asked->peer)
 			lint_peer(&l, asked->peer, asked->timeout_ns);
+		cli_plugins_said(printed, &l);
 		cli_stdout_back(held);
 		if (asked->json)
 			code = print_json(cli, &l, asked->show, asked->peer);

@@ -77,8 +77,11 @@ static int run(int argc, char **argv)
 		argv = ask;
 	}
 	for (size_t i = 0; i < MC_ARRAY_SIZE(verbs); i++) {
-		if (strcmp(verbs[i].name, name) == 0)
-			return verbs[i].run(argc - 1, argv + 1);
+		if (strcmp(verbs[i].name, name) != 0)
+			continue;
+		if (verbs[i].run != cli_check_plugin) /* its cases are children, and judge the loading itself */
+			cli_try_plugins();
+		return verbs[i].run(argc - 1, argv + 1);
 	}
 	return unknown_verb(name);
 }

@@ -245,6 +245,12 @@ static const char *state(const struct plugin *p)
 	return p->status == 0 ? "ok" : p->status == -ENOENT ? "missing" : "refused";
 }
 
+/* What it printed when it was loaded. */
+static const char *said(const struct plugin *p)
+{
+	return p->path ? cli_plugin_said(p->path) : NULL;
+}
+
 static bool wrong(const struct plugin *p)
 {
 	return p->status < 0 && !p->m->optional;
@@ -283,6 +289,9 @@ static void print_text(const struct look *l, bool options)
 	for (size_t i = 0; i < l->nr_plugins; i++)
 		if (l->plugins[i].status < 0)
 			printf("%s: %s\n", l->plugins[i].m->optional ? "note" : "error", l->plugins[i].why.text);
+	for (size_t i = 0; i < l->nr_plugins; i++)
+		if (said(&l->plugins[i]))
+			printf("note: %s\n", said(&l->plugins[i]));
 	for (size_t i = 0; i < l->nr_bad; i++)
 		printf("error: %s\n", l->bad[i].why.text);
 	for (size_t i = 0; i < l->nr_orphans; i++)
@@ -318,6 +327,7 @@ static void put_plugin(struct mc_json_out *o, const struct look *l, const struct
 	cli_json_str(o, "name", p->m->name);
 	cli_json_str(o, "state", state(p));
 	cli_json_str(o, "why", p->status < 0 ? p->why.text : NULL);
+	cli_json_str(o, "note", said(p));
 	cli_json_str(o, "library", p->m->library);
 	cli_json_str(o, "file", p->path);
 	cli_json_str(o, "manifest", p->m->path);

@@ -37,6 +37,7 @@ struct loaded {
  * shared object is opened or checked. */
 static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct loaded *list;
+static int (*trial)(const char *path, struct mc_error *err);
 
 /* Who is being refused, for the sentences. */
 struct subject {
@@ -279,11 +280,20 @@ static struct loaded *publish(struct loaded *l)
 	return other;
 }
 
+void mc_plugin_set_trial(int (*try)(const char *path, struct mc_error *err))
+{
+	trial = try;
+}
+
 static int load_new(const struct subject *s, struct loaded **ret)
 {
-	struct loaded *l = calloc(1, sizeof *l);
-	int r;
+	struct mc_error verdict;
+	struct loaded *l;
+	int r = trial ? trial(s->path, &verdict) : 0;
 
+	if (r < 0)
+		return refuse(s, r, "%s: %s", s->path, verdict.text);
+	l = calloc(1, sizeof *l);
 	if (!l)
 		return refuse(s, -ENOMEM, "%s: out of memory", s->path);
 	l->plugin.path = strdup(s->path);

@@ -83,6 +83,9 @@ int mc_plugin_load(const struct mc_registry *registry, enum mc_kind kind, const 
 /* kind 0 and name NULL: whatever the file holds. */
 int mc_plugin_load_file(const char *path, enum mc_kind kind, const char *name,
 			struct mc_plugin **ret_plugin, struct mc_error *err);
+/* For programs that look at strangers' plugins: asked about each file before it is opened here; -errno with
+ * err: it is refused.  Set before another thread loads a plugin; NULL: none. */
+void mc_plugin_set_trial(int (*trial)(const char *path, struct mc_error *err));
 /* One more user of it. */
 struct mc_plugin *mc_plugin_ref(struct mc_plugin *plugin);
 void mc_plugin_unref(struct mc_plugin *plugin);

@@ -4,6 +4,7 @@
  * crashes or hangs is a finding and not the end.  This process loads no plugin.
  */
 #include "check.h"
+#include "child.h"
 #include "core/util/check.h"
 
 #include <errno.h>
@@ -137,37 +138,10 @@ static double seconds_since(uint64_t t)
 	return (double)(fake_real_ns() - t) / 1e9;
 }
 
-static bool has_ended(pid_t pid)
-{
-	siginfo_t info = {.si_pid = 0};
-
-	/* It stays a zombie, so that its group keeps its name. */
-	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 ||
-	       info.si_pid == pid;
-}
-
-/* 0: it ended by itself; -ETIMEDOUT: it had to be killed.  What it started ends too. */
-static int wait_child(pid_t pid, unsigned seconds, int *ret_status)
-{
-	uint64_t until = fake_real_ns() + seconds * MC_SEC;
-	struct timespec nap = {.tv_nsec = 200000};
-	int r = 0;
-
-	while (!has_ended(pid) && r == 0) {
-		if (fake_real_ns() > until)
-			r = -ETIMEDOUT;
-		nanosleep(&nap, NULL);
-		nap.tv_nsec = MC_MIN(nap.tv_nsec * 2, 10000000);
-	}
-	kill(-pid, SIGKILL);
-	if (r < 0)
-		kill(pid, SIGKILL);
-	return waitpid(pid, ret_status, 0) < 0 ? -errno : r;
-}
-
 static int run_case(struct ctx *c, const struct test_case *t, unsigned seconds)
 {
 	int status = 0, r;
+	char how[128];
 	pid_t pid;
 
 	memset(c->told, 0, sizeof *c->told);
@@ -177,14 +151,10 @@ static int run_case(struct ctx *c, const struct test_case *t, unsigned seconds)
 		run_child(c, t);
 	if (pid < 0)
 		return fail(c, "no process: %s", strerror(errno));
-	r = wait_child(pid, seconds, &status);
-	if (r == -ETIMEDOUT)
-		return fail(c, "does not end within %u s", seconds);
-	if (r < 0)
-		return fail(c, "the process is lost: %s", strerror(-r));
-	if (WIFSIGNALED(status))
-		return fail(c, "crashes: %s (signal %d)", strsignal(WTERMSIG(status)),
-			    WTERMSIG(status));
+	r = child_wait(pid, seconds, &status);
+	child_how(r, status, seconds, how, sizeof how);
+	if (how[0])
+		return fail(c, "%s", how);
 	r = WEXITSTATUS(status);
 	if (!c->told->over)
 		return fail(c, "the process ends inside the plugin, with exit status %d", r);

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A transport that does nothing, and, with one BAD_* defined, one that the
- * loader must refuse.  Its operations are never called, but for `open`.
+ * loader must refuse; with one LOAD_* loading it is what goes wrong.  Its operations are never called, but for `open`.
  */
 #include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #include <mooncake/transport.h>
 
@@ -16,6 +19,23 @@
 
 #ifdef USE_GONE
 int mc_gone(void);
+#endif
+
+#if defined(LOAD_CRASHES) || defined(LOAD_HANGS) || defined(LOAD_EXITS) || defined(LOAD_PRINTS)
+__attribute__((constructor)) static void loaded(void)
+{
+#if defined(LOAD_CRASHES)
+	signal(SIGSEGV, SIG_DFL); /* a sanitizer has its own */
+	raise(SIGSEGV);
+#elif defined(LOAD_HANGS)
+	for (;;)
+		pause();
+#elif defined(LOAD_EXITS)
+	_exit(0);
+#else
+	puts("hello from the constructor");
+#endif
+}
 #endif
 
 static int good_open(void *inst, const struct mc_host *host, const struct mc_open_args *args,

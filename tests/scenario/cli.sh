@@ -82,6 +82,10 @@ case_help() {
 	says 'flag --timeout: the value is missing'
 	ask 2 segments --port
 	says 'flag --port: the value is missing: --port=VALUE'
+	ask 2 segments --noport --timeout=1s
+	says 'flag --noport is not known'
+	ask 0 lint --show --nospill --nic_priority_matrix='{"*": [["tcp:lo"]]}'
+	grep -Eqx 'spill +flag +false' "$dir/o.out" || die "--nospill does not say false"
 	ask 2 segments --timeout=soon
 	says "flag --timeout: 'soon'"
 	if [ -w /dev/full ]; then
@@ -123,6 +127,36 @@ case_plugins() {
 	rm "$dir"/c/plugins.d/absent.json "$dir"/c/plugins.d/bad.json "$dir"/c/plugins.d/tcp2.json
 	ask 0 plugins
 	says 'major-new' 'refused'
+}
+
+# A plugin that goes wrong when it is loaded is a finding, not the end of the tool.
+case_loading() {
+	own_manifests
+	rm "$dir"/c/plugins.d/*.json
+	manifest='{"name": "load-%s", "kind": "transport", "library": "transport-load-%s.so", "wire": "good", "memory": ["cpu"]}'
+	for how in crashes exits prints hangs; do
+		printf "$manifest" $how $how >"$dir/c/plugins.d/$how.json"
+	done
+	export MC_PLUGIN_PATH="$PLUGINS"
+	ask 1 plugins --json
+	json '{p["name"]: p["state"] for p in j["plugins"]} == {"load-crashes": "refused", "load-exits": "refused",
+		"load-hangs": "refused", "load-prints": "ok"}'
+	says 'transport-load-crashes.so: loading it crashes: Segmentation fault (signal 11); mooncake check-plugin' \
+		'transport-load-exits.so: loading it ends the process, with exit status 0;' \
+		'transport-load-hangs.so: loading it does not end within 5 s;' \
+		"transport-load-prints.so: loading it prints: 'hello from the constructor'"
+	rm "$dir/c/plugins.d/hangs.json"
+	ask 1 plugins
+	says "error: transport 'load-crashes' refused: " \
+		"note: $PLUGINS/transport-load-prints.so: loading it prints: 'hello from the constructor'"
+	ask 1 lint --nic_priority_matrix='{"*": [["load-prints:x"]]}'
+	says "warning [plugin-unusable]: transport 'load-crashes' refused" "warning [plugin-prints]: $PLUGINS/transport-load-prints.so"
+	ask 1 inspect "$PLUGINS/transport-load-crashes.so"
+	says 'loading it crashes'
+	[ "$(wc -l <"$dir/o.err")" -eq 1 ] || die "not one sentence"
+	ask 0 inspect "$PLUGINS/transport-load-prints.so" --manifest
+	says "mooncake inspect: $PLUGINS/transport-load-prints.so: loading it prints"
+	json 'j["name"] == "load-prints"'
 }
 
 case_inspect() {
