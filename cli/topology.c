@@ -16,8 +16,8 @@
 #include "core/config.h"
 
 static const char help[] =
-	"Shows the NUMA nodes, network and rdma devices and GPUs of this host, how near\n"
-	"they are, and the NIC priority matrix in effect: the config's, or what discovery\n"
+	"Shows the NUMA nodes, network and rdma devices, GPUs and memory pools of this\n"
+	"host, how near they are, and the NIC priority matrix in effect: the config's, or what discovery\n"
 	"writes without one.\n"
 	"  mooncake topology --svg=host.svg\n"
 	"  mooncake topology --matrix >m.json  (edit it: --nic_priority_matrix=m.json)\n";
@@ -110,6 +110,8 @@ static int gather(struct cli_topology *t, struct mc_config *config, struct mc_er
 			m = mc_registry_claim(registry, d->name, "*", &why);
 		t->transports[i] = m ? m->name : NULL;
 	}
+	if (cli_pools_find(t, config) < 0)
+		return mc_fail(err, -ENOMEM, "out of memory");
 	return 0;
 }
 
@@ -118,6 +120,7 @@ static void release(struct cli_topology *t)
 	mc_topology_free(&t->facts);
 	mc_matrix_free(t->matrix);
 	free(t->transports);
+	free(t->pools);
 }
 
 /* ---- as text -------------------------------------------------------------------------------- */
@@ -224,6 +227,10 @@ static void print_text(const struct cli_topology *t)
 		print_devices(t);
 		printf("\n");
 	}
+	if (t->nr_pools) {
+		cli_pools_print(t);
+		printf("\n");
+	}
 	if (t->matrix)
 		print_matrix(t);
 }
@@ -310,6 +317,7 @@ static int print_json(const struct cli *cli, const struct cli_topology *t, const
 	for (size_t i = 0; i < t->facts.nr_devices; i++)
 		json_device(o, t, i);
 	mc_json_out_close(o);
+	cli_pools_json(o, t);
 	json_matrix(o, t);
 	cli_json_str(o, "error", error);
 	mc_json_out_close(o);

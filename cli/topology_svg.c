@@ -60,6 +60,14 @@ static const struct mc_topo_device *device_of(const struct mc_topology *facts, c
 	return NULL;
 }
 
+static const struct cli_pool *pool_of(const struct cli_topology *t, const char *transport, const char *name)
+{
+	for (size_t i = 0; i < t->nr_pools; i++)
+		if (!strcmp(t->pools[i].name, name) && !strcmp(t->pools[i].transport, transport))
+			return &t->pools[i];
+	return NULL;
+}
+
 static void location_words(const struct mc_topology *facts, const char *location, char *buf, size_t cap)
 {
 	int ordinal = -1;
@@ -123,6 +131,7 @@ static void add_location(struct drawing *d, const char *location, bool has_row)
 static void add_entry(struct drawing *d, size_t left, size_t tier, const struct mc_matrix_entry *e)
 {
 	const struct mc_topo_device *fact = device_of(&d->t->facts, e->device);
+	const struct cli_pool *pool = pool_of(d->t, e->transport, e->device);
 	char name[sizeof d->right->name];
 	size_t right;
 
@@ -130,6 +139,8 @@ static void add_entry(struct drawing *d, size_t left, size_t tier, const struct 
 	right = add_box(d->right, &d->nr_right, name);
 	if (fact)
 		cli_device_words(fact, d->right[right].words, sizeof d->right[right].words);
+	else if (pool)
+		cli_pool_words(pool, d->right[right].words, sizeof d->right[right].words);
 	else
 		snprintf(d->right[right].words, sizeof d->right[right].words, "not found by discovery");
 	d->lines[d->nr_lines++] = (struct line){.left = left, .right = right, .tier = tier};
@@ -182,6 +193,23 @@ static void add_rest(struct drawing *d)
 		snprintf(name, sizeof name, "%s%s%s", transport ? transport : "", transport ? ":" : "", device->name);
 		at = add_box(d->right, &d->nr_right, name);
 		cli_device_words(device, d->right[at].words, sizeof d->right[at].words);
+		d->right[at].apart = true;
+	}
+}
+
+static void add_pools(struct drawing *d)
+{
+	char name[sizeof d->right->name];
+
+	for (size_t i = 0; i < d->t->nr_pools; i++) {
+		const struct cli_pool *pool = &d->t->pools[i];
+		size_t nr = d->nr_right, at;
+
+		snprintf(name, sizeof name, "%s:%s", pool->transport, pool->name);
+		at = add_box(d->right, &d->nr_right, name);
+		if (at < nr)
+			continue;
+		cli_pool_words(pool, d->right[at].words, sizeof d->right[at].words);
 		d->right[at].apart = true;
 	}
 }
@@ -396,13 +424,14 @@ int cli_topology_svg(FILE *f, const struct cli_topology *t)
 	int r = -ENOMEM;
 
 	d.left = calloc(rows + t->facts.nr_nodes + t->facts.nr_devices + 1, sizeof *d.left);
-	d.right = calloc(nr + t->facts.nr_devices + 1, sizeof *d.right);
+	d.right = calloc(nr + t->facts.nr_devices + t->nr_pools + 1, sizeof *d.right);
 	d.lines = calloc(nr + 1, sizeof *d.lines);
 	if (d.left && d.right && d.lines) {
 		double left, right;
 
 		add_matrix(&d);
 		add_rest(&d);
+		add_pools(&d);
 		left = place_boxes(d.left, d.nr_left);
 		right = place_boxes(d.right, d.nr_right);
 		place_lines(&d);

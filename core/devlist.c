@@ -25,7 +25,7 @@ static int look_found(void *ctx, const char *device)
 	struct mc_device_info info = {.size = sizeof info, .numa_node = -1};
 	struct mc_error err = {0};
 	struct mc_device_desc desc = {
-		.size = sizeof desc, .name = device, .address = "", .remedy = "", .numa_node = -1};
+		.size = sizeof desc, .name = device, .address = "", .remedy = "", .detail = "", .numa_node = -1};
 	int r = look->ops->probe(&look->plain.host, device, &info, &err);
 
 	/* A transport without probe vouches for what it enumerates. */
@@ -37,6 +37,8 @@ static int look_found(void *ctx, const char *device)
 		desc.remedy = info.remedy;
 		desc.speed = info.speed;
 		desc.numa_node = info.numa_node;
+		desc.capacity = info.capacity;
+		desc.detail = info.detail;
 	} else if (r != -ENOTSUP) {
 		desc.remedy = err.text;
 	}

@@ -22,6 +22,7 @@
 static struct mc_topo_node nodes[MAX_NODES];
 static struct mc_topo_device devices[MAX_DEVICES];
 static const char *transports[MAX_DEVICES];
+static struct cli_pool pools[4];
 static struct cli_topology t;
 static char *svg;
 
@@ -32,6 +33,7 @@ static void host(size_t nr_nodes)
 	memset(devices, 0, sizeof devices);
 	memset(transports, 0, sizeof transports);
 	t = (struct cli_topology){.host = "host1", .transports = transports, .discovered = true,
+				  .pools = pools,
 				  .facts = {.nr_nodes = nr_nodes, .nodes = nodes, .devices = devices}};
 	for (size_t i = 0; i < nr_nodes; i++) {
 		nodes[i] = (struct mc_topo_node){.node = (int32_t)i, .nr_cpus = 16, .memory = UINT64_C(64) << 30,
@@ -51,6 +53,15 @@ static void device(enum mc_topo_class class, const char *name, const char *trans
 	if (class == MC_TOPO_GPU)
 		devices[i].ordinal = atoi(name + 4);
 	transports[i] = transport;
+}
+
+static void pool(const char *transport, const char *name, uint64_t capacity, bool active)
+{
+	struct cli_pool *p = &pools[t.nr_pools++];
+
+	*p = (struct cli_pool){.capacity = capacity, .numa_node = 0, .active = active};
+	snprintf(p->transport, sizeof p->transport, "%s", transport);
+	snprintf(p->name, sizeof p->name, "%s", name);
 }
 
 static void draw(const char *matrix)
@@ -271,6 +282,20 @@ static void large_host(void **state)
 	assert_int_equal(count("tier 4 and below"), 1);
 }
 
+/* A pool is a device; one that the matrix does not name stands apart. */
+static void memory_pools(void **state)
+{
+	host(1);
+	pool("cxl", "dax0.0", UINT64_C(250) << 20, true);
+	pool("cxl", "mem1", 0, false);
+	draw("{\"cpu:0\": [[\"cxl:dax0.0\"]], \"cxl:0\": [[\"cxl:dax0.0\"]]}");
+	look();
+	look_at_lines(2);
+	assert_int_equal(count(">pool, 250 MiB, node 0<"), 1);
+	assert_int_equal(count(">pool, node 0, not usable<"), 1);
+	assert_int_equal(count("class=\"box apart\""), 1);
+}
+
 static void odd_names(void **state)
 {
 	host(1);
@@ -302,7 +327,7 @@ static void no_matrix(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_teardown(f, done)
-	const struct CMUnitTest tests[] = {T(small_host), T(two_nodes), T(large_host), T(odd_names), T(no_matrix)};
+	const struct CMUnitTest tests[] = {T(small_host), T(two_nodes), T(large_host), T(memory_pools), T(odd_names), T(no_matrix)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

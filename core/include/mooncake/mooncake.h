@@ -143,6 +143,8 @@ struct mc_device_desc {
 	uint64_t speed;      /* bytes per second; 0: unknown */
 	int32_t numa_node;   /* -1: unknown */
 	bool active;
+	uint64_t capacity;   /* bytes of memory that the device itself owns, a pool; 0: none */
+	const char *detail;  /* what a pool is made of; may be empty */
 };
 /* Call each for every device that the transport named (as in "tcp:eth0": the part before the
  * colon) finds, until it returns non-zero; that value is returned.  Opens none.  [any]

@@ -84,6 +84,9 @@ struct mc_device_info {
 	char address[64];    /* what a person would call it by: IP address, GID, path */
 	char subnet[64];     /* devices of equal subnets reach each other: "192.0.2.0/24"; empty: any */
 	char remedy[256];    /* state != ACTIVE: the sentence that says what to do */
+	/* ABI 1.5: of memory that the device itself owns, a pool. */
+	uint64_t capacity;   /* bytes; 0: it owns none */
+	char detail[128];    /* what it is made of, for people: "aligned to 2048 KiB, region0 of mem0" */
 };
 
 /* ---- objects ------------------------------------------------------------------------------- */
