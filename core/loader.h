@@ -67,7 +67,7 @@ struct mc_plugin {
 		struct mc_filter_ops filter;
 	} ops;
 	/* Which optional operations the plugin has itself: of a transport, of a metadata plugin. */
-	bool has_fence, has_cancel, has_arm, has_mem_alloc, has_mem_export, has_mem_import,
+	bool has_fence, has_cancel, has_arm, has_mem_reg, has_mem_alloc, has_mem_export, has_mem_import,
 		has_peer_accept, has_counters, has_mem_sync;
 	bool has_leases;
 };

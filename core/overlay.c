@@ -292,6 +292,7 @@ static void note_own(struct mc_plugin *p, const struct mc_transport_ops *ops)
 	p->has_fence = ops->fence;
 	p->has_cancel = ops->cancel;
 	p->has_arm = ops->arm;
+	p->has_mem_reg = ops->mem_reg;
 	p->has_mem_alloc = ops->mem_alloc;
 	p->has_mem_export = ops->mem_export;
 	p->has_mem_import = ops->mem_import;

@@ -113,7 +113,7 @@ static int region_open(struct mc_device *d, struct mc_local_buf *buf, struct mc_
 		close(desc.dmabuf_fd);
 	if (r < 0) {
 		free(region);
-		if (r == -ENOTSUP) /* a transport that needs no registration */
+		if (r == -ENOTSUP && !d->plugin->has_mem_reg) /* a transport that needs no registration */
 			return 0;
 		if (!err->text[0])
 			mc_fail(err, r, "device '%s': registering %llu bytes: %s", d->label,

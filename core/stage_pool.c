@@ -85,7 +85,7 @@ static int pool_register(struct mc_stage_pool *pool)
 	if (r < 0) {
 		free(pool->region);
 		pool->region = NULL;
-		if (r == -ENOTSUP) /* a transport that needs no registration */
+		if (r == -ENOTSUP && !d->plugin->has_mem_reg) /* a transport that needs no registration */
 			return 0;
 		mc_warn("device '%s': staging: registering %llu bytes: %s", d->label,
 			(unsigned long long)desc.len, err.text[0] ? err.text : strerror(-r));

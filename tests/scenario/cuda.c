@@ -363,7 +363,7 @@ static int refused(char **argv)
 		r = mc_memory_alloc(a.engine, "cuda:7", LEN, MC_ACCESS_ALL, T, &mem, &err);
 	} else if (!strcmp(argv[0], "host-as-gpu")) {
 		r = mc_memory_register(a.engine, here, sizeof here, "cuda:0", MC_ACCESS_ALL, T, &err);
-	} else if (!strcmp(argv[0], "no-driver")) {
+	} else if (!strcmp(argv[0], "no-driver") || !strcmp(argv[0], "alloc")) {
 		r = mc_memory_alloc(a.engine, "cuda:0", LEN, MC_ACCESS_ALL, T, &mem, &err);
 	} else {
 		driver_open(0);

@@ -89,6 +89,12 @@ static bool answers(const struct mock_qp *qp, const struct mock_wqe *wqe, uint32
 
 /* ---- the bytes --------------------------------------------------------------------------------------------- */
 
+/* Where the bytes are that a region's address names. */
+static uintptr_t place(const struct host *host, uint32_t key, uint64_t addr)
+{
+	return (uintptr_t)(addr + host->mrs[key % MRS].shift);
+}
+
 /* The own side's pieces of [done, done + len). */
 static int pieces(struct mock_wqe *wqe, uint64_t len, struct iovec iov[SGES])
 {
@@ -104,7 +110,7 @@ static int pieces(struct mock_wqe *wqe, uint64_t len, struct iovec iov[SGES])
 		uint64_t n = s->length > skip ? MC_MIN(s->length - skip, len) : 0;
 
 		if (n)
-			iov[nr++] = (struct iovec){ (void *)(uintptr_t)(s->addr + skip), n };
+			iov[nr++] = (struct iovec){ (void *)place(proc.host, s->lkey, s->addr + skip), n };
 		skip -= MC_MIN(skip, s->length);
 		len -= n;
 	}
@@ -126,7 +132,8 @@ static int copy(struct mock_wqe *wqe, struct host *host, uint64_t len)
 {
 	bool read = wqe->wr.opcode == IBV_WR_RDMA_READ;
 	pid_t pid = (pid_t)atomic_load(&host->pid);
-	struct iovec iov[SGES], far = { (void *)(uintptr_t)(wqe->wr.wr.rdma.remote_addr + wqe->done), len };
+	struct iovec iov[SGES], far = { (void *)place(host, wqe->wr.wr.rdma.rkey, wqe->wr.wr.rdma.remote_addr + wqe->done),
+				       len };
 	int nr = pieces(wqe, len, iov);
 	ssize_t n;
 

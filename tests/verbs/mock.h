@@ -55,7 +55,7 @@ enum fault {
 };
 enum setting {
 	S_MTU, S_WIRE_MTU, S_LID, S_INLINE, S_MAX_WR, S_MAX_SGE, S_MAX_CQE, S_MAX_QP, S_MAX_MR, S_MAX_MR_SIZE,
-	S_RD_ATOMIC, S_SYNC, S_COUNT
+	S_RD_ATOMIC, S_SYNC, S_DMABUF, S_COUNT
 };
 enum figure {
 	N_POSTS, N_REQUESTS, N_SIGNALLED, N_INLINED, N_POLLS, N_COMPLETIONS, N_BYTES, N_EVENTS, N_QPS, N_MRS,
@@ -86,7 +86,8 @@ struct shared_mr {
 	uint32_t key; /* 0: free */
 	uint32_t generation;
 	uint32_t pd, access;
-	uint64_t addr, len;
+	uint64_t addr, len; /* as requests name it */
+	uint64_t shift;     /* from there to where the bytes are */
 };
 
 struct host {
@@ -141,6 +142,8 @@ struct mock_channel {
 struct mock_mr {
 	struct ibv_mr mr;
 	unsigned access;
+	void *map; /* of a dma-buf; NULL: none */
+	size_t map_len;
 };
 
 struct mock_cqe {

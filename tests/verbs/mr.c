@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #undef ibv_reg_mr
 #undef ibv_reg_mr_iova
@@ -53,7 +54,7 @@ static int refuse(struct shared_dev *dev, uint64_t addr, uint64_t len, unsigned 
 }
 
 /* Under big and the host's lock. */
-static uint32_t publish(struct host *host, uint64_t addr, uint64_t len, uint32_t pd, uint32_t access)
+static uint32_t publish(struct host *host, uint64_t addr, uint64_t len, uint64_t iova, uint32_t pd, uint32_t access)
 {
 	for (uint32_t i = 0; i < MRS; i++) {
 		uint32_t at = (host->next_mr + i) % MRS;
@@ -63,15 +64,15 @@ static uint32_t publish(struct host *host, uint64_t addr, uint64_t len, uint32_t
 			continue;
 		mr->generation = (mr->generation + 1) & 0x3ffff;
 		mr->generation += !mr->generation;
-		*mr = (struct shared_mr){ .generation = mr->generation, .pd = pd, .access = access, .addr = addr,
-					  .len = len, .key = mr->generation << 14 | at };
+		*mr = (struct shared_mr){ .generation = mr->generation, .pd = pd, .access = access, .addr = iova,
+					  .len = len, .shift = addr - iova, .key = mr->generation << 14 | at };
 		host->next_mr = at + 1;
 		return mr->key;
 	}
 	return 0;
 }
 
-static struct ibv_mr *reg(struct ibv_pd *pd, void *addr, size_t len, unsigned access)
+static struct ibv_mr *reg(struct ibv_pd *pd, void *addr, size_t len, uint64_t iova, unsigned access)
 {
 	struct mock_ctx *ctx = mock_ctx(pd->context);
 	struct mock_mr *mr = NULL;
@@ -84,7 +85,7 @@ static struct ibv_mr *reg(struct ibv_pd *pd, void *addr, size_t len, unsigned ac
 		return NULL;
 	big_lock();
 	shared_lock(&proc.host->lock);
-	key = publish(proc.host, (uintptr_t)addr, len, pd->handle, access);
+	key = publish(proc.host, (uintptr_t)addr, len, iova, pd->handle, access);
 	pthread_mutex_unlock(&proc.host->lock);
 	if (key) {
 		MC_CONTAINER_OF(pd, struct mock_pd, pd)->users++;
@@ -104,18 +105,18 @@ static struct ibv_mr *reg(struct ibv_pd *pd, void *addr, size_t len, unsigned ac
 
 EXPORT struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *addr, size_t length, int access)
 {
-	return reg(pd, addr, length, (unsigned)access);
+	return reg(pd, addr, length, (uintptr_t)addr, (unsigned)access);
 }
 
-/* Addresses of the wire are addresses of the memory here. */
+/* Requests name iova, the bytes are at addr: the same place in a page, as devices have it. */
 EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova,
 				       unsigned int access)
 {
-	if (iova != (uintptr_t)addr) {
+	if ((iova ^ (uintptr_t)addr) & 4095) {
 		errno = EINVAL;
 		return NULL;
 	}
-	return reg(pd, addr, length, access);
+	return reg(pd, addr, length, iova, access);
 }
 
 EXPORT struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, int access)
@@ -126,8 +127,27 @@ EXPORT struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t leng
 EXPORT struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova,
 					int fd, int access)
 {
+	uint64_t inside = offset & 4095;
+	struct ibv_mr *mr;
+	void *map;
+
 	errno = EOPNOTSUPP;
-	return NULL;
+	if (!mock_ctx(pd->context)->dev->set[S_DMABUF])
+		return NULL;
+	map = mmap(NULL, inside + length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)(offset - inside));
+	if (map == MAP_FAILED)
+		return NULL;
+	mr = reg(pd, (unsigned char *)map + inside, length, iova, (unsigned)access);
+	if (!mr) {
+		int error = errno;
+
+		munmap(map, inside + length);
+		errno = error;
+		return NULL;
+	}
+	MC_CONTAINER_OF(mr, struct mock_mr, mr)->map = map;
+	MC_CONTAINER_OF(mr, struct mock_mr, mr)->map_len = inside + length;
+	return mr;
 }
 
 EXPORT int ibv_dereg_mr(struct ibv_mr *ibmr)
@@ -143,6 +163,8 @@ EXPORT int ibv_dereg_mr(struct ibv_mr *ibmr)
 	ctx->nr_mrs--;
 	dev_count(ctx->dev, N_MRS, -1);
 	big_unlock();
+	if (mr->map)
+		munmap(mr->map, mr->map_len);
 	free(mr);
 	return 0;
 }

@@ -10,9 +10,20 @@ static const struct mc_option rdma_options[] = {
 	{ .name = NULL },
 };
 
-static const struct mc_transport_ops rdma_ops = { RDMA_OPS };
-
 static const char *const rdma_memory[] = { "cpu", NULL };
+/* Memory of a GPU at the other end is that of a device of cuda-gdr, which speaks the same wire. */
+static const char *const rdma_remote[] = { "cpu", "cuda", NULL };
+static const struct rdma_flavour rdma_flavour = { .local_kinds = rdma_memory, .remote_kinds = rdma_remote };
+
+/* [helper] */
+static int open_rdma(void *inst, const struct mc_host *host, const struct mc_open_args *args,
+		     struct mc_transport_caps *caps, struct mc_error *err)
+{
+	return rdma_open(inst, &rdma_flavour, host, args, caps, err);
+}
+
+static const struct mc_transport_ops rdma_ops = { RDMA_OPS, .open = open_rdma };
+
 static const char *const rdma_claims[] = { "sysfs:class/infiniband/*", NULL };
 
 const struct mc_plugin_desc mc_plugin_desc = {

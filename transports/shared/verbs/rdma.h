@@ -65,6 +65,17 @@ struct rdma_settings {
 	uint8_t timeout;     /* local ACK timeout exponent, 4.096 us * 2^n */
 	bool relaxed;        /* relaxed PCI ordering asked for and supported */
 	uint64_t suspect_ns; /* no completion for so long: the queue pair is suspect */
+	uint32_t registration; /* enum rdma_registration: the only way for device memory, or AUTO */
+};
+
+enum rdma_registration { RDMA_REG_AUTO = 0, RDMA_REG_DMABUF, RDMA_REG_PEERMEM };
+
+/* What differs between the transports that share this code. */
+struct rdma_flavour {
+	const char *const *local_kinds, *const *remote_kinds;
+	/* The CPU cannot touch the memory: nothing is sent inline, and there are two ways to register it, of
+	 * which the option behind the common ones (words in the order of enum rdma_registration) may ask for one. */
+	bool device_memory;
 };
 
 /* ---- memory: rdma_mem.c ----------------------------------------------------------------------------- */
@@ -77,6 +88,8 @@ struct rdma_region {
 	uint32_t nr;
 	bool relaxed;         /* writes into it need a flush */
 	uint32_t access;      /* IBV_ACCESS_* */
+	uint32_t registration; /* device memory: enum rdma_registration, the way that it took; else AUTO */
+	char why[200];        /* PEERMEM: why not by a dma-buf */
 	struct ibv_mr **mrs;  /* nr */
 	struct ibv_mr *one;   /* mrs points here if nr is 1 */
 };
@@ -111,6 +124,7 @@ static inline uint64_t rdma_chunk_left(uint64_t base, uint64_t len, uint64_t chu
 int rdma_mem_reg(void *inst, void *region, const struct mc_mem_desc *desc, struct mc_error *err);
 void rdma_mem_unreg(void *inst, void *region);
 void rdma_region_drop(struct rdma *rdma, struct rdma_region *region); /* deregister what is left of it */
+void rdma_mem_explain(void *inst, const void *region, char *text, size_t cap);
 int rdma_mem_export(void *inst, void *region, void *blob, size_t cap);
 int rdma_mem_import(void *inst, void *remote, void *peer, const struct mc_remote_buffer *buf);
 void rdma_mem_release(void *inst, void *remote);
@@ -307,6 +321,7 @@ struct rdma_half {
 
 struct rdma {
 	const struct mc_host *host;
+	const struct rdma_flavour *flavour;
 	struct rdma *lane0; /* itself in lane 0 */
 	uint32_t lane, nr_lanes;
 	char device[MC_DEVICE_NAME_MAX + 1];
@@ -344,6 +359,7 @@ struct rdma {
 	pthread_mutex_t region_lock;   /* guards regions, nr_registering, lanes */
 	struct rdma_region *regions;
 	uint32_t nr_registering;
+	_Atomic uint32_t ways_told;    /* bit per enum rdma_registration that was logged */
 	struct rdma *lanes, *next_lane;
 	int told;                      /* lane 0: the last event, for the other lanes; under region_lock, as all told_* */
 	char told_why[256];
@@ -489,14 +505,15 @@ static inline uint32_t rdma_reads(const struct rdma *rdma)
 
 /* ---- a plugin's table ------------------------------------------------------------------------------------- */
 
-int rdma_open(void *inst, const struct mc_host *host, const struct mc_open_args *args,
-	      struct mc_transport_caps *caps, struct mc_error *err);
+int rdma_open(void *inst, const struct rdma_flavour *flavour, const struct mc_host *host,
+	      const struct mc_open_args *args, struct mc_transport_caps *caps, struct mc_error *err);
 void rdma_stop(void *inst);
 void rdma_close(void *inst);
 int rdma_peer_begin(void *inst, void *peer, const struct mc_peer_args *args);
 void rdma_peer_end(void *inst, void *peer);
 void rdma_counters(void *inst, void (*emit)(void *ctx, const char *name, uint64_t value), void *ctx);
 
+/* All but open, which says what the flavour is. */
 #define RDMA_OPS \
 	.size = sizeof(struct mc_transport_ops), \
 	.instance_size = sizeof(struct rdma), \
@@ -506,7 +523,6 @@ void rdma_counters(void *inst, void (*emit)(void *ctx, const char *name, uint64_
 	.slice_size = sizeof(struct rdma_op), \
 	.enumerate = rdma_enumerate, \
 	.probe = rdma_probe, \
-	.open = rdma_open, \
 	.stop = rdma_stop, \
 	.close = rdma_close, \
 	.mem_reg = rdma_mem_reg, \
@@ -524,6 +540,7 @@ void rdma_counters(void *inst, void (*emit)(void *ctx, const char *name, uint64_
 	.arm = rdma_arm, \
 	.cancel = rdma_cancel, \
 	.fence = rdma_fence, \
-	.counters = rdma_counters
+	.counters = rdma_counters, \
+	.mem_explain = rdma_mem_explain
 
 #endif

@@ -73,16 +73,17 @@ static uint32_t access_flags(const struct rdma *rdma, uint32_t access)
 	return flags;
 }
 
-/* One memory region of [at, at + len) of the buffer.  NULL with errno. */
-static struct ibv_mr *reg_one(struct rdma *rdma, const struct mc_mem_desc *desc, uint64_t at, uint64_t len,
-			      uint32_t flags)
+/* One memory region of [at, at + len) of the buffer, by the dma-buf or, with dmabuf -1, by its address.
+ * NULL with errno. */
+static struct ibv_mr *reg_one(struct rdma *rdma, const struct mc_mem_desc *desc, int dmabuf, uint64_t at,
+			      uint64_t len, uint32_t flags)
 {
 	uint64_t addr = (uintptr_t)desc->addr + at;
 	struct ibv_mr *mr;
 
 	errno = 0;
-	if (desc->dmabuf_fd >= 0)
-		mr = ibv_reg_dmabuf_mr(rdma->pd, desc->dmabuf_offset + at, len, addr, desc->dmabuf_fd, (int)flags);
+	if (dmabuf >= 0)
+		mr = ibv_reg_dmabuf_mr(rdma->pd, desc->dmabuf_offset + at, len, addr, dmabuf, (int)flags);
 	else
 		mr = ibv_reg_mr(rdma->pd, (void *)(uintptr_t)addr, len, (int)flags);
 	if (!mr && !errno)
@@ -175,7 +176,7 @@ static void touch_pages(struct rdma *rdma, const struct mc_mem_desc *desc, struc
 	struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
 
 	getrlimit(RLIMIT_MEMLOCK, &limit);
-	if (desc->dmabuf_fd >= 0 || desc->len < TOUCH_FROM || desc->len > limit.rlim_cur)
+	if (strcmp(desc->kind, "cpu") != 0 || desc->len < TOUCH_FROM || desc->len > limit.rlim_cur)
 		return;
 	for (uint64_t at = base; at < end; at += n) {
 		n = MC_MIN(TOUCH_STEP, end - at);
@@ -212,14 +213,14 @@ void rdma_region_drop(struct rdma *rdma, struct rdma_region *region)
 
 /* All of the buffer with these rights: 0, or the errno with nothing registered. */
 static int reg_all(struct rdma *rdma, struct rdma_region *region, const struct mc_mem_desc *desc,
-		   uint32_t nr, struct progress *p)
+		   int dmabuf, uint32_t nr, struct progress *p)
 {
 	region->mrs = nr == 1 ? &region->one : calloc(nr, sizeof(struct ibv_mr *));
 	if (!region->mrs)
 		return ENOMEM;
 	while (region->nr < nr) {
 		uint64_t at = region->nr * region->chunk, len = MC_MIN(region->chunk, desc->len - at);
-		struct ibv_mr *mr = reg_one(rdma, desc, at, len, region->access);
+		struct ibv_mr *mr = reg_one(rdma, desc, dmabuf, at, len, region->access);
 		int error = errno;
 
 		if (!mr) {
@@ -234,6 +235,85 @@ static int reg_all(struct rdma *rdma, struct rdma_region *region, const struct m
 	return 0;
 }
 
+/* ---- device memory: a dma-buf, else peermem ---------------------------------------------------------------- */
+
+static const char *dmabuf_why(const struct mc_mem_desc *desc)
+{
+	bool has = desc->size >= offsetof(struct mc_mem_desc, dmabuf_why) + sizeof desc->dmabuf_why;
+
+	return has && desc->dmabuf_why ? desc->dmabuf_why : "its memory plugin gives none";
+}
+
+/* Which way was taken, once for each. */
+static void tell_way(struct rdma *rdma, const struct rdma_region *reg)
+{
+	if (atomic_fetch_or(&rdma->lane0->ways_told, 1u << reg->registration) & 1u << reg->registration)
+		return;
+	if (reg->registration == RDMA_REG_DMABUF)
+		rdma->host->log(rdma->host, MC_LOG_INFO, "device memory is registered by dma-buf");
+	else
+		rdma->host->log(rdma->host, MC_LOG_INFO, "device memory is registered by peermem: %s",
+				reg->why[0] ? reg->why : "option 'registration' asks for it");
+}
+
+static int fail_device(struct rdma *rdma, const struct mc_mem_desc *desc, const char *dmabuf, const char *peermem,
+		       struct mc_error *err)
+{
+	bool strict = rdma->set.registration != RDMA_REG_AUTO;
+	char size[32];
+
+	size_text(desc->len, size, sizeof size);
+	return mc_fail(err, -EOPNOTSUPP, "%s: registering %s of kind '%s'%s%s%s%s: %s", rdma->host->instance, size, desc->kind,
+		       dmabuf ? ": by a dma-buf: " : "", dmabuf ? dmabuf : "", peermem ? ": by peermem: " : "",
+		       peermem ? peermem : "", strict ?
+		       "option 'registration' allows no other way: set it to 'auto'" :
+		       "modprobe nvidia_peermem, or leave it to staging by a further tier of rdma or tcp devices");
+}
+
+/* 0 with reg->registration; -EOPNOTSUPP with what became of each way that was tried. */
+static int reg_device(struct rdma *rdma, struct rdma_region *reg, const struct mc_mem_desc *desc, uint32_t nr,
+		      struct progress *p, struct mc_error *err)
+{
+	uint32_t only = rdma->set.registration;
+	char peermem[100];
+	int error;
+
+	if (only != RDMA_REG_PEERMEM) {
+		error = desc->dmabuf_fd < 0 ? 0 : reg_all(rdma, reg, desc, desc->dmabuf_fd, nr, p);
+		if (desc->dmabuf_fd >= 0 && !error) {
+			reg->registration = RDMA_REG_DMABUF;
+			tell_way(rdma, reg);
+			return 0;
+		}
+		if (desc->dmabuf_fd < 0)
+			snprintf(reg->why, sizeof reg->why, "%.199s", dmabuf_why(desc));
+		else
+			snprintf(reg->why, sizeof reg->why, "ibv_reg_dmabuf_mr: %s", strerror(error));
+	}
+	if (only == RDMA_REG_DMABUF)
+		return fail_device(rdma, desc, reg->why, NULL, err);
+	error = reg_all(rdma, reg, desc, -1, nr, p);
+	if (error) {
+		snprintf(peermem, sizeof peermem, "ibv_reg_mr: %s", strerror(error));
+		return fail_device(rdma, desc, reg->why[0] ? reg->why : NULL, peermem, err);
+	}
+	reg->registration = RDMA_REG_PEERMEM;
+	tell_way(rdma, reg);
+	return 0;
+}
+
+/* [any] */
+void rdma_mem_explain(void *inst, const void *region, char *text, size_t cap)
+{
+	const struct rdma_region *reg = region;
+
+	(void)inst;
+	if (reg->registration == RDMA_REG_PEERMEM)
+		snprintf(text, cap, "by peermem%s%s%s", reg->why[0] ? " (no dma-buf: " : "", reg->why, reg->why[0] ? ")" : "");
+	else
+		snprintf(text, cap, "%s", reg->registration == RDMA_REG_DMABUF ? "by dma-buf" : "");
+}
+
 /* [helper] on lane 0 */
 int rdma_mem_reg(void *inst, void *region, const struct mc_mem_desc *desc, struct mc_error *err)
 {
@@ -241,14 +321,15 @@ int rdma_mem_reg(void *inst, void *region, const struct mc_mem_desc *desc, struc
 	struct rdma_region *reg = region;
 	uint64_t nr = desc->len ? (desc->len - 1) / rdma->set.max_mr_size + 1 : 1;
 	struct progress p = { .since_ns = rdma->host->now_ns(rdma->host) };
+	bool ladder = rdma->flavour->device_memory && strcmp(desc->kind, "cpu") != 0;
 	char size[32];
-	int error;
+	int error, r;
 
 	if (nr > RDMA_CHUNKS_MAX)
 		return mc_fail(err, -EFBIG, "%s: registering %s: that takes %llu memory regions, and a buffer may have %u: "
 			       "raise option 'max_mr_size', or register the range in parts", rdma->host->instance,
 			       size_text(desc->len, size, sizeof size), (unsigned long long)nr, RDMA_CHUNKS_MAX);
-	if (strcmp(desc->kind, "cpu") != 0 && desc->dmabuf_fd < 0)
+	if (!ladder && strcmp(desc->kind, "cpu") != 0 && desc->dmabuf_fd < 0)
 		return mc_fail(err, -EOPNOTSUPP, "%s: memory of kind '%s' without a dma-buf cannot be registered: leave it to "
 			       "staging, or name a transport for it in nic_priority_matrix", rdma->host->instance,
 			       desc->kind);
@@ -259,12 +340,17 @@ int rdma_mem_reg(void *inst, void *region, const struct mc_mem_desc *desc, struc
 	if (rdma_gone_enter(rdma->lane0) < 0)
 		return mc_fail(err, -ENODEV, "%s: the device has gone: open the engine anew when it is back",
 			       rdma->host->instance);
+	if (ladder) {
+		r = reg_device(rdma, reg, desc, (uint32_t)nr, &p, err);
+		rdma_gone_leave(rdma->lane0, r < 0 ? NULL : reg);
+		return r;
+	}
 	touch_pages(rdma, desc, &p);
-	error = reg_all(rdma, reg, desc, (uint32_t)nr, &p);
+	error = reg_all(rdma, reg, desc, desc->dmabuf_fd, (uint32_t)nr, &p);
 	/* Our own reads cannot land there, but it can be sent. */
 	if (is_readonly_error(error) && !(desc->access & MC_ACCESS_REMOTE_WRITE)) {
 		reg->access &= ~(uint32_t)IBV_ACCESS_LOCAL_WRITE;
-		if (reg_all(rdma, reg, desc, (uint32_t)nr, &p) == 0)
+		if (reg_all(rdma, reg, desc, desc->dmabuf_fd, (uint32_t)nr, &p) == 0)
 			error = 0;
 	}
 	rdma_gone_leave(rdma->lane0, error ? NULL : reg);

@@ -38,7 +38,8 @@ static uint8_t derive_timeout(uint64_t peer_timeout_ns)
 	return t;
 }
 
-static void read_settings(struct rdma_settings *set, const struct mc_open_args *args)
+static void read_settings(struct rdma_settings *set, const struct rdma_flavour *flavour,
+			  const struct mc_open_args *args)
 {
 	const struct mc_value *o = args->options;
 
@@ -59,6 +60,10 @@ static void read_settings(struct rdma_settings *set, const struct mc_open_args *
 	set->timeout = (uint8_t)auto_is(&o[RDMA_OPT_TIMEOUT], derive_timeout(args->peer_timeout_ns));
 	set->relaxed = o[RDMA_OPT_RELAXED_ORDERING].i2 % 3 != 0;
 	set->suspect_ns = (uint64_t)o[RDMA_OPT_SUSPECT].i;
+	if (flavour->device_memory) {
+		set->max_inline = 0;
+		set->registration = (uint32_t)o[RDMA_OPT_COUNT].i2;
+	}
 }
 
 struct lowered {
@@ -272,15 +277,16 @@ static void open_counters(struct rdma *rdma)
 
 static void fill_caps(struct rdma *rdma, const struct ibv_port_attr *port, struct mc_transport_caps *caps)
 {
-	static const char *const kinds[] = { "cpu", NULL };
 	const struct rdma_settings *set = &rdma->set;
 
 	caps->flags = MC_CAP_READ | MC_CAP_WRITE | MC_CAP_SPIN;
 	caps->fence = MC_FENCE_BOTH;
 	caps->visibility = set->relaxed ? MC_VISIBLE_AFTER_FLUSH : MC_VISIBLE_AT_COMPLETION;
 	caps->alignment = 1;
-	caps->local_kinds = kinds;
-	caps->remote_kinds = kinds;
+	caps->local_kinds = rdma->flavour->local_kinds;
+	caps->remote_kinds = rdma->flavour->remote_kinds;
+	if (set->registration != RDMA_REG_AUTO)
+		caps->flags |= MC_CAP_MUST_REG;
 	caps->max_slice = port->max_msg_sz ? MC_MIN((uint64_t)port->max_msg_sz, MAX_SLICE) : MAX_SLICE;
 	/* What crosses memory regions at both ends is still no more requests than a queue pair holds. */
 	caps->max_slice = MC_MIN(caps->max_slice, rdma_slice_of(rdma, set->max_mr_size));
@@ -301,7 +307,7 @@ static int open_lane(struct rdma *rdma, const struct mc_open_args *args, struct 
 	int r = 0;
 
 	if (rdma->lane0 == rdma) {
-		read_settings(&rdma->set, args);
+		read_settings(&rdma->set, rdma->flavour, args);
 		r = open_device(rdma, &lowered, &port, err);
 	} else {
 		rdma->ctx = rdma->lane0->ctx;
@@ -329,13 +335,14 @@ static int open_lane(struct rdma *rdma, const struct mc_open_args *args, struct 
 }
 
 /* [helper] */
-int rdma_open(void *inst, const struct mc_host *host, const struct mc_open_args *args,
-	      struct mc_transport_caps *caps, struct mc_error *err)
+int rdma_open(void *inst, const struct rdma_flavour *flavour, const struct mc_host *host,
+	      const struct mc_open_args *args, struct mc_transport_caps *caps, struct mc_error *err)
 {
 	struct rdma *rdma = inst;
 	int r;
 
 	rdma->host = host;
+	rdma->flavour = flavour;
 	rdma->lane0 = args->lane0 ? args->lane0 : rdma;
 	rdma->lane = args->lane;
 	rdma->nr_lanes = MC_MAX(args->nr_lanes, 1u);
