@@ -10,10 +10,14 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "control.h"
 #include "core/util/check.h"
+
+#define LOOP_FDS 8 /* more than libuv takes for a loop */
 
 struct mc_control {
 	uv_loop_t loop;
@@ -76,6 +80,31 @@ static void *control_main(void *arg)
 	return NULL;
 }
 
+/* Where libuv finds no descriptors for the pipe of its signals, and where it closes one of the lowest three, it
+ * aborts the process.  So a loop is made only if there is room for it, and none of it is where the program has closed
+ * its stdin, stdout or stderr. */
+static int loop_init(uv_loop_t *loop)
+{
+	int fds[LOOP_FDS + STDERR_FILENO + 1], nr = 0, r = 0;
+
+	while (nr < (int)MC_ARRAY_SIZE(fds) && r == 0) {
+		fds[nr] = eventfd(0, EFD_CLOEXEC);
+		if (fds[nr] < 0)
+			r = -errno;
+		else
+			nr++;
+	}
+	for (int i = 0; i < nr; i++)
+		if (fds[i] > STDERR_FILENO)
+			close(fds[i]);
+	if (r == 0)
+		r = uv_loop_init(loop);
+	for (int i = 0; i < nr; i++)
+		if (fds[i] <= STDERR_FILENO)
+			close(fds[i]);
+	return r;
+}
+
 int mc_control_new(struct mc_control **ret_control, struct mc_error *err)
 {
 	struct mc_control *c = calloc(1, sizeof *c);
@@ -85,7 +114,7 @@ int mc_control_new(struct mc_control **ret_control, struct mc_error *err)
 		return mc_fail(err, -ENOMEM, "control loop: out of memory");
 	pthread_mutex_init(&c->lock, NULL);
 	c->tail = &c->head;
-	r = uv_loop_init(&c->loop);
+	r = loop_init(&c->loop);
 	if (r < 0)
 		goto fail_loop;
 	r = uv_async_init(&c->loop, &c->wake, wake_up);

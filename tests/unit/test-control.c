@@ -5,8 +5,11 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <semaphore.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -176,6 +179,41 @@ static void test_timer_due_again(void **state)
 	assert_int_equal(t.deadline_ns, 0);
 }
 
+/* Too few descriptors are refused, however few; and a loop takes none of those below 3, though they are free: libuv
+ * would abort in either case. */
+static void test_descriptors(void **state)
+{
+	struct mc_control *another;
+	struct rlimit was, few;
+	bool refused = false, made = false;
+	int in, out;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+	in = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 100);
+	out = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 100);
+	close(STDIN_FILENO);
+	close(STDOUT_FILENO);
+	few = was;
+	for (few.rlim_cur = 3; few.rlim_cur < 40; few.rlim_cur++) {
+		int r;
+
+		setrlimit(RLIMIT_NOFILE, &few);
+		r = mc_control_new(&another, NULL);
+		refused |= r == -EMFILE;
+		made |= r == 0;
+		if (r == 0)
+			mc_control_free(another);
+	}
+	setrlimit(RLIMIT_NOFILE, &was);
+	if (in >= 0)
+		dup2(in, STDIN_FILENO);
+	dup2(out, STDOUT_FILENO);
+	close(in);
+	close(out);
+	assert_true(refused);
+	assert_true(made);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -184,6 +222,7 @@ int main(void)
 		cmocka_unit_test(test_watch),
 		cmocka_unit_test(test_timers),
 		cmocka_unit_test(test_timer_due_again),
+		cmocka_unit_test(test_descriptors),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
