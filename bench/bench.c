@@ -9,6 +9,8 @@
 
 #include "job.h"
 
+#include <core/util/std-fds.h>
+
 static int run(const struct bench_options *opts, const struct bench_job *job, struct mc_config *config)
 {
 	struct mc_error err = {0};
@@ -50,6 +52,7 @@ int main(int argc, char **argv)
 	struct mc_config *config;
 	int code;
 
+	mc_hold_std_fds();
 	bench_options_init(&opts);
 	bench_reload_init(argc, argv);
 	if (mc_config_new(&config, &err) < 0) {

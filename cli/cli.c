@@ -23,6 +23,26 @@
 
 /* ---- telling -------------------------------------------------------------------------------- */
 
+char *cli_tame(char *text)
+{
+	for (char *c = text; *c; c++) {
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
+	}
+	return text;
+}
+
+static void print_tame(FILE *f, const char *fmt, va_list ap)
+{
+	char *text;
+
+	if (vasprintf(&text, fmt, ap) < 0)
+		abort(); /* a line of text */
+	fputs(cli_tame(text), f);
+	fputc('\n', f);
+	free(text);
+}
+
 int cli_error(const struct cli *cli, int code, const char *fmt, ...)
 {
 	va_list ap;
@@ -30,9 +50,8 @@ int cli_error(const struct cli *cli, int code, const char *fmt, ...)
 	fflush(stdout); /* in a terminal, what came before stands before */
 	fprintf(stderr, "mooncake %s: ", cli->verb);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	print_tame(stderr, fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
 	return code;
 }
 
@@ -54,6 +73,15 @@ void cli_stdout_back(int held)
 	fflush(stdout);
 	dup2(held, STDOUT_FILENO);
 	close(held);
+}
+
+void cli_line(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	print_tame(stdout, fmt, ap);
+	va_end(ap);
 }
 
 void cli_json_str(struct mc_json_out *o, const char *key, const char *s)
@@ -111,12 +139,7 @@ void cli_table_row(struct cli_table *t, size_t nr_columns, const char *const *ce
 
 		if (!copy)
 			abort();
-		/* Some of it was written by strangers: nothing that a terminal obeys. */
-		for (char *c = copy; *c; c++) {
-			if ((unsigned char)*c < ' ' || *c == 0x7f)
-				*c = '?';
-		}
-		more[t->nr_rows * nr_columns + i] = copy;
+		more[t->nr_rows * nr_columns + i] = cli_tame(copy);
 	}
 	t->nr_rows++;
 }

@@ -90,6 +90,11 @@ int cli_apply_keys(const struct cli *cli, struct mc_config *config);
 
 /* "mooncake VERB: SENTENCE" on stderr; returns code. */
 int cli_error(const struct cli *cli, int code, const char *fmt, ...) MC_PRINTF(3, 4);
+/* A line on stdout.  It may quote strangers: like an error and the cells of a table it holds nothing that a
+ * terminal obeys. */
+void cli_line(const char *fmt, ...) MC_PRINTF(1, 2);
+/* Makes a text so, in place. */
+char *cli_tame(char *text);
 
 /* While plugins are loaded: what their constructors print goes to stderr, not into the answer.  Takes
  * a descriptor; cli_stdout_back gives it back. */

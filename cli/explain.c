@@ -380,11 +380,11 @@ static int told_text(struct asking *a)
 	int r;
 
 	cli_bytes_words(a->size, size, sizeof size);
-	printf("%s of %s: %s here %s %s of '%s'\n", a->opcode == MC_OP_READ ? "read" : "write", size,
-	       a->from.location, a->opcode == MC_OP_READ ? "<-" : "->", a->to.location, a->segment);
+	cli_line("%s of %s: %s here %s %s of '%s'", a->opcode == MC_OP_READ ? "read" : "write", size,
+		 a->from.location, a->opcode == MC_OP_READ ? "<-" : "->", a->to.location, a->segment);
 	r = ask(a, tell_text);
 	for (size_t i = 0; i < a->nr_notes; i++)
-		printf("note: %s\n", a->notes[i]);
+		cli_line("note: %s", a->notes[i]);
 	if (a->table.nr_rows) {
 		printf("\n");
 		cli_table_print(&a->table);

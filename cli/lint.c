@@ -247,7 +247,7 @@ static void print_text(const struct lint *lint, bool show)
 	for (size_t i = 0; i < lint->nr_findings; i++) {
 		const struct lint_finding *f = &lint->findings[i];
 
-		printf("%s [%s]: %s\n", level_names[f->level], f->code, f->text);
+		cli_line("%s [%s]: %s", level_names[f->level], f->code, f->text);
 	}
 	printf("%zu error%s, %zu warning%s; looked at %zu manifest%s, %zu row%s, %zu device%s\n", lint->nr[LINT_ERROR],
 	       lint->nr[LINT_ERROR] == 1 ? "" : "s", lint->nr[LINT_WARNING], lint->nr[LINT_WARNING] == 1 ? "" : "s",

@@ -8,6 +8,7 @@
 
 #include "cli.h"
 #include "core/util/check.h"
+#include "core/util/std-fds.h"
 
 struct verb {
 	const char *name;
@@ -90,6 +91,7 @@ int main(int argc, char **argv)
 {
 	int code;
 
+	mc_hold_std_fds();
 	mc_log_set_level(MC_LOG_WARN);
 	code = run(argc, argv);
 	/* A full disk must not look like an answer. */

@@ -153,8 +153,8 @@ static int count_key(void *ctx, const struct mc_config_key *key)
 	if (c->out)
 		mc_json_out_str(c->out, key->key);
 	if (c->print)
-		printf("  %-40s %s%s%s, now '%s': %s\n", key->key, key->type, *key->range ? " " : "", key->range,
-		       key->value, key->doc ? key->doc : "");
+		cli_line("  %-40s %s%s%s, now '%s': %s", key->key, key->type, *key->range ? " " : "", key->range,
+			 key->value, key->doc ? key->doc : "");
 	return 0;
 }
 
@@ -288,24 +288,24 @@ static void print_text(const struct look *l, bool options)
 	cli_table_print(&t);
 	for (size_t i = 0; i < l->nr_plugins; i++)
 		if (l->plugins[i].status < 0)
-			printf("%s: %s\n", l->plugins[i].m->optional ? "note" : "error", l->plugins[i].why.text);
+			cli_line("%s: %s", l->plugins[i].m->optional ? "note" : "error", l->plugins[i].why.text);
 	for (size_t i = 0; i < l->nr_plugins; i++)
 		if (said(&l->plugins[i]))
-			printf("note: %s\n", said(&l->plugins[i]));
+			cli_line("note: %s", said(&l->plugins[i]));
 	for (size_t i = 0; i < l->nr_bad; i++)
-		printf("error: %s\n", l->bad[i].why.text);
+		cli_line("error: %s", l->bad[i].why.text);
 	for (size_t i = 0; i < l->nr_orphans; i++)
-		printf("note: %s: no manifest describes it, so nothing uses it: mooncake inspect %s --manifest writes one\n",
-		       l->orphans[i].path, l->orphans[i].path);
+		cli_line("note: %s: no manifest describes it, so nothing uses it: mooncake inspect %s --manifest writes one",
+			 l->orphans[i].path, l->orphans[i].path);
 	for (const struct not_built *n = not_built; n->name; n++)
 		if (is_absent(l, n))
-			printf("note: %s '%s' was not built: %s\n", n->kind, n->name, n->why);
+			cli_line("note: %s '%s' was not built: %s", n->kind, n->name, n->why);
 	for (size_t i = 0; options && i < l->nr_plugins; i++) {
 		struct count c = {.print = true};
 
 		option_prefix(l->plugins[i].m, c.prefix, sizeof c.prefix);
-		printf("%s '%s', %s:\n", mc_plugin_kind_name(l->plugins[i].m->kind), l->plugins[i].m->name,
-		       l->plugins[i].path ? l->plugins[i].path : l->plugins[i].m->library);
+		cli_line("%s '%s', %s:", mc_plugin_kind_name(l->plugins[i].m->kind), l->plugins[i].m->name,
+			 l->plugins[i].path ? l->plugins[i].path : l->plugins[i].m->library);
 		mc_config_each(l->config, count_key, &c);
 	}
 }

@@ -141,7 +141,7 @@ static void print_text(const struct cli *cli, const struct look *l)
 	cli_table_print(&t);
 	for (size_t i = 0; i < l->nr; i++)
 		if (!l->list[i].json)
-			printf("error: %s\n", l->list[i].why.text);
+			cli_line("error: %s", l->list[i].why.text);
 }
 
 static int print_json(const struct cli *cli, const struct look *l)

@@ -94,6 +94,24 @@ case_help() {
 	fi
 }
 
+# What is written by strangers is no command for the terminal; stdin, stdout and stderr may be closed, and descriptors
+# may be few: an exit code and a sentence, never a signal.
+case_hostile() {
+	printf '{ "\\u001b[31mred": 1, "local_server_name": "a\\u001b[2J" }' >"$dir/c.json"
+	ask 1 lint "$dir/c.json"
+	says 'unknown key' 'red' 'control character'
+	! tr -d '\n' <"$dir/o.out" | grep -q '[[:cntrl:]]' || die "lint prints control characters"
+	"$CLI" segments --metadata_server="$metadata" >&- 2>"$dir/o.err" && die "a closed stdout is not noticed"
+	says 'mooncake: stdout: Bad file descriptor'
+	ask 1 segments --metadata_server="$metadata" nobody <&- 2>&-
+	for nr in 4 5 6 7 8 9 10 11 12; do
+		(
+			ulimit -n $nr && exec "$CLI" segments --metadata_server="$metadata" --log_level=error
+		) >"$dir/o.out" 2>"$dir/o.err" </dev/null && got=0 || got=$?
+		[ $got -le 1 ] || die "$nr descriptors: ended with $got: $(tail -n 1 "$dir/o.err")"
+	done
+}
+
 case_plugins() {
 	own_manifests
 	ask 0 plugins

@@ -46,7 +46,8 @@ struct mc_error {
 	char text[MC_ERROR_TEXT_MAX];
 };
 
-/* Fill err (which may be NULL) and return code: `return mc_fail(err, -EINVAL, "...");` [any] */
+/* Fill err (which may be NULL) and return code: `return mc_fail(err, -EINVAL, "...");`  Control characters of what
+ * is quoted, which may come from a stranger and end up in a terminal, become blanks. [any] */
 static inline int mc_fail(struct mc_error *err, int code, const char *fmt, ...) MC_PRINTF(3, 4);
 static inline int mc_fail(struct mc_error *err, int code, const char *fmt, ...)
 {
@@ -57,6 +58,9 @@ static inline int mc_fail(struct mc_error *err, int code, const char *fmt, ...)
 		va_start(ap, fmt);
 		vsnprintf(err->text, sizeof err->text, fmt, ap);
 		va_end(ap);
+		for (char *c = err->text; *c; c++)
+			if ((unsigned char)*c < ' ' || *c == 0x7f)
+				*c = ' ';
 	}
 	return code;
 }
