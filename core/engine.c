@@ -219,6 +219,8 @@ static int open_parts(struct mc_engine *engine, uint64_t deadline_ns, struct mc_
 		return r;
 	mc_engine_open_kinds(engine, engine->matrix);
 	r = mc_devices_open(engine, named, deadline_ns, err);
+	if (r == 0)
+		r = mc_hello_fits(engine, engine->matrix, NULL, 0, err);
 	if (r < 0)
 		return r;
 	/* Before the record: who holds our name may be an older self at this very port, and is asked. */

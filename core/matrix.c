@@ -16,12 +16,14 @@
 #include "util/cleanup.h"
 
 #define WEIGHT_MAX 1000
+#define ENTRIES_MAX 4096 /* of all rows: more than any host has, and each is compared with its row */
 
 /* Where a check stands: begins every sentence about a meaning. */
 struct place {
 	const char *what;     /* "nic_priority_matrix" or the file's path */
 	const char *location; /* as the user wrote it */
 	size_t tier, device;
+	size_t nr; /* devices so far, in all rows */
 	struct mc_error *err;
 };
 
@@ -207,6 +209,10 @@ static int parse_tier(struct place *at, const struct mc_json *v, struct mc_matri
 	if (v->type != MC_JSON_ARRAY)
 		return mc_fail(at->err, -EINVAL, "%s: $.%.64s[%zu] must be an array of devices, not %s",
 			       at->what, at->location, at->tier, mc_json_type_name(v->type));
+	at->nr += v->list.nr;
+	if (at->nr > ENTRIES_MAX)
+		return mc_fail(at->err, -EINVAL, "%s: $.%.64s[%zu]: more than %d devices in all rows", at->what, at->location,
+			       at->tier, ENTRIES_MAX);
 	tier->entries = calloc(v->list.nr ? v->list.nr : 1, sizeof *tier->entries);
 	if (!tier->entries)
 		return no_memory(at);

@@ -261,6 +261,9 @@ static int plan_devices(struct reload *r)
 	status = mc_devices_plan(&r->plan, r->deadline_ns, r->err);
 	if (status < 0 || (r->matrix == engine->matrix && !r->plan.nr_fresh))
 		return status;
+	status = mc_hello_fits(engine, r->matrix, r->plan.fresh, r->plan.nr_fresh, r->err);
+	if (status < 0)
+		return status;
 	status = mc_local_freeze(engine, r->deadline_ns);
 	if (status < 0)
 		return mc_fail(r->err, status, "reload: another thread is still registering or unregistering memory");

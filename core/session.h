@@ -18,6 +18,7 @@
 
 #include "log.h"
 
+struct mc_device;
 struct mc_engine;
 struct mc_matrix;
 
@@ -163,6 +164,10 @@ void mc_session_push_remove(struct mc_engine *engine, uint32_t buf_id);         
 /* Tell every peer who we are now: our devices and matrix have changed.  It is on its way at the return, before
  * any message that is sent later.  [any] but control and workers */
 void mc_session_tell_self(struct mc_engine *engine);
+/* Could peers be told of this matrix, and of these devices beside those that are open?  -E2BIG: not in one
+ * message.  [any] */
+int mc_hello_fits(struct mc_engine *engine, const struct mc_matrix *matrix, struct mc_device *const *more,
+		  size_t nr_more, struct mc_error *err);
 
 /* End passive and active sessions with this generation; gone() has run for each when it returns.
  * -ENOENT: none.  [any] but control and workers */

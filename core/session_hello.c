@@ -65,10 +65,10 @@ static void put_device(struct mc_json_out *o, const struct mc_device *d, bool wi
 	mc_json_out_close(o);
 }
 
-char *mc_hello_json(struct mc_engine *engine)
+static char *hello_json(struct mc_engine *engine, const struct mc_matrix *matrix, struct mc_device *const *more,
+			size_t nr_more)
 {
 	struct mc_json_out *o = mc_json_out_new(false);
-	const struct mc_matrix *matrix = engine->matrix;
 	bool own = !engine->set->advertise_address || !*engine->set->advertise_address;
 
 	if (!o)
@@ -89,6 +89,8 @@ char *mc_hello_json(struct mc_engine *engine)
 	mc_json_out_open(o, '[');
 	for (size_t i = 0; i < engine->nr_devices; i++)
 		put_device(o, engine->devices[i], own);
+	for (size_t i = 0; i < nr_more; i++)
+		put_device(o, more[i], own);
 	mc_json_out_close(o);
 	if (matrix && matrix->text) {
 		mc_json_out_key(o, "matrix");
@@ -96,6 +98,27 @@ char *mc_hello_json(struct mc_engine *engine)
 	}
 	mc_json_out_close(o);
 	return mc_json_out_take(o);
+}
+
+char *mc_hello_json(struct mc_engine *engine)
+{
+	return hello_json(engine, engine->matrix, NULL, 0);
+}
+
+int mc_hello_fits(struct mc_engine *engine, const struct mc_matrix *matrix, struct mc_device *const *more,
+		  size_t nr_more, struct mc_error *err)
+{
+	char *json = hello_json(engine, matrix, more, nr_more);
+	size_t len = json ? strlen(json) : 0;
+
+	free(json);
+	if (!len)
+		return mc_fail(err, -ENOMEM, "nic_priority_matrix: out of memory");
+	if (len > MC_FRAME_MAX - MC_HELLO_FIXED)
+		return mc_fail(err, -E2BIG, "nic_priority_matrix: with its %zu devices it is %zu bytes to tell each peer, of at "
+			       "most %u: name fewer locations or devices", engine->nr_devices + nr_more, len,
+			       MC_FRAME_MAX - MC_HELLO_FIXED);
+	return 0;
 }
 
 /* A string of at most size - 1 bytes, or -EINVAL. */

@@ -59,6 +59,9 @@ case_matrix() {
 		--nic_priority_matrix='{"cuda:0": [["tcp:lo"]]}' --buffer_size=1M --log_level=error
 	matrix '{"*": [["tcp:lo", "tcp:lo"]]}' '$.*[0][1]' 'already' '[0][0]'
 	matrix '{"*": [["tcp:lo"]], "*": [["tcp:lo"]]}' "'*' is there twice"
+	# Peers could not be told of it.
+	awk 'BEGIN { printf "{ \"*\": [[\"tcp:lo\"]]"; while (++i < 3000) printf ", \"cpu:%d\": [[\"tcp:lo\"]]", i; print " }" }' >"$f"
+	refused 1 5000 'nic_priority_matrix' 'to tell each peer' 'name fewer locations or devices' -- --nic_priority_matrix="$f"
 	printf '{ "*": [["tcp:lo"], ["tcp:lo", "tpc:lo"]] }' >"$f"
 	matrix "$f" "$f: " '$.*[1]'
 }

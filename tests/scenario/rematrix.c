@@ -275,6 +275,19 @@ static void leave(void)
 	end();
 }
 
+/* More rows than peers can be told of in one message. */
+static void refused_for_size(void)
+{
+	static char rows[128 * 1024];
+	size_t len = (size_t)sprintf(rows, "{\"*\": [[\"tcp:lo\"]]");
+
+	for (int i = 1; i < 3000; i++)
+		len += (size_t)sprintf(rows + len, ", \"cpu:%d\": [[\"tcp:lo\"]]", i);
+	strcpy(rows + len, "}");
+	for (int i = 0; i < 2; i++)
+		refused(i ? right : left, rows, NULL, NULL, -E2BIG, "to tell each peer");
+}
+
 static void bad(void)
 {
 	char many[1024] = "{\"*\": [[\"tcp:lo\"], [";
@@ -299,6 +312,7 @@ static void bad(void)
 	strcat(many, "]]}");
 	for (int i = 0; i < 2; i++)
 		refused(left, many, NULL, NULL, -E2BIG, "17 devices");
+	refused_for_size();
 	CHECK(mc_engine_reload(left, NULL, T, NULL) == -EINVAL, "no config");
 	CHECK(mc_engine_reload(NULL, NULL, T, NULL) == -EINVAL, "no engine");
 	rounds_pass();

@@ -112,6 +112,24 @@ static void test_refused(void **state)
 	refuse("{\"cpu:0\": [[\"a\"]], \"cpu:0\": [[\"b\"]]}", "nic_priority_matrix:1:29: the key 'cpu:0' is there twice");
 }
 
+/* Devices are compared with each other: what no host has is refused before that takes minutes. */
+static void test_too_many(void **state)
+{
+	static char text[5000 * 16];
+	size_t len = (size_t)sprintf(text, "{\"cpu:0\": [[\"a\"]], \"cpu:1\": [[\"b\"], [\"d0\"");
+
+	for (int i = 1; i < 4095; i++)
+		len += (size_t)sprintf(text + len, ", \"d%d\"", i);
+	strcpy(text + len, "]]}");
+	refuse(text, "nic_priority_matrix: $.cpu:1[1]: more than 4096 devices in all rows");
+}
+
+static void test_control_characters(void **state)
+{
+	refuse("{\"cpu:0\": [[\"\\u001b[31m\\u007f\"]]}",
+	       "nic_priority_matrix: $.cpu:0[0][0]: ' [31m ' is not a device name: 1 to 63 bytes without blanks and '/'");
+}
+
 static void test_file(void **state)
 {
 	char path[] = "/tmp/mc-test-matrix-XXXXXX", want[256];
@@ -223,7 +241,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_shapes),	 cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_file),	 cmocka_unit_test(test_location),
-		cmocka_unit_test(test_resolve),
+		cmocka_unit_test(test_resolve),	 cmocka_unit_test(test_too_many),
+		cmocka_unit_test(test_control_characters),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
