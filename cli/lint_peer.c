@@ -69,6 +69,7 @@ static int matrices(struct peer *p)
 	const char *text = mc_config_settings(p->lint->config)->nic_priority_matrix;
 	const char *remote = mc_json_str(p->record, "matrix", NULL);
 	mc_cleanup(mc_freep) char *found = NULL;
+	struct mc_error why;
 	int r = 0;
 
 	if (!*text) {
@@ -81,7 +82,9 @@ static int matrices(struct peer *p)
 		r = mc_matrix_resolve(p->mine, p->lint->registry, &p->why);
 	if (r == 0 && (!remote || remote[strspn(remote, " \t\r\n")] != '{'))
 		r = mc_fail(&p->why, -EBADMSG, "record '%s': it has no matrix", p->name);
-	return r < 0 ? r : mc_matrix_parse(remote, &p->theirs, &p->why);
+	if (r == 0 && mc_matrix_parse(remote, &p->theirs, &why) < 0)
+		r = mc_fail(&p->why, -EBADMSG, "record '%s': its matrix: %s", p->name, why.text);
+	return r;
 }
 
 static bool usable(const struct lint *lint, const char *label)

@@ -120,7 +120,7 @@ int mc_session_self(struct mc_session_impl *i, const uint8_t *payload, size_t le
 	known = said_before(i, &l->info);
 	l->nr = i->later ? i->later->nr + 1 : 1;
 	if (known || l->nr > LATER_MAX) {
-		if (!known)
+		if (!known && mc_ratelimit_ok(&rl, 10, &dropped))
 			mc_warn("peer '%s': it has had %d matrices since it connected; the last is not looked at",
 				i->info.name, LATER_MAX);
 		mc_peer_info_fini(&l->info);
