@@ -171,6 +171,8 @@ case_usage() {
 	ends 2 "$here/run-all" --build="$BUILD" nonsense
 	says "no stack is called 'nonsense'"
 	ends 1 "$here/run-all" --build="$dir"
+	ends 1 "$here/run-all" --build="$BUILD" --quick --out=/proc null
+	says '/proc/result.json.new'
 	for program in run-all compare; do
 		ends 0 "$here/$program" --help
 		[ "$(wc -l <"$dir/case.out")" -le 24 ] && ! grep -q '.\{81\}' "$dir/case.out" || die "$program --help is no screen"
