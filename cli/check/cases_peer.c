@@ -206,6 +206,40 @@ static int case_reconnect(struct ctx *c)
 	return r == PASS ? pair_close(c, &p) : r;
 }
 
+/* ---- an end that never answers ------------------------------------------------------------------------ */
+
+#define SILENCE MC_SEC
+
+static bool answered(void *ctx)
+{
+	return ((struct fake_peer *)ctx)->nr_ready > 0;
+}
+
+static int case_silent_peer(struct ctx *c)
+{
+	struct pair p;
+	uint64_t begin;
+	int r = pair_open(c, &p, 0, false);
+
+	if (r != PASS)
+		return r;
+	fake_peer_deadline(p.w, SILENCE);
+	begin = fake_real_ns();
+	CHECK(fake_peer_open(p.a, p.la, &p.peer) == 0, "peer_open fails at once");
+	p.b->paused = true;
+	r = fake_run_on(p.a, answered, p.peer, SILENCE + 2 * MC_SEC);
+	CHECK(r == 0, "peer_ready does not come within %u ms, the deadline was %u: the other end never answers",
+	      (unsigned)((fake_real_ns() - begin) / MC_MSEC), (unsigned)(SILENCE / MC_MSEC));
+	if (p.peer->status == 0)
+		return skip(c, "it is ready without an answer of the other end");
+	fake_peer_fence(p.peer, 0); /* the other end answers nothing */
+	fake_peer_deadline(p.w, 0);
+	fake_peer_close(p.peer);
+	p.b->paused = false;
+	r = pair_connect(c, &p);
+	return r == PASS ? pair_close(c, &p) : r;
+}
+
 /* ---- nonsense ----------------------------------------------------------------------------------------------------- */
 
 /* A hostile peer may break its own connection; the process and others go on. */
@@ -256,6 +290,7 @@ const struct test_case peer_cases[] = {
 	{ BEHAVES, "stop", case_stop, 4 },
 	{ BEHAVES, "target-closes", case_target_closes, 6 },
 	{ BEHAVES, "two-peers", case_two_peers, 6 },
+	{ BEHAVES, "silent-peer", case_silent_peer, 4 },
 	{ BEHAVES, "nonsense", case_nonsense, 4 },
 	{ .run = NULL },
 };

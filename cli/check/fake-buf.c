@@ -322,7 +322,7 @@ static int register_buf(struct fake_buf *b, struct mc_error *err)
 	if (m && m->plugin->ops.memory.export_dmabuf &&
 	    m->plugin->ops.memory.export_dmabuf(m->priv, &b->desc, err) < 0)
 		b->desc.dmabuf_fd = -1;
-	r = inst->ops->mem_reg(inst->priv, b->region, &b->desc, err);
+	AS_HELPER(mem_reg, r = inst->ops->mem_reg(inst->priv, b->region, &b->desc, err));
 	if (b->desc.dmabuf_fd >= 0)
 		close(b->desc.dmabuf_fd);
 	b->desc.dmabuf_fd = -1;
@@ -341,8 +341,9 @@ static void do_enlist(void *ctx)
 static int enlist(struct fake_buf *b, struct mc_error *err)
 {
 	struct fake_inst *inst = b->inst;
-	int r = inst->ops->mem_export(inst->priv, b->region, b->blob, sizeof b->blob);
+	int r;
 
+	AS_HELPER(mem_export, r = inst->ops->mem_export(inst->priv, b->region, b->blob, sizeof b->blob));
 	if (r == -ENOTSUP)
 		r = 0;
 	if (r > MC_EXPORT_BLOB_MAX)
@@ -410,7 +411,7 @@ int fake_buf_new(struct fake_inst *inst, uint64_t len, uint64_t skew, const char
 	if (r == 0) {
 		r = enlist(b, err);
 		if (r < 0)
-			inst->ops->mem_unreg(inst->priv, b->region);
+			AS_HELPER(mem_unreg, inst->ops->mem_unreg(inst->priv, b->region));
 	}
 	if (r < 0) {
 		map_free(b);
@@ -474,7 +475,7 @@ static int buf_new_owned(struct fake_inst *inst, uint64_t len, uint32_t access, 
 		b->base = b->desc.addr;
 		r = enlist(b, err);
 		if (r < 0)
-			inst->ops->mem_free(inst->priv, b->region, &b->desc);
+			AS_HELPER(mem_free, inst->ops->mem_free(inst->priv, b->region, &b->desc));
 	}
 	if (r < 0) {
 		area_release(inst->world, b->region);
@@ -528,9 +529,9 @@ int fake_buf_free(struct fake_buf *b, uint64_t bound_ns)
 			    b->holds);
 	fake_call(inst, do_delist, b);
 	if (b->by_mem_alloc) {
-		inst->ops->mem_free(inst->priv, b->region, &b->desc);
+		AS_HELPER(mem_free, inst->ops->mem_free(inst->priv, b->region, &b->desc));
 	} else {
-		inst->ops->mem_unreg(inst->priv, b->region);
+		AS_HELPER(mem_unreg, inst->ops->mem_unreg(inst->priv, b->region));
 		if (!fake_buf_guards_ok(b))
 			fake_breach(inst->world, "no byte outside a buffer is written: a guard of %s changed",
 				    inst->name);
@@ -582,6 +583,9 @@ void buf_service_put(const struct mc_host *h, struct mc_range *range)
 	struct fake_inst *inst = (struct fake_inst *)(uintptr_t)h;
 	struct fake_buf *b = range->host;
 
+	if (!on_worker(inst))
+		fake_breach(inst->world, "range_put is called on the instance's worker: %s called it from %s", inst->name,
+			    called_from());
 	if (!b || !b->holds) {
 		fake_breach(inst->world, "range_put gives back what range_get gave, once: %s did otherwise",
 			    inst->name);

@@ -83,6 +83,7 @@ struct fake_world {
 	unsigned breaches;
 	char last[512];
 	unsigned fail_alloc, fail_watch, nr_engines;
+	uint64_t peer_deadline_ns; /* how long peer_open may take; 0: 5 s */
 	struct fake_inst *insts;
 	struct fake_memory *memories;
 	struct fake_kv_entry *kv;
@@ -92,6 +93,18 @@ struct fake_world {
 	struct area_head *quarantine;
 	struct fake_peer *old_peers;
 };
+
+/* The operation of [helper] that runs on this thread, or NULL: without FAKE_THREADS the test's thread
+ * is the worker, too, and is none while it is here. */
+extern _Thread_local const char *helper_op;
+#define AS_HELPER(name, call)      \
+	do {                       \
+		helper_op = #name; \
+		call;              \
+		helper_op = NULL;  \
+	} while (0)
+/* Where a service of [worker] was called from: "another thread", or the operation of [helper]. */
+const char *called_from(void);
 
 /* fake-host.c */
 uint64_t world_now(const struct fake_world *w);

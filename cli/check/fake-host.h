@@ -258,6 +258,8 @@ int fake_peer_open(struct fake_inst *inst, struct fake_link *link, struct fake_p
 int fake_peer_wait(struct fake_peer *peer, uint64_t bound_ns);
 /* Fence as the core does: this end and, if caps say so, the other; wait for both answers. */
 int fake_peer_fence(struct fake_peer *peer, uint64_t bound_ns);
+/* How long peer_open may take from now on; 0: 5 s. */
+void fake_peer_deadline(struct fake_world *w, uint64_t ns);
 /* The two halves alone: begin; and whether it is over. */
 int fake_peer_fence_begin(struct fake_peer *peer);
 bool fake_peer_fenced(const struct fake_peer *peer);

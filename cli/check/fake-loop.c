@@ -16,9 +16,16 @@
 
 /* ---- one instance's loop ---------------------------------------------------------------------- */
 
+_Thread_local const char *helper_op;
+
 bool on_worker(const struct fake_inst *inst)
 {
-	return pthread_equal(inst->st->worker, pthread_self());
+	return !helper_op && pthread_equal(inst->st->worker, pthread_self());
+}
+
+const char *called_from(void)
+{
+	return helper_op ? helper_op : "another thread";
 }
 
 void inst_push(struct fake_inst *inst, struct fake_job *job)

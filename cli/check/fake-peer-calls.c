@@ -60,6 +60,11 @@ int fake_peer_open(struct fake_inst *inst, struct fake_link *link, struct fake_p
 	return c.r;
 }
 
+void fake_peer_deadline(struct fake_world *w, uint64_t ns)
+{
+	w->peer_deadline_ns = ns;
+}
+
 static bool peer_settled(void *ctx)
 {
 	struct fake_peer *p = ctx;

@@ -99,7 +99,8 @@ void peer_args_fill(struct fake_peer *p, const struct msg *m, struct mc_peer_arg
 		.epoch = p->epoch,
 		.remote_lane = m->open.lane,
 		.passive = p->passive,
-		.deadline_ns = world_now(p->inst->world) + 5 * MC_SEC,
+		.deadline_ns = world_now(p->inst->world) +
+			       (p->inst->world->peer_deadline_ns ? p->inst->world->peer_deadline_ns : 5 * MC_SEC),
 		.remote_filters = p->passive ? NULL : p->inst->plugin->filters,
 	};
 }
@@ -382,8 +383,8 @@ static struct fake_peer *peer_of(const struct mc_host *h, void *area, const char
 	struct fake_peer *p = area_owner(area, AREA_PEER);
 
 	if (!on_worker(inst))
-		fake_breach(inst->world, "%s is called on the instance's worker: %s called it from another thread",
-			    service, inst->name);
+		fake_breach(inst->world, "%s is called on the instance's worker: %s called it from %s", service,
+			    inst->name, called_from());
 	if (!p || p->inst != inst || !p->open) {
 		fake_breach(inst->world, "a peer is not named after peer_close: %s called %s", inst->name, service);
 		return NULL;

@@ -23,8 +23,8 @@ struct fake_inst *inst_of(const struct mc_host *h)
 void expect_worker(struct fake_inst *inst, const char *service)
 {
 	if (!on_worker(inst))
-		fake_breach(inst->world, "%s is called on the instance's worker: %s called it from another thread",
-			    service, inst->name);
+		fake_breach(inst->world, "%s is called on the instance's worker: %s called it from %s", service,
+			    inst->name, called_from());
 	if (inst->st->closed)
 		fake_breach(inst->world, "no service is called after close: %s called %s", inst->name, service);
 }
@@ -101,8 +101,8 @@ static uint64_t *host_counter(const struct mc_host *h, const char *name, const c
 	struct fake_inst *inst = inst_of(h);
 	struct fake_counter *c;
 
-	if (!inst->st->in_open)
-		fake_breach(inst->world, "counter is called inside open: %s asked for '%s' later",
+	if (!inst->st->in_open || !on_worker(inst))
+		fake_breach(inst->world, "counter is called inside open: %s asked for '%s' later, or elsewhere",
 			    inst->name, name);
 	if (!doc || !*doc)
 		fake_breach(inst->world, "a counter has a sentence that explains it: '%s' has none", name);

@@ -91,6 +91,7 @@ struct bent {
 	struct op ghosts[DEPTH]; /* BENT_GHOST: what it still copies when it must not */
 	unsigned nr_ghosts;
 	int fd;
+	struct mc_timer timer;
 };
 
 static int bent_open(void *inst, const struct mc_host *host, const struct mc_open_args *args,
@@ -144,6 +145,11 @@ static void bent_close(void *inst)
 static int bent_mem_reg(void *inst, void *region, const struct mc_mem_desc *desc,
 			struct mc_error *err)
 {
+#ifdef BENT_HELPER
+	struct bent *b = inst;
+
+	b->host->timer_set(b->host, &b->timer, 0);
+#endif
 	return 0;
 }
 
@@ -152,10 +158,26 @@ static int bent_peer_open(void *inst, void *priv, const struct mc_peer_args *arg
 	struct bent *b = inst;
 	struct peer *p = priv;
 
+#ifdef BENT_WAITS
+	if (!args->passive)
+		return 0; /* until the other end has said that it is there */
+	b->host->peer_send(b->host, priv, "here", 4);
+#endif
 	p->next = b->news;
 	b->news = p;
 	return 0;
 }
+
+#ifdef BENT_WAITS
+static void bent_peer_msg(void *inst, void *priv, const void *msg, size_t len)
+{
+	struct bent *b = inst;
+	struct peer *p = priv;
+
+	p->next = b->news;
+	b->news = p;
+}
+#endif
 
 static void bent_peer_close(void *inst, void *priv)
 {
@@ -326,6 +348,9 @@ static const struct mc_transport_ops bent_ops = {
 	.peer_open = bent_peer_open,
 	.peer_accept = bent_peer_open,
 	.peer_close = bent_peer_close,
+#ifdef BENT_WAITS
+	.peer_msg = bent_peer_msg,
+#endif
 	.submit = bent_submit,
 	.progress = bent_progress,
 	.arm = bent_arm,

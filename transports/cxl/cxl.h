@@ -157,6 +157,8 @@ struct cxl_peer {
 	bool waiting;          /* for our slot, before the hello */
 	bool passive, ready;
 	char segment[64];
+	struct cxl *lane;
+	struct mc_timer timer; /* until it is ready: the other end must have answered */
 };
 
 /* A lane. */

@@ -249,11 +249,31 @@ void cxl_peers_joined(struct mc_work *w)
 	}
 }
 
+/* No hello came in time, or our own slot in the pool did not. */
+static void hello_late(struct mc_timer *t, uint64_t now_ns)
+{
+	struct cxl_peer *p = t->user;
+	struct cxl *c = p->lane;
+	const char *why = p->waiting ? "the pool gave us no slot in time" : "the other end does not answer";
+
+	if (p->waiting)
+		wait_drop(c, p);
+	c->host->peer_ready(c->host, p, -ETIMEDOUT, NULL, why);
+}
+
+static void hello_by(struct cxl *c, struct cxl_peer *p, uint64_t deadline_ns)
+{
+	p->lane = c;
+	p->timer = (struct mc_timer){.size = sizeof p->timer, .fire = hello_late, .user = p};
+	c->host->timer_set(c->host, &p->timer, deadline_ns);
+}
+
 int cxl_peer_open(void *inst, void *peer, const struct mc_peer_args *args)
 {
 	struct cxl_peer *p = peer;
 
 	snprintf(p->segment, sizeof p->segment, "%s", args->segment);
+	hello_by(inst, p, args->deadline_ns);
 	greet(inst, p);
 	return 0;
 }
@@ -264,6 +284,7 @@ int cxl_peer_accept(void *inst, void *peer, const struct mc_peer_args *args)
 
 	p->passive = true;
 	snprintf(p->segment, sizeof p->segment, "%s", args->segment);
+	hello_by(inst, p, args->deadline_ns);
 	return 0;
 }
 
@@ -276,6 +297,7 @@ void cxl_peer_msg(void *inst, void *peer, const void *msg, size_t len)
 
 	if (p->ready)
 		return;
+	c->host->timer_set(c->host, &p->timer, 0);
 	if (cxl_hello_get(msg, len, uuid) < 0) {
 		c->host->peer_ready(c->host, p, -EPROTO, NULL, "what it sent is no hello of a pool");
 		return;
@@ -299,6 +321,7 @@ void cxl_peer_close(void *inst, void *peer)
 	struct cxl_peer *p = peer;
 
 	guard_end(c);
+	c->host->timer_set(c->host, &p->timer, 0);
 	if (p->waiting)
 		wait_drop(c, p);
 }

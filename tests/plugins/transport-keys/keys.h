@@ -101,7 +101,7 @@ struct keys_peer {
 	struct delayed *delayed; /* initiator: NR_DELAYED of them */
 	unsigned nr_delayed, nr_inflight, nr_offloaded;
 	uint32_t fence_epoch; /* asked and not answered */
-	struct mc_timer timer; /* the target's fence looks again */
+	struct mc_timer timer; /* initiator: connecting ends; target: the fence looks again */
 };
 
 struct offload {

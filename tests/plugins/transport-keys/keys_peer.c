@@ -55,6 +55,8 @@ static int send_fd(struct keys *k, struct keys_peer *p, uint32_t type, int fd)
 static void peer_up(struct keys *k, struct keys_peer *p)
 {
 	p->ready = true;
+	if (!p->passive)
+		k->host->timer_set(k->host, &p->timer, 0);
 	k->host->peer_ready(k->host, p, 0, NULL, NULL);
 }
 
@@ -121,7 +123,10 @@ static void look_again(struct mc_timer *t, uint64_t now_ns)
 {
 	struct keys_peer *p = t->user;
 
-	keys_fence_answer(p->keys, p);
+	if (!p->passive && !p->ready && !p->dead)
+		peer_fails(p->keys, p, -ETIMEDOUT, "the other end does not answer the handshake");
+	else
+		keys_fence_answer(p->keys, p);
 }
 
 static void peer_init(struct keys *k, struct keys_peer *p, bool passive)
@@ -200,6 +205,8 @@ int keys_peer_open(void *inst, void *peer, const struct mc_peer_args *args)
 	r = send_fd(k, p, MSG_HELLO, p->fd);
 	if (r < 0)
 		peer_fini(p);
+	else
+		k->host->timer_set(k->host, &p->timer, args->deadline_ns);
 	return r;
 }
 
