@@ -17,6 +17,8 @@
 /* A rail that does not get ready holds up work that another one could carry. */
 #define OPEN_MAX_NS (4 * MC_SEC)
 #define BACKOFF_MAX_NS (2 * MC_SEC)
+/* A rail of a device that left is closed when nothing has used it for so long. */
+#define LEAVE_NS (200 * MC_MSEC)
 
 static const char *label_of(const struct mc_path *path)
 {
@@ -196,11 +198,35 @@ static bool is_retired(const struct mc_path *path)
 	return path->active && path->lane->device->retired && !path->queue && !path->held_valid && !path->stages;
 }
 
+/* Nothing of it is under way, at either end: our slices are done, and seen. */
+static bool is_idle(const struct mc_path *path)
+{
+	return !path->nr_inflight && !path->inflight_list && !path->unflushed && !path->flushing && !path->orphans &&
+	       !path->queue && !path->held_valid && !path->stages && !path->nr_grants && !path->nr_copies &&
+	       !path->break_due;
+}
+
+void mc_path_leave(struct mc_path *path)
+{
+	uint64_t now = mc_now_ns();
+
+	if (!path->active || path->dead || !mc_path_is(path, MC_PATH_UP) || !path->lane->device->retired)
+		return;
+	if (!is_idle(path) || now - path->last_used < LEAVE_NS) {
+		set_timer(path, LEAVE_NS);
+		return;
+	}
+	path->leaving = true;
+	mc_path_break(path, -ECANCELED, "its device has left");
+}
+
 static void timer_fired(struct mc_timer *t, uint64_t now_ns)
 {
 	struct mc_path *path = MC_CONTAINER_OF(t, struct mc_path, timer);
 
-	if (mc_path_is(path, MC_PATH_DOWN) && is_retired(path)) {
+	if (mc_path_is(path, MC_PATH_UP)) {
+		mc_path_leave(path);
+	} else if (mc_path_is(path, MC_PATH_DOWN) && is_retired(path)) {
 		path->failures = 0;
 		set_state(path, MC_PATH_IDLE);
 		part(path);
@@ -319,6 +345,7 @@ static void path_up(struct mc_path *path)
 	path->ramp = path->failures ? MC_MAX(chunk, (uint64_t)1) : UINT64_MAX;
 	path->learn_since = 0;
 	log_up(path);
+	mc_path_leave(path); /* who goes by an older matrix may need a device that has left */
 	if (path->queue)
 		mc_path_set_ready(path);
 }
@@ -364,6 +391,12 @@ static void back_off(struct mc_path *path)
 	uint32_t shift = MC_MIN(path->failures, 8u);
 	uint64_t span = MC_MIN(BACKOFF_FIRST_NS << shift, BACKOFF_MAX_NS);
 
+	if (path->leaving) {
+		path->leaving = false;
+		set_state(path, MC_PATH_DOWN);
+		set_timer(path, 0); /* where it ends, or is needed again */
+		return;
+	}
 	if (path->wanted_break) {
 		path->wanted_break = false;
 		set_state(path, MC_PATH_DOWN);
@@ -437,7 +470,9 @@ static void log_broken(const struct mc_path *path, int status, const char *why)
 	const char *peer = path->session->peer->name;
 	bool said = says(why, status);
 
-	if (path->wanted_break)
+	if (path->leaving)
+		mc_debug("peer '%s': rail %s -> %s is closed: %s", peer, label_of(path), path->remote_label, why);
+	else if (path->wanted_break)
 		mc_debug("peer '%s': rail %s -> %s connects anew: %s", peer, label_of(path),
 			 path->remote_label, why);
 	else if (path->failures || path->lane->device->retired)
@@ -474,8 +509,9 @@ void mc_path_break(struct mc_path *path, int status, const char *why)
 	else if (!path->active && !path->dead && !path->fence_asked)
 		/* The other end would not hear of it otherwise, if its wire has no stream that ends. */
 		mc_path_send(path, MC_MSG_PATH_BROKEN, status, why, why ? strlen(why) : 0);
-	mc_bump(&path->breaks, 1);
-	if (path->active)
+	if (!path->leaving)
+		mc_bump(&path->breaks, 1);
+	if (path->active && !path->leaving)
 		mc_bump(&path->lane->failures, 1);
 	path->break_status = status;
 	if (why != path->break_why)

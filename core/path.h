@@ -87,6 +87,7 @@ struct mc_path {
 	bool dead;                  /* the session is gone: no reconnecting */
 	bool logged_up;
 	bool wanted_break;          /* for a request of ours, not for a fault: no back-off follows */
+	bool leaving;               /* closed because its device has left, not for a fault */
 	bool break_due;             /* asked for from inside the plugin; done at the next attend */
 	int32_t break_status;
 	char break_why[320];        /* stays, for whoever asks: of the newest break */
@@ -232,6 +233,9 @@ void mc_path_break(struct mc_path *path, int status, const char *why);
 void mc_path_break_soon(struct mc_path *path, int status, const char *why);
 /* The same because a request must end: the rail is well, and connects again at once. */
 void mc_path_break_request(struct mc_path *path, int status, const char *why);
+/* Close an active path of a device that has left, now or once nothing has used it for a while; one of a device
+ * that has not is left alone.  [worker] */
+void mc_path_leave(struct mc_path *path);
 /* Have mc_path_attended called once the plugin has returned.  [worker] */
 void mc_path_attend(struct mc_path *path);
 void mc_path_attended(struct mc_path *path);

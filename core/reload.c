@@ -12,9 +12,9 @@
  *   settings     deadline and the like
  *
  * Requests go by the matrix that was in force when they were submitted, to their
- * end.  So a device that the matrix does not name any more drains by itself; it
- * stays open, unused, for peers that do not understand the news may go on to use it,
- * and an index of a device means the same one for ever.  Nothing that a reader may
+ * end.  So a device that the matrix does not name any more drains by itself, and our
+ * rails over it are closed at both ends; the device itself stays open, asleep, for
+ * peers may go on to use it, and an index of a device means the same one for ever.  Nothing that a reader may
  * look at is freed before the engine.
  */
 #include "reload.h"
@@ -29,6 +29,7 @@
 #include "device_impl.h"
 #include "log.h"
 #include "meta.h"
+#include "path.h"
 #include "record.h"
 #include "rpc.h"
 #include "segment.h"
@@ -340,6 +341,28 @@ static void spread_spin(struct mc_engine *engine)
 	mc_rpc_set_spin(engine, s.spin_ns);
 }
 
+static void leave_lane(void *arg)
+{
+	struct mc_lane *lane = arg;
+	struct mc_path *next;
+
+	for (struct mc_path *path = lane->paths; path; path = next) {
+		next = path->next;
+		mc_path_leave(path);
+	}
+}
+
+/* Our rails of devices that have left are closed when what uses them has ended. */
+static void close_rails(struct mc_engine *engine)
+{
+	for (size_t i = 0; i < engine->nr_devices; i++) {
+		const struct mc_device *d = engine->devices[i];
+
+		for (uint16_t l = 0; d->retired && l < d->nr_lanes; l++)
+			mc_worker_call(d->lanes[l]->worker, leave_lane, d->lanes[l]);
+	}
+}
+
 /* What was in force stays, the config excepted: nobody but reloads looks at it. */
 static void keep(struct reload *r)
 {
@@ -375,6 +398,7 @@ static void commit(struct reload *r)
 		mc_session_tell_self(engine);
 		mc_devices_judge(&r->plan);
 		mc_local_change_rows(r->change);
+		close_rails(engine);
 	}
 	engine->set = r->set;
 	if (spins || other)

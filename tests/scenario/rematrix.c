@@ -4,10 +4,12 @@
  * "right" and read back, every byte looked at, while either end is reloaded, well and
  * badly.  Nothing may fail, and what the new matrix says must come true.
  *
- *   rematrix order|join|leave|refused|options|together
+ *   rematrix order|join|leave|closes|refused|options|together
  */
 #include "peers.h"
 
+#include <dirent.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -15,6 +17,8 @@
 #define KEYS "{\"*\": [[\"keys:keys0\"], [\"tcp:lo\"]]}"
 #define KEYS_LAST "{\"*\": [[\"tcp:lo\"], [\"keys:keys0\"]]}"
 
+/* Bytes that a reload may keep until the engine or session ends. */
+#define KEPT 16384
 enum { NR_CHURNERS = 3, NR_SLICES = 24, SLICE = 16384, SPAN = NR_SLICES * SLICE };
 
 static const char *const plain[] = {NULL};
@@ -288,6 +292,73 @@ static void refused_for_size(void)
 		refused(i ? right : left, rows, NULL, NULL, -E2BIG, "to tell each peer");
 }
 
+/* What this process holds: descriptors, those that are sockets, threads, bytes. */
+struct held {
+	unsigned fds, sockets, threads;
+	size_t bytes;
+};
+
+static unsigned entries(const char *folder, unsigned *sockets)
+{
+	DIR *d = opendir(folder);
+	struct dirent *e;
+	unsigned nr = 0;
+
+	NEED(d, "%s", folder);
+	while ((e = readdir(d))) {
+		char to[64] = "";
+
+		nr++;
+		if (sockets && readlinkat(dirfd(d), e->d_name, to, sizeof to - 1) > 0)
+			*sockets += !strncmp(to, "socket:", 7);
+	}
+	closedir(d);
+	return nr;
+}
+
+static struct held held(void)
+{
+	struct held h = {.bytes = mallinfo2().uordblks};
+
+	h.fds = entries("/proc/self/fd", &h.sockets);
+	h.threads = entries("/proc/self/task", NULL);
+	return h;
+}
+
+/* Rails of the device that left are closed at both ends, and hundreds of comings and goings keep nothing. */
+static void closes(void)
+{
+	static const char *const both = "{\"*\": [[\"tcp:lo\"], [\"keys:keys0\"]]}", *const alone = "{\"*\": [[\"keys:keys0\"]]}";
+	struct held open, closed = {0}, later;
+	uint64_t until = now_ns() + 4 * T;
+
+	begin(both, both, plain);
+	goes_over("tcp:lo", "keys:keys0");
+	open = held();
+	reload(left, alone);
+	goes_over("keys:keys0", "tcp:lo");
+	do {
+		NEED(now_ns() < until, "%u sockets were open, and %u are", open.sockets, closed.sockets);
+		nap(10 * MC_MSEC);
+		closed = held();
+	} while (closed.sockets + 2 > open.sockets); /* its rail had one at either end; keys have none */
+	for (int i = 0; i < 20; i++) /* until everything that is kept once is there */
+		reload(left, i & 1 ? alone : both);
+	reload(left, both);
+	goes_over("tcp:lo", "keys:keys0");
+	later = held();
+	for (int i = 0; i < 200; i++)
+		reload(left, i & 1 ? both : alone);
+	goes_over("tcp:lo", "keys:keys0");
+	open = held();
+	printf("200 reloads: descriptors %u -> %u, threads %u -> %u, bytes %zu -> %zu\n", later.fds, open.fds,
+	       later.threads, open.threads, later.bytes, open.bytes);
+	CHECK(open.fds <= later.fds + 4, "descriptors: %u became %u", later.fds, open.fds);
+	CHECK(open.threads <= later.threads + 2, "threads: %u became %u", later.threads, open.threads);
+	CHECK(open.bytes <= later.bytes + 200 * KEPT, "bytes: %zu became %zu", later.bytes, open.bytes);
+	end();
+}
+
 static void bad(void)
 {
 	char many[1024] = "{\"*\": [[\"tcp:lo\"], [";
@@ -461,7 +532,7 @@ static void together(void)
 int main(int argc, char **argv)
 {
 	static const struct promise cases[] = {{"order", order}, {"join", join}, {"leave", leave}, {"refused", bad},
-					       {"options", options}, {"together", together}};
+					       {"options", options}, {"closes", closes}, {"together", together}};
 
 	return promises_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
