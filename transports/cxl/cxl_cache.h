@@ -24,6 +24,7 @@ enum cxl_rule {
 	CXL_WRITE,          /* bytes of a WRITE are in the pool when it completes */
 	CXL_CUT,            /* the rest of a line that a WRITE cuts is the pool's, when it is written back */
 	CXL_READ,           /* a READ takes them from the pool */
+	CXL_LEAVE,          /* what its owner wrote last is not written back over memory that is another's */
 	CXL_PUBLISH,        /* mc_memory_publish */
 	CXL_REFRESH,        /* mc_memory_refresh */
 	CXL_NR_RULES

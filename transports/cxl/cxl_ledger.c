@@ -397,6 +397,8 @@ static void evicted(struct cxl_ledger *l)
 
 	l->gone = true;
 	l->step = CXL_IDLE;
+	for (uint32_t i = 0; i < l->nr_extents; i++)
+		cxl_pool_detach(&l->device->pool, &l->extents[i]);
 	pthread_mutex_lock(&l->lock);
 	l->status = -EOWNERDEAD;
 	snprintf(l->why, sizeof l->why, "%s", why);

@@ -241,8 +241,6 @@ int cxl_mem_alloc(void *inst, void *region, struct mc_mem_desc *desc, struct mc_
 	desc->len = r->len;
 	desc->kind = "cxl";
 	desc->ordinal = MC_MAX(desc->ordinal, 0);
-	/* What the one before left here is no one's, and in no cache of ours. */
-	d->pool.cache->drop(desc->addr, r->len, CXL_REFRESH);
 	cxl_key_write(&d->pool, d->ledger.slot, r->key_idx, r->key);
 	return 0;
 }
@@ -265,7 +263,8 @@ void cxl_mem_free(void *inst, void *region, struct mc_mem_desc *desc)
 
 	region_close(d, r);
 	/* Lines that we wrote and never published must not be written back over the next one's. */
-	d->pool.cache->drop(d->pool.base + r->offset, r->len, CXL_REFRESH);
+	if (!__atomic_load_n(&d->ledger.evicted, __ATOMIC_ACQUIRE))
+		d->pool.cache->drop(d->pool.base + r->offset, r->len, CXL_LEAVE);
 	pthread_mutex_lock(&d->memory.lock);
 	d->memory.keys[r->key_idx] = 0;
 	range_put(&d->memory, r->offset, r->len); /* without memory it is lost until the engine closes */

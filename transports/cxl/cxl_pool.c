@@ -151,6 +151,15 @@ int cxl_pool_format(const struct cxl_place *place, uint64_t unit, uint32_t nr_sl
 	return r;
 }
 
+void cxl_pool_detach(const struct cxl_pool *pool, const struct cxl_extent *extent)
+{
+	uint8_t *at = pool->base + pool->g.data_offset + extent->first * pool->g.unit;
+
+	/* Refused, it stays as it was: then only the program can keep its hands off. */
+	mmap(at, extent->nr * pool->g.unit, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE,
+	     -1, 0);
+}
+
 /* ---- words ------------------------------------------------------------------------------------ */
 
 static uint8_t *slot_at(const struct cxl_pool *pool, uint32_t slot)
@@ -273,9 +282,13 @@ static uint8_t *guard_at(const struct cxl_pool *pool, uint32_t slot, uint32_t la
 	return slot_at(pool, slot) + CXL_SLOT_GUARDS + (size_t)lane * CXL_LINE;
 }
 
+/* The drop of the key, which is next, has the fence that puts the guard before it. */
 void cxl_guard_set(const struct cxl_pool *pool, uint32_t slot, uint32_t lane, uint64_t word)
 {
-	word_write(pool, guard_at(pool, slot, lane), word, CXL_GUARD_SET);
+	uint8_t *at = guard_at(pool, slot, lane);
+
+	word_store(at, word);
+	pool->cache->write_back(at, 8, CXL_GUARD_SET);
 }
 
 void cxl_guard_clear(const struct cxl_pool *pool, uint32_t slot, uint32_t lane, uint64_t seq)

@@ -31,6 +31,9 @@ int cxl_pool_look(const struct cxl_place *place, struct cxl_geometry *ret, struc
 int cxl_pool_format(const struct cxl_place *place, uint64_t unit, uint32_t nr_slots,
 		    const uint8_t uuid[CXL_UUID_LEN], bool force, struct cxl_geometry *ret, struct mc_error *err);
 
+/* Put memory of our own in its place: what the program still writes there harms nobody. */
+void cxl_pool_detach(const struct cxl_pool *pool, const struct cxl_extent *extent);
+
 /* ---- slots ------------------------------------------------------------------------------------ */
 
 /* What a slot says of its engine. */
@@ -63,6 +66,7 @@ static inline uint64_t cxl_guard_word(uint64_t seq, uint32_t other)
 {
 	return seq << 8 | (other + 1);
 }
+/* Then read the key, by cxl_key_read: only its fence puts the two in order. */
 void cxl_guard_set(const struct cxl_pool *pool, uint32_t slot, uint32_t lane, uint64_t word);
 void cxl_guard_clear(const struct cxl_pool *pool, uint32_t slot, uint32_t lane, uint64_t seq);
 uint64_t cxl_guard_read(const struct cxl_pool *pool, uint32_t slot, uint32_t lane);
