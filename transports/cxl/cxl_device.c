@@ -170,7 +170,8 @@ int cxl_probe(const struct mc_host *host, const char *device, struct mc_device_i
 	/* Whether a file is there only open can say: it knows the folder. */
 	if (!is_dax_name(device))
 		return 0;
-	r = cxl_device_find(device, NULL, &p, &why);
+	memset(&p, 0, sizeof p);
+	r = find_dax(device, &p, &why);
 	/* Who has another pool is not reached. */
 	if (r == 0 && (r = cxl_pool_look(&p, &g, &why)) == 0)
 		cxl_uuid_text(g.uuid, info->subnet);
