@@ -70,6 +70,8 @@ struct cxl_ledger {
 	char why[256];
 	uint32_t least, wanted; /* units that are asked for; 0: none */
 	struct cxl_grant granted; /* the answer; nr 0: none yet */
+	int refused;              /* the other answer: -errno, and why it is in refusal */
+	char refusal[256];
 	struct cxl_known known[CXL_SLOTS_MAX];
 	uint32_t nr_known;
 	struct cxl_extent extents[CXL_EXTENTS_MAX];

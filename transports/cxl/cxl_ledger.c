@@ -273,8 +273,8 @@ static bool plan_grow(struct cxl_ledger *l, struct cxl_doc *doc)
 		return true;
 	pthread_mutex_lock(&l->lock);
 	l->least = l->wanted = 0;
-	l->status = r;
-	snprintf(l->why, sizeof l->why, r == -EMFILE ? "this engine has as many extents as it can: free memory, or use larger units"
+	l->refused = r;
+	snprintf(l->refusal, sizeof l->refusal, r == -EMFILE ? "this engine has as many extents as it can: free memory, or use larger units"
 		 : "%u units of %llu KiB in a row are not free (%u are in all): free memory, or make the pool larger",
 		 least, (unsigned long long)(l->device->pool.g.unit >> 10), cxl_doc_free(doc));
 	pthread_cond_broadcast(&l->changed);
@@ -374,8 +374,7 @@ static void settled(struct cxl_ledger *l)
 	take_extents(l);
 	if (l->granted.nr)
 		l->least = l->wanted = 0;
-	if (l->status && !l->wanted)
-		l->status = 0;
+	l->status = 0;
 	pthread_mutex_unlock(&l->lock);
 	write_slot(l);
 	pthread_mutex_lock(&l->lock);
@@ -599,6 +598,7 @@ int cxl_ledger_grow(struct cxl_ledger *l, uint32_t least, uint32_t wanted, struc
 	pthread_mutex_lock(&l->lock);
 	if (!l->evicted && !l->stopping)
 		l->status = 0;
+	l->refused = 0;
 	/* One that came after its asker had given up is as good. */
 	if (!l->granted.nr) {
 		l->least = least;
@@ -607,12 +607,14 @@ int cxl_ledger_grow(struct cxl_ledger *l, uint32_t least, uint32_t wanted, struc
 	pthread_mutex_unlock(&l->lock);
 	cxl_ledger_kick(l);
 	pthread_mutex_lock(&l->lock);
-	while (!l->granted.nr && !l->status && r == 0)
+	while (!l->granted.nr && !l->refused && !l->status && r == 0)
 		r = pthread_cond_timedwait(&l->changed, &l->lock, &until);
 	*ret = l->granted;
 	l->granted.nr = l->least = l->wanted = 0;
 	if (ret->nr)
 		r = 0;
+	else if (l->refused)
+		r = mc_fail(err, l->refused, "pool '%s': %s", l->device->pool.path, l->refusal);
 	else if (l->status)
 		r = mc_fail(err, l->status, "pool '%s': %s", l->device->pool.path, l->why);
 	else
