@@ -110,7 +110,7 @@ int cxl_device_find_path(const char *path, struct cxl_place *p, struct mc_error 
 		return mc_fail(err, -ENAMETOOLONG, "pool '%.200s...': the path is too long", path);
 	if (name && is_dax_name(name + 1) && strncmp(path, "/dev/", 5) == 0)
 		return find_dax(name + 1, p, err);
-	snprintf(p->path, sizeof p->path, "%s", path);
+	memcpy(p->path, path, strlen(path) + 1);
 	p->align = CXL_PAGE;
 	p->numa_node = -1;
 	if (stat(path, &st) < 0)
