@@ -12,13 +12,14 @@
 #include "log.h"
 #include "session_impl.h"
 
-/* Different things that one peer says of itself; what it says again costs nothing. */
-#define LATER_MAX 256
+/* Bytes of different things that one peer says of itself, some ten thousand matrices of a usual size; what it says
+ * again costs nothing. */
+#define LATER_MAX (UINT64_C(4) << 20)
 
 struct mc_peer_later {
 	struct mc_peer_later *next;
 	struct mc_peer_info info;
-	unsigned nr; /* in the list from here on */
+	uint64_t bytes; /* of what was said, in the list from here on */
 };
 
 void mc_peer_later_free(struct mc_peer_later *later)
@@ -118,11 +119,11 @@ int mc_session_self(struct mc_session_impl *i, const uint8_t *payload, size_t le
 	/* Keys for its new devices came before this. */
 	mc_table_publish(i);
 	known = said_before(i, &l->info);
-	l->nr = i->later ? i->later->nr + 1 : 1;
-	if (known || l->nr > LATER_MAX) {
+	l->bytes = (i->later ? i->later->bytes : 0) + len;
+	if (known || l->bytes > LATER_MAX) {
 		if (!known && mc_ratelimit_ok(&rl, 10, &dropped))
-			mc_warn("peer '%s': it has had %d matrices since it connected; the last is not looked at",
-				i->info.name, LATER_MAX);
+			mc_warn("peer '%s': it has told of too many matrices since it connected, 4 MiB of them; the last is "
+				"not looked at", i->info.name);
 		mc_peer_info_fini(&l->info);
 		free(l);
 	} else {

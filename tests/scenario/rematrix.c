@@ -19,6 +19,13 @@
 
 /* Bytes that a reload may keep until the engine or session ends. */
 #define KEPT 16384
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MANY_MATRICES 12 /* slow, and the plain build has counted them */
+#else
+#define MANY_MATRICES 270
+#endif
+
 enum { NR_CHURNERS = 3, NR_SLICES = 24, SLICE = 16384, SPAN = NR_SLICES * SLICE };
 
 static const char *const plain[] = {NULL};
@@ -247,8 +254,15 @@ static void order(void)
 /* A device that was not there joins both ends of sessions that are open, memory that is registered included. */
 static void join(void)
 {
+	char weighed[128];
+
 	begin(TCP, TCP, plain);
 	goes_over("tcp:lo", "keys:keys0");
+	/* However many there were before it. */
+	for (int i = 2; i < MANY_MATRICES; i++) {
+		snprintf(weighed, sizeof weighed, "{\"*\": [[{\"device\": \"tcp:lo\", \"weight\": %d}]]}", i);
+		reload(right, weighed);
+	}
 	reload(right, KEYS);
 	rounds_pass();
 	reload(left, KEYS);
