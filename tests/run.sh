@@ -92,12 +92,18 @@ count() {
 	done <"$1/results.txt"
 }
 
+# How many tests at once: guests and measurements of the plain tree need their processor, what runs in
+# the other trees waits for half of its time.
+processes() {
+	[ "$1" = build ] && jobs_nr || echo $((($(jobs_nr) * 3 + 1) / 2))
+}
+
 # run_tests TREE NAME MESON-TEST-ARGUMENT...
 run_tests() {
 	tree=$1 name=$2
 	shift 2
 	rm -f "$tree/meson-logs/$name.json"
-	if ! $wrapper meson test -C "$tree" --no-rebuild --num-processes "$(jobs_nr)" --logbase "$name" \
+	if ! $wrapper meson test -C "$tree" --no-rebuild --num-processes "$(processes "$tree")" --logbase "$name" \
 		--print-errorlogs "$@" </dev/null >"$tree/$name.out" 2>&1; then
 		sed -n '/^ *[0-9]*\/[0-9]* .*\(FAIL\|TIMEOUT\|ERROR\)/,$p' "$tree/$name.out" | head -n 200
 	fi
@@ -183,7 +189,7 @@ tsan() {
 		pass
 		wrapper=$prefix
 		run_tests "$tree" testlog --timeout-multiplier=4 --suite unit --suite conformance \
-			--suite scenario
+			--suite scenario --no-suite tool
 		wrapper=
 		units "$tree"
 	else
@@ -191,15 +197,17 @@ tsan() {
 	fi
 }
 
-# release TREE COMPILER
+# release TREE COMPILER MESON-TEST-ARGUMENT...
 release() {
 	step "release, -Werror, NDEBUG, $2" "$1"
 	if ! have "$2"; then
 		skip "$1" "there is no $2"
 	elif CC=$2 build_tree "$1" -Dtests=enabled -Dbuildtype=release -Db_ndebug=true -Dwerror=true; then
 		pass
-		run_tests "$1" testlog
-		units "$1"
+		tree=$1
+		shift 2
+		run_tests "$tree" testlog "$@"
+		units "$tree"
 	else
 		fail "$1"
 	fi
@@ -229,7 +237,8 @@ quickstart
 if [ "$quick" = no ]; then
 	asan build/asan gcc
 	tsan build/tsan gcc
-	release build/clang clang
+	# Another compiler and no asserts: what computes and moves bytes; the plain tree has run all of it.
+	release build/clang clang --suite unit --suite fuzz --suite checks --suite release
 fi
 if [ "$full" = yes ]; then
 	release build/release gcc
