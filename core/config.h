@@ -19,6 +19,7 @@ struct mc_settings {
 	int64_t port;                    /* 0: any; default 12001; env MC_HANDSHAKE_PORT */
 	const char *listen_address;      /* "": all, IPv4 and IPv6 */
 	const char *advertise_address;   /* comma-separated; "": addresses of the interfaces that are up */
+	const char *local_socket;        /* auto|off|folder of the Unix socket */
 	const char *http;                /* on|loopback|off */
 	int64_t deadline;                /* ns, of a batch; 30 s; env MC_TRANSFER_TIMEOUT */
 	int64_t peer_timeout;            /* ns, P6; 5 s */

@@ -48,6 +48,17 @@ static int normalize_cluster(char **text, const char *where, struct mc_error *er
 	return 0;
 }
 
+static int normalize_socket(char **text, const char *where, struct mc_error *err)
+{
+	if (**text == '\0')
+		return replace(text, strdup("auto"), where, err);
+	if (**text != '/' && strcasecmp(*text, "auto") && strcasecmp(*text, "off"))
+		return mc_fail(err, -EINVAL, "%s: '%.200s' is neither auto, off nor the path of a folder", where, *text);
+	if (strlen(*text) > 3900)
+		return mc_fail(err, -EINVAL, "%s: the path is too long", where);
+	return 0;
+}
+
 /* "host:port[,host:port]" means etcd. */
 static int normalize_server(char **text, const char *where, struct mc_error *err)
 {
@@ -107,6 +118,9 @@ const struct mc_key mc_config_schema[] = {
 	    .doc = "Address to listen on; empty: all, IPv4 and IPv6.")},
 	KEY(advertise_address, MC_OPT_STRING, .def = "",
 	    .doc = "Addresses that peers shall use, with commas between; empty: those of the interfaces that are up.")},
+	KEY(local_socket, MC_OPT_STRING, .def = "auto",
+	    .doc = "Folder of the Unix socket for engines of this host (shm); auto: the user's runtime directory; off: none.")
+		, .normalize = normalize_socket},
 	KEY(http, MC_OPT_ENUM, .def = "loopback", .choices = http_choices,
 	    .doc = "Who may ask for /metrics and /health on the port: everybody (on), this host (loopback), nobody (off).")},
 	KEY(deadline, MC_OPT_DURATION, .def = "30s", .min = MILLISECOND, .max = 86400 * SECOND,
@@ -150,6 +164,6 @@ const struct mc_key mc_config_schema[] = {
 };
 const size_t mc_config_schema_nr = MC_ARRAY_SIZE(mc_config_schema);
 
-/* A new setting needs a key: strings 11, int64_t 13, bool 2 (padded to one word). */
-_Static_assert(sizeof(struct mc_settings) == 11 * sizeof(char *) + 13 * 8 + 2 * 8,
+/* A new setting needs a key: strings 12, int64_t 13, bool 2 (padded to one word). */
+_Static_assert(sizeof(struct mc_settings) == 12 * sizeof(char *) + 13 * 8 + 2 * 8,
 	       "struct mc_settings and the schema differ");

@@ -95,6 +95,8 @@ void mc_engine_open_kinds(struct mc_engine *engine, const struct mc_matrix *matr
 /* Addresses under which peers reach us, "host:port", best first: advertise_address, or the
  * interfaces that are up.  stream.c; valid after mc_stream_listen.  Lives as long as the engine */
 char **mc_engine_addresses(struct mc_engine *engine);
+/* File of the Unix socket on which engines of this host reach us, NULL: there is none.  Likewise. */
+const char *mc_engine_local_path(const struct mc_engine *engine);
 
 /* The end of a public call: the caller's error is written on failure only, whatever was probed on the
  * way. */

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "path.h"
@@ -58,6 +59,18 @@ static const char *local_address(const struct mc_device *device, const struct mc
 	return own;
 }
 
+/* The device's own address first, then wherever the peer can be reached. */
+static void fill_addresses(struct dial *d, const struct mc_peer_info *info, const struct mc_remote_device *remote)
+{
+	size_t nr = 0;
+
+	if (remote->address[0])
+		d->addresses[nr++] = strdup(remote->address);
+	for (size_t i = 0; info->addresses[i] && nr < MC_ARRAY_SIZE(d->addresses) - 1; i++)
+		if (strcmp(remote->address, info->addresses[i]) != 0)
+			d->addresses[nr++] = strdup(info->addresses[i]);
+}
+
 void mc_path_dial(struct mc_path *path, uint64_t token)
 {
 	struct mc_session *session = path->session;
@@ -69,8 +82,9 @@ void mc_path_dial(struct mc_path *path, uint64_t token)
 		.from_generation = engine->generation, .to_generation = info->generation,
 		.rail_id = path->rail_id, .lane = path->lane_id, .epoch = path->epoch, .token = token,
 	};
+	bool local = path->lane->caps.flags & MC_CAP_LOCAL_STREAMS;
+	uint64_t deadline_ns = mc_now_ns() + (uint64_t)engine->set->peer_timeout;
 	struct dial *d = calloc(1, sizeof *d);
-	size_t nr = 0;
 	int r = -ENOMEM;
 
 	if (d)
@@ -79,15 +93,15 @@ void mc_path_dial(struct mc_path *path, uint64_t token)
 		goto fail;
 	snprintf(hello.from, sizeof hello.from, "%s", engine->name);
 	d->session = mc_session_ref(session);
-	/* The device's own address first, then wherever the peer can be reached. */
-	if (remote->address[0])
-		d->addresses[nr++] = strdup(remote->address);
-	for (size_t i = 0; info->addresses[i] && nr < MC_ARRAY_SIZE(d->addresses) - 1; i++)
-		if (strcmp(remote->address, info->addresses[i]) != 0)
-			d->addresses[nr++] = strdup(info->addresses[i]);
-	r = mc_stream_dial(engine, (const char *const *)d->addresses,
-			   local_address(path->lane->device, remote), &hello,
-			   mc_now_ns() + (uint64_t)engine->set->peer_timeout, dialled, d);
+	if (local && !info->local_path) {
+		dialled(d, -ENETUNREACH, "the peer shows no Unix socket that we could dial: it is on another host, or "
+			"has local_socket off");
+		return;
+	}
+	fill_addresses(d, info, remote);
+	r = local ? mc_stream_dial_local(engine, info->local_path, &hello, deadline_ns, dialled, d)
+		  : mc_stream_dial(engine, (const char *const *)d->addresses,
+				   local_address(path->lane->device, remote), &hello, deadline_ns, dialled, d);
 	if (!r)
 		return;
 	free(d->note);
@@ -142,6 +156,17 @@ static bool stream_fits(const struct mc_paths *paths, struct mc_path *path, cons
 	return sum < MC_STREAMS_PER_SESSION;
 }
 
+/* Of the sort that the transport has asked for?  Who dials it chooses the way. */
+static bool right_family(const struct mc_path *path, int fd)
+{
+	bool local = path->lane->caps.flags & MC_CAP_LOCAL_STREAMS;
+	int domain = AF_UNSPEC;
+	socklen_t len = sizeof domain;
+
+	getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
+	return local == (domain == AF_UNIX);
+}
+
 int mc_path_stream(struct mc_engine *engine, struct mc_session *session, int fd,
 		   const struct mc_stream_hello *hello)
 {
@@ -154,6 +179,8 @@ int mc_path_stream(struct mc_engine *engine, struct mc_session *session, int fd,
 	path = mc_paths_find(session->paths, hello->rail_id, (uint16_t)hello->lane);
 	if (!path)
 		return -ENOENT;
+	if (!right_family(path, fd))
+		return -EINVAL;
 	if (!stream_fits(session->paths, path, hello))
 		return -EBUSY;
 	if (fstat(fd, &st) < 0)
@@ -163,6 +190,8 @@ int mc_path_stream(struct mc_engine *engine, struct mc_session *session, int fd,
 		return -ENOMEM;
 	path->admitted[path->nr_admitted++] = (struct mc_admitted){
 		.fd = fd, .epoch = hello->epoch, .ino = (uint64_t)st.st_ino, .token = hello->token};
+	/* The plugin may be the first that writes. */
+	mc_stream_admit(engine);
 	mc_path_note_stream_post(n, fd, NULL);
 	return 0;
 }

@@ -55,6 +55,10 @@ char *mc_record_json(struct mc_engine *engine, size_t *ret_len)
 	for (char **at = mc_engine_addresses(engine); *at; at++)
 		mc_json_out_str(o, *at);
 	mc_json_out_close(o);
+	if (mc_engine_local_path(engine)) {
+		mc_json_out_key(o, "local_socket");
+		mc_json_out_str(o, mc_engine_local_path(engine));
+	}
 	mc_json_out_key(o, "devices");
 	mc_json_out_open(o, '[');
 	for (size_t i = 0; i < engine->nr_devices; i++) {

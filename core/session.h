@@ -41,6 +41,7 @@ struct mc_peer_info {
 	char name[MC_SEGMENT_NAME_MAX + 1];
 	uint64_t generation;
 	char **addresses; /* "192.0.2.1:12001", "[::1]:12001"; ends with NULL */
+	char *local_path; /* of its Unix socket, if it is an engine of this host; or NULL */
 	size_t nr_devices;
 	struct mc_remote_device *devices;
 	struct mc_matrix *matrix; /* the peer's own, for the tiers of remote locations */

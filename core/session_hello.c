@@ -11,6 +11,7 @@
 #include "device.h"
 #include "json.h"
 #include "session_impl.h"
+#include "stream_local.h"
 #include "core/util/cleanup.h"
 
 #define MAX_DEVICES 256
@@ -65,6 +66,23 @@ static void put_device(struct mc_json_out *o, const struct mc_device *d, bool wi
 	mc_json_out_close(o);
 }
 
+/* Where engines of this host reach us; it means nothing to others. */
+static void put_local(struct mc_json_out *o, const struct mc_engine *engine)
+{
+	const char *path = mc_engine_local_path(engine);
+	char host[MC_HOST_ID_MAX + 1];
+
+	if (!path || mc_host_id(host) < 0)
+		return;
+	mc_json_out_key(o, "local");
+	mc_json_out_open(o, '{');
+	mc_json_out_key(o, "host");
+	mc_json_out_str(o, host);
+	mc_json_out_key(o, "path");
+	mc_json_out_str(o, path);
+	mc_json_out_close(o);
+}
+
 static char *hello_json(struct mc_engine *engine, const struct mc_matrix *matrix, struct mc_device *const *more,
 			size_t nr_more)
 {
@@ -85,6 +103,7 @@ static char *hello_json(struct mc_engine *engine, const struct mc_matrix *matrix
 	for (char **at = mc_engine_addresses(engine); *at; at++)
 		mc_json_out_str(o, *at);
 	mc_json_out_close(o);
+	put_local(o, engine);
 	mc_json_out_key(o, "devices");
 	mc_json_out_open(o, '[');
 	for (size_t i = 0; i < engine->nr_devices; i++)
@@ -198,6 +217,25 @@ static int parse_lists(const struct mc_json *json, struct mc_peer_info *info)
 	return 0;
 }
 
+static int parse_local(const struct mc_json *json, struct mc_peer_info *info)
+{
+	const struct mc_json *local = mc_json_get(json, "local");
+	char host[MC_HOST_ID_MAX + 1], here[MC_HOST_ID_MAX + 1];
+	const char *path;
+
+	if (!local)
+		return 0;
+	if (local->type != MC_JSON_OBJECT || get_str(local, "host", host, sizeof host) < 0)
+		return -EINVAL;
+	path = mc_json_str(local, "path", "");
+	if (!mc_unix_path_ok(path, info->generation))
+		return -EINVAL;
+	if (mc_host_id(here) < 0 || strcmp(here, host) != 0)
+		return 0;
+	info->local_path = strdup(path);
+	return info->local_path ? 0 : -ENOMEM;
+}
+
 int mc_hello_parse(const char *text, size_t len, struct mc_peer_info *info, struct mc_error *err)
 {
 	mc_cleanup(json_freep) struct mc_json *json = NULL;
@@ -215,6 +253,8 @@ int mc_hello_parse(const char *text, size_t len, struct mc_peer_info *info, stru
 	    mc_name_check(info->name, NULL) < 0)
 		return mc_fail(err, -EINVAL, "hello: no valid name and generation in it");
 	r = parse_lists(json, info);
+	if (r == 0)
+		r = parse_local(json, info);
 	if (r < 0) {
 		mc_peer_info_fini(info);
 		return mc_fail(err, r, "hello of '%s': its addresses or devices are not valid",
@@ -234,6 +274,7 @@ void mc_peer_info_fini(struct mc_peer_info *info)
 {
 	mc_addr_list_free(info->addresses);
 	free(info->devices);
+	free(info->local_path);
 	mc_matrix_free(info->matrix);
 	memset(info, 0, sizeof *info);
 }

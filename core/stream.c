@@ -30,6 +30,7 @@ void mc_port_unref(struct mc_port *port)
 	if (__atomic_sub_fetch(&port->refs, 1, __ATOMIC_ACQ_REL) > 0)
 		return;
 	mc_addr_list_free(port->addresses);
+	free(port->local_path);
 	mc_admit_key_free(port->key);
 	mc_access_free(port->access);
 	free(port);
@@ -44,7 +45,7 @@ static struct mc_port *port_get(struct mc_engine *engine)
 			return NULL;
 		port->engine = engine;
 		port->refs = 1;
-		port->fd = port->current_fd = -1;
+		port->fd = port->local_fd = port->current_fd = -1;
 		engine->listener = port;
 	}
 	return engine->listener;
@@ -72,6 +73,11 @@ char **mc_engine_addresses(struct mc_engine *engine)
 	static char *none[] = {NULL};
 
 	return engine->listener && engine->listener->addresses ? engine->listener->addresses : none;
+}
+
+const char *mc_engine_local_path(const struct mc_engine *engine)
+{
+	return engine->listener ? engine->listener->local_path : NULL;
 }
 
 /* One listening socket; the port that was bound goes to *port. */
@@ -364,6 +370,8 @@ int mc_stream_listen(struct mc_engine *engine, struct mc_error *err)
 	if (r < 0)
 		return r;
 	r = port_addresses(port, bound, err);
+	if (r == 0)
+		r = mc_unix_listen(port, err);
 	if (r < 0) {
 		close(port->fd);
 		port->fd = -1;
@@ -388,6 +396,7 @@ static void port_stop(void *arg)
 	if (port->fd >= 0)
 		close(port->fd);
 	port->fd = -1;
+	mc_unix_unlisten(port);
 }
 
 void mc_stream_unlisten(struct mc_engine *engine)

@@ -49,6 +49,10 @@ int mc_stream_dial(struct mc_engine *engine, const char *const *addresses, const
 		   const struct mc_stream_hello *hello, uint64_t deadline_ns,
 		   void (*done)(void *arg, int fd, const char *why), void *arg);
 
+/* The same over the Unix socket of an engine of this host, whose file is at path. */
+int mc_stream_dial_local(struct mc_engine *engine, const char *path, const struct mc_stream_hello *hello,
+			 uint64_t deadline_ns, void (*done)(void *arg, int fd, const char *why), void *arg);
+
 /* Owners of accepted streams, on [control]; they own fd and return 0, or refuse with -errno (the
  * dialler is told).  Set before the port is opened. */
 struct mc_stream_owners {

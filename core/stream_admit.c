@@ -377,6 +377,16 @@ static void admit_ready(uv_poll_t *poll, int status, int events)
 		admit_preamble(a);
 }
 
+/* Who is at the other end of the Unix socket. */
+static void local_from(int fd, char from[MC_ADDR_TEXT_MAX])
+{
+	struct ucred cred = {.uid = (uid_t)-1};
+	socklen_t len = sizeof cred;
+
+	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len);
+	snprintf(from, MC_ADDR_TEXT_MAX, "process %d of user %u on this host", (int)cred.pid, (unsigned)cred.uid);
+}
+
 static int admit_new(struct mc_port *port, int fd, const struct sockaddr *sa)
 {
 	struct mc_admit *a = calloc(1, sizeof *a);
@@ -389,9 +399,16 @@ static int admit_new(struct mc_port *port, int fd, const struct sockaddr *sa)
 		free(a);
 		return r;
 	}
-	setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &eight, sizeof eight);
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-	mc_addr_of_sock(sa, a->from);
+	if (sa->sa_family == AF_UNIX) {
+		/* It wakes us at the first byte, and speaks nothing but ours. */
+		local_from(fd, a->from);
+		a->state = ADMIT_HEAD;
+		a->need = MC_PREAMBLE_FIXED;
+	} else {
+		setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &eight, sizeof eight);
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+		mc_addr_of_sock(sa, a->from);
+	}
 	a->poll.data = a;
 	a->port = mc_port_ref(port);
 	a->fd = fd;
@@ -404,15 +421,32 @@ static int admit_new(struct mc_port *port, int fd, const struct sockaddr *sa)
 	return 0;
 }
 
+static void port_ready(uv_poll_t *poll, int status, int events);
+
+static void polls_start(struct mc_port *port)
+{
+	uv_poll_start(&port->poll, UV_READABLE, port_ready);
+	if (port->local_fd >= 0)
+		uv_poll_start(&port->local_poll, UV_READABLE, port_ready);
+}
+
+static void polls_stop(struct mc_port *port)
+{
+	uv_poll_stop(&port->poll);
+	if (port->local_fd >= 0)
+		uv_poll_stop(&port->local_poll);
+}
+
 static void port_ready(uv_poll_t *poll, int status, int events)
 {
 	struct mc_port *port = poll->data;
+	int listener = poll == &port->local_poll ? port->local_fd : port->fd;
 
 	/* At most so many at a time: other handles get their turn. */
 	for (int i = 0; i < 64; i++) {
-		struct sockaddr_storage ss;
+		struct sockaddr_storage ss = {0};
 		socklen_t len = sizeof ss;
-		int fd = accept4(port->fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int fd = accept4(listener, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (fd < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 			break;
@@ -425,7 +459,7 @@ static void port_ready(uv_poll_t *poll, int status, int events)
 					"descriptors (ulimit -n)",
 					port->engine->port, strerror(errno));
 			port->resume_ns = mc_now_ns() + PAUSE_NS;
-			uv_poll_stop(&port->poll);
+			polls_stop(port);
 			break;
 		}
 		port->counts.accepted += fd >= 0;
@@ -452,7 +486,7 @@ static void port_timeout(uv_timer_t *timer)
 	}
 	if (port->resume_ns && port->resume_ns <= now) {
 		port->resume_ns = 0;
-		uv_poll_start(&port->poll, UV_READABLE, port_ready);
+		polls_start(port);
 	}
 	port_timer(port);
 }
@@ -482,7 +516,11 @@ void mc_port_accept_start(struct mc_port *port)
 	port->timer.data = mc_port_ref(port);
 	uv_poll_init(loop, &port->poll, port->fd);
 	port->poll.data = mc_port_ref(port);
-	uv_poll_start(&port->poll, UV_READABLE, port_ready);
+	if (port->local_fd >= 0) {
+		uv_poll_init(loop, &port->local_poll, port->local_fd);
+		port->local_poll.data = mc_port_ref(port);
+	}
+	polls_start(port);
 	port->has_handles = true;
 }
 
@@ -494,5 +532,7 @@ void mc_port_accept_stop(struct mc_port *port)
 		return;
 	port->has_handles = false;
 	uv_close((uv_handle_t *)&port->poll, handle_closed);
+	if (port->local_fd >= 0)
+		uv_close((uv_handle_t *)&port->local_poll, handle_closed);
 	uv_close((uv_handle_t *)&port->timer, handle_closed);
 }

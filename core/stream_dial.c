@@ -43,6 +43,7 @@ struct mc_dial {
 	struct mc_port *port;
 	struct mc_stream_hello hello;
 	char *local;
+	char *path; /* of the Unix socket to dial, instead of the addresses; NULL: those */
 	char **addresses;
 	uint64_t deadline_ns, next_ns;
 	void (*done)(void *arg, int fd, const char *why);
@@ -69,6 +70,7 @@ static void dial_unref(struct mc_dial *d)
 	mc_port_unref(d->port);
 	mc_addr_list_free(d->addresses);
 	free(d->local);
+	free(d->path);
 	free(d);
 }
 
@@ -312,8 +314,11 @@ static void attempt_ready(uv_poll_t *poll, int status, int events)
 /* A socket on its way to the target; -errno. */
 static int attempt_socket(const struct mc_dial *d, const struct mc_target *t)
 {
-	int fd = socket(t->ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), r;
+	int fd, r;
 
+	if (t->ss.ss_family == AF_UNIX)
+		return mc_unix_connect(d->path);
+	fd = socket(t->ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
 	if (d->local && *d->local) {
@@ -345,7 +350,10 @@ static int attempt_new(struct mc_dial *d, const struct mc_target *t)
 	char to[MC_ADDR_TEXT_MAX];
 	int fd, r;
 
-	mc_addr_of_sock((const struct sockaddr *)&t->ss, to);
+	if (d->path)
+		snprintf(to, sizeof to, "its Unix socket %s", d->path);
+	else
+		mc_addr_of_sock((const struct sockaddr *)&t->ss, to);
 	fd = attempt_socket(d, t);
 	if (fd < 0) {
 		note(d, to, fd, NULL);
@@ -510,6 +518,8 @@ static void dial_begin(struct mc_control_post *post)
 		return;
 	}
 	mc_targets_fill(d->addresses, false, &d->targets);
+	if (d->path)
+		mc_targets_add(&d->targets, &(struct sockaddr){.sa_family = AF_UNIX}, sizeof(struct sockaddr));
 	d->names_left = d->targets.named;
 	note_targets(d, &d->targets);
 	dial_next(d);
@@ -539,9 +549,9 @@ static char **copy_list(const char *const *list)
 	return copy;
 }
 
-int mc_stream_dial(struct mc_engine *engine, const char *const *addresses, const char *local_address,
-		   const struct mc_stream_hello *hello, uint64_t deadline_ns,
-		   void (*done)(void *arg, int fd, const char *why), void *arg)
+static int dial(struct mc_engine *engine, const char *const *addresses, const char *local_address, const char *path,
+		const struct mc_stream_hello *hello, uint64_t deadline_ns,
+		void (*done)(void *arg, int fd, const char *why), void *arg)
 {
 	struct mc_port *port = engine->listener;
 	struct mc_dial *d;
@@ -553,9 +563,11 @@ int mc_stream_dial(struct mc_engine *engine, const char *const *addresses, const
 		return -ENOMEM;
 	d->addresses = copy_list(addresses);
 	d->local = local_address && *local_address ? strdup(local_address) : NULL;
-	if (!d->addresses || (local_address && *local_address && !d->local)) {
+	d->path = path ? strdup(path) : NULL;
+	if (!d->addresses || (local_address && *local_address && !d->local) || (path && !d->path)) {
 		mc_addr_list_free(d->addresses);
 		free(d->local);
+		free(d->path);
 		free(d);
 		return -ENOMEM;
 	}
@@ -569,4 +581,19 @@ int mc_stream_dial(struct mc_engine *engine, const char *const *addresses, const
 	d->post.run = dial_begin;
 	mc_control_post(engine->control, &d->post);
 	return 0;
+}
+
+int mc_stream_dial(struct mc_engine *engine, const char *const *addresses, const char *local_address,
+		   const struct mc_stream_hello *hello, uint64_t deadline_ns,
+		   void (*done)(void *arg, int fd, const char *why), void *arg)
+{
+	return dial(engine, addresses, local_address, NULL, hello, deadline_ns, done, arg);
+}
+
+int mc_stream_dial_local(struct mc_engine *engine, const char *path, const struct mc_stream_hello *hello,
+			 uint64_t deadline_ns, void (*done)(void *arg, int fd, const char *why), void *arg)
+{
+	static const char *const none[] = {NULL};
+
+	return dial(engine, none, NULL, path, hello, deadline_ns, done, arg);
 }

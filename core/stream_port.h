@@ -9,6 +9,7 @@
 #include "access.h"
 #include "admit.h"
 #include "engine.h"
+#include "stream_local.h"
 #include "stream_wire.h"
 #include <sys/socket.h>
 
@@ -20,6 +21,8 @@ struct mc_port {
 	struct mc_stream_owners owners;
 	uint32_t refs; /* the engine's, one per open handle, one per dial; atomic */
 	int fd;        /* listens; -1: not open */
+	int local_fd;     /* the Unix socket's; -1: there is none */
+	char *local_path; /* of its file; as long as the port */
 	bool v6;
 	bool closed;   /* unlisten was called; atomic, written on [control] */
 	char **addresses;
@@ -29,6 +32,7 @@ struct mc_port {
 	/* [control] */
 	bool has_handles;
 	uv_poll_t poll;
+	uv_poll_t local_poll; /* in use if local_fd is */
 	uv_timer_t timer;
 	uint64_t resume_ns; /* accepting pauses until then (no descriptors left); 0: it does not */
 	struct mc_admit *admits; /* oldest first */

@@ -83,7 +83,7 @@ static struct world {
 	struct sent sent[MAX_SENT];
 	size_t nr_sent;
 	int send_answer;
-	unsigned heard, dials, refreshes, notifies;
+	unsigned heard, dials, local_dials, refreshes, notifies;
 	int refresh_answer, notify_answer;
 	void (*refresh_done)(void *arg, int status);
 	void *refresh_arg;
@@ -196,6 +196,17 @@ int mc_stream_dial(struct mc_engine *engine, const char *const *addresses, const
 {
 	w.dials++;
 	return -ENETUNREACH;
+}
+
+int mc_stream_dial_local(struct mc_engine *engine, const char *path, const struct mc_stream_hello *hello,
+			 uint64_t deadline_ns, void (*done)(void *arg, int fd, const char *why), void *arg)
+{
+	w.local_dials++;
+	return -ENETUNREACH;
+}
+
+void mc_stream_admit(struct mc_engine *engine)
+{
 }
 
 void mc_control_post(struct mc_control *control, struct mc_control_post *post)

@@ -739,7 +739,7 @@ static void passive_bounds(void **state)
 	struct mc_stream_hello hello = {.kind = MC_STREAM_DATA, .rail_id = 5, .epoch = 1};
 	struct fake *f;
 	unsigned nr;
-	int fd;
+	int fd, other;
 
 	w.session.active = false;
 	world_start("0", "0");
@@ -751,17 +751,26 @@ static void passive_bounds(void **state)
 	peer_opens(1, "d0");
 	newest(MC_MSG_PATH_OPENED, 1, -EBUSY);
 	peer_rail = 5;
+	/* Not of the sort that the transport deals in; it asks for the other one. */
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(mc_path_stream(&w.engine, &w.session, fd, &hello), -EINVAL);
+	f->lane->caps.flags |= MC_CAP_LOCAL_STREAMS;
+	other = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(mc_path_stream(&w.engine, &w.session, other, &hello), -EINVAL);
+	close(other);
+	close(fd);
+	f->lane->caps.flags &= ~MC_CAP_LOCAL_STREAMS;
 	for (nr = 0; nr < MC_STREAMS_PER_PATH; nr++) {
 		hello.token = nr;
-		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		assert_int_equal(mc_path_stream(&w.engine, &w.session, fd, &hello), 0);
 		/* One stream per token. */
-		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		assert_int_equal(mc_path_stream(&w.engine, &w.session, fd, &hello), -EBUSY);
 		close(fd);
 	}
 	hello.token = nr;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_int_equal(mc_path_stream(&w.engine, &w.session, fd, &hello), -EBUSY);
 	turns(1);
 	assert_int_equal(f->nr_streams, nr);
