@@ -333,7 +333,7 @@ int mc_kind_extent(struct mc_engine *engine, const struct mc_mem_desc *desc, uin
 
 void mc_kinds_pin(struct mc_engine *engine, void *addr, uint64_t len)
 {
-	struct kind *k = __atomic_load_n(&engine->kinds->list, __ATOMIC_ACQUIRE);
+	struct kind *k = engine->kinds ? __atomic_load_n(&engine->kinds->list, __ATOMIC_ACQUIRE) : NULL;
 
 	for (; k; k = k->next)
 		k->plugin->ops.memory.pin(k->inst, addr, len);
@@ -341,7 +341,7 @@ void mc_kinds_pin(struct mc_engine *engine, void *addr, uint64_t len)
 
 void mc_kinds_unpin(struct mc_engine *engine, void *addr)
 {
-	struct kind *k = __atomic_load_n(&engine->kinds->list, __ATOMIC_ACQUIRE);
+	struct kind *k = engine->kinds ? __atomic_load_n(&engine->kinds->list, __ATOMIC_ACQUIRE) : NULL;
 
 	for (; k; k = k->next)
 		k->plugin->ops.memory.unpin(k->inst, addr);
