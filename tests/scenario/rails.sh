@@ -38,11 +38,17 @@ done
 
 # Cut one cable in the middle of a run: it goes on over the other, every byte right.  The cable that
 # is healed is used again, by both programs as they are.
+before0=$(sent 0)
 near --duration=7 --check >"$dir/near.out" 2>"$dir/near.err" &
 run=$!
 pids="$pids $run"
-sleep 1
+carries() {
+	[ $(($(sent 0) - before0)) -gt 10000000 ]
+}
+# However busy the machine is: the cable is cut while it is in use, and until that was noticed.
+wait_until "the first cable to carry" carries
 ip -n $near link set vb0 down
+wait_until "the cut to be noticed" grep -q 'rail tcp:vb0.*broke' "$dir/near.err"
 sleep 1
 cut=$(sent 0)
 ip -n $near link set vb0 up
