@@ -59,7 +59,7 @@ int mc_config_clone(const struct mc_config *config, struct mc_config **ret_confi
 /* A key whose value differs between two configs. */
 struct mc_config_change {
 	const char *key;
-	const char *was, *is; /* as text */
+	const char *was, *is; /* as text; a password as "(secret)" */
 	bool core;            /* of the schema; else of a plugin, or what the core reads of every transport */
 	bool reloadable;
 };

@@ -37,8 +37,8 @@ static int tell(const struct mc_slot *was, const struct mc_slot *is,
 	const struct mc_slot *any = is ? is : was;
 	const struct mc_config_change change = {
 		.key = any->key,
-		.was = text_of(was),
-		.is = text_of(is),
+		.was = mc_slot_shown(was),
+		.is = mc_slot_shown(is),
 		.core = any->core,
 		.reloadable = any->option->flags & MC_OPT_RELOADABLE,
 	};

@@ -16,6 +16,14 @@ struct mc_slot {
 	char *detail; /* "mooncake.json:12:3", "MC_LOG_LEVEL" */
 };
 
+/* Its text for people, reports and logs. */
+static inline const char *mc_slot_shown(const struct mc_slot *s)
+{
+	if (!s || !s->text)
+		return "";
+	return (s->option->flags & MC_OPT_SECRET) && *s->text ? "(secret)" : s->text;
+}
+
 struct mc_config {
 	struct mc_registry *registry; /* options point into it */
 	struct mc_slot *slots;        /* core keys in schema order, then plugins' */

@@ -234,7 +234,7 @@ static int read_schema(const struct place *at, const struct mc_json *v, struct m
 		       char **value)
 {
 	static const char *const known[] = {"type", "default", "value", "min", "max", "auto",
-					    "reloadable", "required", "choices", "env", "doc", NULL};
+					    "reloadable", "required", "secret", "choices", "env", "doc", NULL};
 	const char *type = mc_json_str(v, "type", "");
 	int r;
 
@@ -251,6 +251,7 @@ static int read_schema(const struct place *at, const struct mc_json *v, struct m
 	    (r = read_flag(at, v, "auto", MC_OPT_AUTO, &o->flags)) < 0 ||
 	    (r = read_flag(at, v, "reloadable", MC_OPT_RELOADABLE, &o->flags)) < 0 ||
 	    (r = read_flag(at, v, "required", MC_OPT_REQUIRED, &o->flags)) < 0 ||
+	    (r = read_flag(at, v, "secret", MC_OPT_SECRET, &o->flags)) < 0 ||
 	    (r = read_string(at, v, "env", (char **)&o->env)) < 0 ||
 	    (r = read_string(at, v, "doc", (char **)&o->doc)) < 0)
 		return r;
@@ -477,6 +478,7 @@ static void put_option(struct mc_json_out *o, const struct mc_option *option)
 	put_flag(o, "auto", option->flags & MC_OPT_AUTO);
 	put_flag(o, "reloadable", option->flags & MC_OPT_RELOADABLE);
 	put_flag(o, "required", option->flags & MC_OPT_REQUIRED);
+	put_flag(o, "secret", option->flags & MC_OPT_SECRET);
 	put_strings(o, "choices", option->choices);
 	put_string(o, "env", option->env);
 	put_string(o, "doc", option->doc);

@@ -67,7 +67,7 @@ static int same_option(struct ctx *c, const struct mc_option *m, const struct mc
 	else if (m->min != o->min || m->max != o->max)
 		what = "range";
 	else if (m->flags != o->flags)
-		what = "auto, reloadable or required";
+		what = "auto, reloadable, required or secret";
 	else if (!same(m->env, o->env))
 		what = "env";
 	else if (!same(m->doc, o->doc))

@@ -29,7 +29,11 @@ enum { OPT_USER, OPT_PASSWORD, OPT_PASSWORD_FILE, OPT_CA, OPT_CERT, OPT_KEY, OPT
 
 static const struct mc_option etcd_options[] = {
 	[OPT_USER] = TEXT("user", "User of etcd; empty: no authentication."),
-	[OPT_PASSWORD] = TEXT("password", "Its password; password_file is kept out of the list of processes."),
+	[OPT_PASSWORD] = {.name = "password",
+			  .type = MC_OPT_STRING,
+			  .flags = MC_OPT_SECRET,
+			  .def = "",
+			  .doc = "Its password; password_file is kept out of the list of processes."},
 	[OPT_PASSWORD_FILE] = TEXT("password_file", "File whose first line is the password."),
 	[OPT_CA] = TEXT("ca", "PEM file of the CAs that servers are checked against; empty: the system's."),
 	[OPT_CERT] = TEXT("cert", "PEM file of our certificate, where etcd wants one."),

@@ -341,6 +341,31 @@ static void on_line(void *arg, enum mc_log_level level, const char *line)
 	nr_lines++;
 }
 
+static int note_change(void *ctx, const struct mc_config_change *change)
+{
+	snprintf(ctx, 256, "%s '%s' '%s'", change->key, change->was, change->is);
+	return 1;
+}
+
+/* Whoever shows values or changes cannot show a password. */
+static void test_secret(void **state)
+{
+	struct mc_config *c = config(), *other = config();
+	char text[256] = "";
+
+	assert_string_equal(key_of(c, "transports.good.token").value, "");
+	set(c, "transports.good.token", "hush");
+	assert_string_equal(key_of(c, "transports.good.token").value, "(secret)");
+	assert_string_equal(mc_config_get(c, "transports.good.token", NULL), "hush");
+	assert_int_equal(mc_config_diff(other, c, note_change, text), 1);
+	assert_string_equal(text, "transports.good.token '' '(secret)'");
+	set(other, "transports.good.token", "hush2");
+	assert_int_equal(mc_config_diff(other, c, note_change, text), 1);
+	assert_string_equal(text, "transports.good.token '(secret)' '(secret)'");
+	mc_config_free(other);
+	mc_config_free(c);
+}
+
 static void test_environment(void **state)
 {
 	struct mc_config *c = config();
@@ -443,7 +468,8 @@ static int setup(void **state)
 		 "{\"name\":\"good\",\"kind\":\"transport\",\"library\":\"transport-good.so\",\"wire\":\"good\","
 		 "\"options\":{\"depth\":{\"type\":\"int\",\"default\":16,\"value\":24,\"min\":1,\"max\":64,"
 		 "\"env\":\"MC_GOOD_DEPTH\"},\"colour\":{\"type\":\"enum\",\"default\":\"red\","
-		 "\"choices\":[\"red\",\"green\"]},\"token\":{\"type\":\"string\",\"required\":true}}}");
+		 "\"choices\":[\"red\",\"green\"]},\"token\":{\"type\":\"string\",\"required\":true,"
+		 "\"secret\":true}}}");
 	write_to("plugins.d/plain.json",
 		 "{\"name\":\"plain\",\"kind\":\"transport\",\"library\":\"transport-plain.so\",\"wire\":\"p\"}");
 	write_to("plugins.d/wide.json",
@@ -470,6 +496,7 @@ int main(void)
 		cmocka_unit_test(test_refused),	    cmocka_unit_test(test_file_refused),
 		cmocka_unit_test(test_file_good),
 		cmocka_unit_test(test_file),	    cmocka_unit_test(test_precedence),
+		cmocka_unit_test(test_secret),
 		cmocka_unit_test(test_environment), cmocka_unit_test(test_plugin_values),
 		cmocka_unit_test(test_own_default),
 	};

@@ -74,7 +74,7 @@ MC_EXPORT const char *mc_config_get(const struct mc_config *config, const char *
 struct mc_config_key {
 	size_t size;
 	const char *key, *type, *def, *env, *doc;
-	const char *value;
+	const char *value; /* "(secret)" for a password that is set; mc_config_get tells it */
 	enum mc_origin origin;
 	const char *origin_detail; /* "mooncake.json:12:3", "MC_LOG_LEVEL", ... or NULL */
 	bool reloadable;

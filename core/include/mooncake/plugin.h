@@ -53,6 +53,7 @@ enum mc_option_type {
 #define MC_OPT_AUTO (1u << 0)       /* the word "auto" is accepted and gives value.i == MC_VALUE_AUTO */
 #define MC_OPT_RELOADABLE (1u << 1) /* may change while the instance is open, through `reconfigure` */
 #define MC_OPT_REQUIRED (1u << 2)   /* no default: the config must say it */
+#define MC_OPT_SECRET (1u << 3)     /* a password: no tool, report or log line shows it; since 1.5 */
 #define MC_VALUE_AUTO INT64_MIN
 
 /* One option of a plugin.  The array ends with name == NULL; its stride is desc->option_size. */
