@@ -68,13 +68,13 @@ run_iperf3() {
 
 # ---- UCX -----------------------------------------------------------------------------------------
 
-# run_ucx ITERATIONS ARGUMENT...: messages per second.
+# run_ucx ITERATIONS ARGUMENT...: messages per second, over the transports of $ucx_tls (default tcp).
 run_ucx() {
 	free_port
-	UCX_TLS=tcp ucx_perftest -p "$port" >"$dir/ucx-server.log" 2>&1 &
+	UCX_TLS=${ucx_tls:-tcp} ucx_perftest -p "$port" >"$dir/ucx-server.log" 2>&1 &
 	ucx=$!
 	started $ucx "$dir/ucx-server.log"
-	UCX_TLS=tcp ucx_perftest -f -p "$port" -n "$@" 127.0.0.1 >"$dir/ucx.log" 2>&1 || {
+	UCX_TLS=${ucx_tls:-tcp} ucx_perftest -f -p "$port" -n "$@" 127.0.0.1 >"$dir/ucx.log" 2>&1 || {
 		kill $ucx
 		die "ucx_perftest failed: $(tail -n 3 "$dir/ucx.log")"
 	}

@@ -72,6 +72,16 @@ case_run() {
 	grep -q "there is no case 'nonsense'" "$dir/usage.err" || die "it does not name the unknown case"
 }
 
+case_shm() {
+	command -v ucx_perftest >/dev/null || skip "there is no ucx_perftest (package ucx-utils)"
+	set -- attach-write-1m map-read-1m ucx-1m map-write-64b
+	"$here/compare-shm.sh" --build="$BUILD" --pairs=1 --seconds=0.2 "$@" >"$dir/text.out" 2>"$dir/text.err" && got=0 || got=$?
+	[ $got -le 1 ] || die "it ended with $got"
+	for name in "$@"; do
+		grep "^$name " "$dir/text.out" | grep -Eq "$line" || die "no line about $name"
+	done
+}
+
 # One boot of a guest, for one case of both sides.
 case_rdma() {
 	"$here/compare-rdma.sh" --build="$BUILD" --quick --json write-64k >"$dir/json.out" 2>"$dir/json.err" &&
