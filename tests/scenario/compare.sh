@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # bench/compare-*.sh: what they print and how they judge, not how fast anything is.
-# compare.sh judge|run|rdma; SOURCE: the source tree, BUILD: the build to measure.
+# compare.sh judge|run|rdma|cxl; SOURCE: the source tree, BUILD: the build to measure.
 . "$(dirname "$0")/lib.sh"
 here=$SOURCE/bench
 
@@ -80,6 +80,13 @@ case_shm() {
 	for name in "$@"; do
 		grep "^$name " "$dir/text.out" | grep -Eq "$line" || die "no line about $name"
 	done
+}
+
+case_cxl() {
+	"$here/compare-cxl.sh" --build="$BUILD" --quick one-read-64k >"$dir/cxl.out" 2>"$dir/cxl.err" && got=0 || got=$?
+	[ $got -ne 77 ] || skip "$(tail -n 1 "$dir/cxl.out")"
+	[ $got -eq 0 ] || die "--quick ended with $got"
+	grep '^one-read-64k ' "$dir/cxl.out" | grep -Eq "$line" || die "no line about one-read-64k"
 }
 
 # One boot of a guest, for one case of both sides.

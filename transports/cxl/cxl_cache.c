@@ -52,14 +52,13 @@ static void lines_clflush(const void *at, uint64_t len, enum cxl_rule rule)
 
 static void native_fence(enum cxl_rule rule)
 {
-	_mm_mfence();
+	_mm_sfence();
 }
 
-/* mfence on both sides: stores to a line of before are in it when it is flushed, and no load that
- * follows is done early. */
+/* A flush comes after what was stored to its line before; mfence keeps the loads that follow behind it, and
+ * behind all that was stored. */
 static void drop_clflushopt(const void *at, uint64_t len, enum cxl_rule rule)
 {
-	_mm_mfence();
 	lines_clflushopt(at, len, rule);
 	_mm_mfence();
 }

@@ -37,11 +37,12 @@ struct cxl_cache {
 	void (*unmap)(void *base, uint64_t len);
 	/* Give back the lines that hold [at, at + len): they are in the pool after fence.  [any] */
 	void (*write_back)(const void *at, uint64_t len, enum cxl_rule rule);
-	/* The same, and forget them: later loads read the pool, also without a fence.  [any] */
+	/* The same, and forget them: later loads read the pool, and come after all stores and write-backs
+	 * of before; no fence is needed.  [any] */
 	void (*drop)(const void *at, uint64_t len, enum cxl_rule rule);
 	/* memcpy into the pool whose lines need no write_back, but a fence.  [any] */
 	void (*stream)(void *to, const void *from, uint64_t len, enum cxl_rule rule);
-	/* All stores, write-backs and streams of before are done before any load or store that follows. */
+	/* All stores, write-backs and streams of before are in the pool before any store that follows. */
 	void (*fence)(enum cxl_rule rule);
 };
 
