@@ -54,6 +54,7 @@ static struct {
 	int (*cuMemAlloc_v2)(uint64_t *ptr, size_t len);
 	int (*cuMemAddressReserve)(uint64_t *ptr, size_t len, size_t alignment, uint64_t at, unsigned long long flags);
 	int (*cuMemCreate)(uint64_t *handle, size_t len, const void *properties, unsigned long long flags);
+	int (*cuMemRelease)(uint64_t handle);
 	int (*cuMemMap)(uint64_t ptr, size_t len, size_t offset, uint64_t handle, unsigned long long flags);
 	int (*cuMemSetAccess)(uint64_t ptr, size_t len, const void *access, size_t nr);
 } cu;
@@ -63,7 +64,7 @@ static void driver_open(int ordinal)
 {
 	static const char *const names[] = {"cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent_v2",
 					    "cuCtxGetCurrent", "cuMemcpyHtoD_v2", "cuMemcpyDtoH_v2", "cuMemAlloc_v2",
-					    "cuMemAddressReserve", "cuMemCreate", "cuMemMap", "cuMemSetAccess"};
+					    "cuMemAddressReserve", "cuMemCreate", "cuMemRelease", "cuMemMap", "cuMemSetAccess"};
 	void *library = dlopen("libcuda.so.1", RTLD_NOW), **slot = (void **)(void *)&cu;
 	int device = -1;
 
@@ -305,7 +306,7 @@ static void map_handles(struct end *end, int ordinal)
 	NEED(cu.cuMemAddressReserve(&base, LEN, 0, 0, 0) == 0, "reserve");
 	for (unsigned i = 0; i < LEN / PIECE; i++)
 		NEED(cu.cuMemCreate(&handle, PIECE, &properties, 0) == 0 &&
-		     cu.cuMemMap(base + i * PIECE, PIECE, 0, handle, 0) == 0, "map");
+		     cu.cuMemMap(base + i * PIECE, PIECE, 0, handle, 0) == 0 && cu.cuMemRelease(handle) == 0, "map");
 	NEED(cu.cuMemSetAccess(base, LEN, &access, 1) == 0, "access");
 	end->mem = (unsigned char *)(uintptr_t)base;
 }
