@@ -4,9 +4,9 @@
 
 pkg_build="meson ninja-build gcc pkg-config libc6-dev libuv1-dev libyajl-dev uthash-dev
 	libhwloc-dev libxxhash-dev libssl-dev libmicrohttpd-dev libcurl4-openssl-dev
-	libibverbs-dev"
+	libibverbs-dev libcxl-dev libdaxctl-dev"
 pkg_tests="libcmocka-dev g++ clang libclang-rt-14-dev iperf3 ucx-utils etcd-server etcd-client openssl python3
-	iproute2 valgrind qemu-system-x86 busybox-static cpio kmod xz-utils curl ibverbs-providers perftest"
+	iproute2 valgrind qemu-system-x86 busybox-static cpio kmod xz-utils curl ibverbs-providers perftest ndctl daxctl"
 
 have() {
 	command -v "$1" >/dev/null 2>&1
@@ -41,6 +41,10 @@ present() {
 	uthash-dev) have_header uthash.h ;;
 	libxxhash-dev) have_header xxhash.h ;;
 	libcurl4-openssl-dev) pkg-config --exists libcurl 2>/dev/null ;;
+	libcxl-dev) pkg-config --exists libcxl 2>/dev/null ;;
+	libdaxctl-dev) pkg-config --exists libdaxctl 2>/dev/null ;;
+	ndctl) have ndctl && have cxl ;;
+	daxctl) have daxctl ;;
 	libibverbs-dev) pkg-config --exists libibverbs 2>/dev/null ;;
 	ibverbs-providers) [ -e /etc/libibverbs.d/rxe.driver ] ;;
 	perftest) have ib_write_bw ;;

@@ -33,7 +33,7 @@ static int device_new(struct cxl *c, const struct mc_open_args *args, struct mc_
 {
 	struct cxl_device *d;
 	struct cxl_place place;
-	int r = cxl_device_find(args->device, args->options[CXL_OPT_POOL_DIR].s, &place, err);
+	int r = cxl_device_resolve(args->device, args->options[CXL_OPT_POOL_DIR].s, &place, err);
 
 	if (r < 0)
 		return r;
@@ -168,7 +168,7 @@ static const struct mc_transport_ops cxl_ops = {
 };
 
 static const char *const cxl_memory[] = { "cpu", "cxl", NULL };
-static const char *const cxl_claims[] = { "sysfs:bus/dax/devices/*", NULL };
+static const char *const cxl_claims[] = { "sysfs:bus/dax/devices/*", "sysfs:bus/cxl/devices/*", NULL };
 
 const struct mc_plugin_desc mc_plugin_desc = {
 	MC_PLUGIN_HEAD(MC_KIND_TRANSPORT),

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Devices: dax devices as the kernel shows them in sysfs, and files in the folder
- * of the option pool_dir, which stand for a device on one host.  Says what is
+ * Where a pool lies: dax devices as the kernel shows them in sysfs, and files in the
+ * folder of the option pool_dir, which stand for a device on one host.  Says what is
  * missing and how a host gets it.
  */
 #include "cxl_device.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +18,7 @@
 #define DAX_ALIGN ((uint64_t)2 << 20)
 
 /* "dax0.0": as the kernel names them. */
-static bool is_dax_name(const char *name)
+bool cxl_is_dax_name(const char *name)
 {
 	size_t n;
 
@@ -90,6 +89,9 @@ static int find_dax(const char *name, struct cxl_place *p, struct mc_error *err)
 	if (strcmp(driver, "kmem") == 0)
 		return mc_fail(err, -EBUSY, "device '%s': it is used as system memory: run daxctl reconfigure-device "
 			       "--mode=devdax --force %s", name, name);
+	if (!driver[0])
+		return mc_fail(err, -EBUSY, "device '%s': it is not enabled: run daxctl reconfigure-device --mode=devdax "
+			       "--force %s", name, name);
 	if (read_number(name, "align", &node) == 0 && node >= DAX_ALIGN)
 		p->align = node;
 	if (read_number(name, "numa_node", &node) == 0 && node < 1024)
@@ -108,7 +110,7 @@ int cxl_device_find_path(const char *path, struct cxl_place *p, struct mc_error 
 	memset(p, 0, sizeof *p);
 	if (strlen(path) >= sizeof p->path)
 		return mc_fail(err, -ENAMETOOLONG, "pool '%.200s...': the path is too long", path);
-	if (name && is_dax_name(name + 1) && strncmp(path, "/dev/", 5) == 0)
+	if (name && cxl_is_dax_name(name + 1) && strncmp(path, "/dev/", 5) == 0)
 		return find_dax(name + 1, p, err);
 	memcpy(p->path, path, strlen(path) + 1);
 	p->align = CXL_PAGE;
@@ -127,7 +129,7 @@ int cxl_device_find(const char *name, const char *pool_dir, struct cxl_place *p,
 	char path[sizeof p->path];
 
 	memset(p, 0, sizeof *p);
-	if (is_dax_name(name))
+	if (cxl_is_dax_name(name))
 		return find_dax(name, p, err);
 	if (!pool_dir || !*pool_dir)
 		return mc_fail(err, -ENODEV, "device '%s': it is no dax device (dax0.0), and for a file of this name the option "
@@ -135,50 +137,4 @@ int cxl_device_find(const char *name, const char *pool_dir, struct cxl_place *p,
 	if (snprintf(path, sizeof path, "%s/%s", pool_dir, name) >= (int)sizeof path)
 		return mc_fail(err, -ENAMETOOLONG, "device '%s': the path of pool_dir is too long", name);
 	return cxl_device_find_path(path, p, err);
-}
-
-int cxl_enumerate(const struct mc_host *host, int (*found)(void *ctx, const char *device), void *ctx)
-{
-	struct dirent **names;
-	int nr = scandir(SYSFS_DAX, &names, NULL, versionsort), r = 0;
-
-	for (int i = 0; i < nr; i++) {
-		if (r == 0 && is_dax_name(names[i]->d_name) && strlen(names[i]->d_name) <= MC_DEVICE_NAME_MAX)
-			r = found(ctx, names[i]->d_name);
-		free(names[i]);
-	}
-	if (nr >= 0)
-		free(names);
-	return r;
-}
-
-int cxl_probe(const struct mc_host *host, const char *device, struct mc_device_info *info, struct mc_error *err)
-{
-	struct mc_error why = {0};
-	struct cxl_geometry g;
-	struct cxl_place p;
-	int r;
-
-	snprintf(info->name, sizeof info->name, "%s", device);
-	info->numa_node = -1;
-	if (!*device) {
-		info->state = MC_STATE_MISSING;
-		snprintf(info->remedy, sizeof info->remedy, "make a dax device of a CXL region (cxl create-region, ndctl "
-			 "create-namespace -m devdax), or set transports.cxl.pool_dir and format a file there");
-		return 0;
-	}
-	/* Whether a file is there only open can say: it knows the folder. */
-	if (!is_dax_name(device))
-		return 0;
-	memset(&p, 0, sizeof p);
-	r = find_dax(device, &p, &why);
-	/* Who has another pool is not reached. */
-	if (r == 0 && (r = cxl_pool_look(&p, &g, &why)) == 0)
-		cxl_uuid_text(g.uuid, info->subnet);
-	info->numa_node = p.numa_node;
-	info->state = r == 0 ? MC_STATE_ACTIVE : r == -ENODEV ? MC_STATE_MISSING : MC_STATE_DOWN;
-	snprintf(info->address, sizeof info->address, "%.*s", (int)sizeof info->address - 1, p.path);
-	if (r < 0)
-		snprintf(info->remedy, sizeof info->remedy, "%.*s", (int)sizeof info->remedy - 1, why.text);
-	return 0;
 }

@@ -14,6 +14,8 @@ struct cxl_place {
 	int numa_node;  /* -1: unknown */
 };
 
+/* "dax0.0": as the kernel names them. */
+bool cxl_is_dax_name(const char *name);
 /* Find a device: "dax0.0" is /dev/dax0.0; any other name is a file in pool_dir (NULL or "": there
  * are none).  err says what is missing and what to do: no such device, system-ram instead of
  * devdax, no permission.  Opens nothing. */
@@ -21,7 +23,11 @@ int cxl_device_find(const char *name, const char *pool_dir, struct cxl_place *re
 /* The same for a path, of a devdax device or a file. */
 int cxl_device_find_path(const char *path, struct cxl_place *ret, struct mc_error *err);
 
-/* Operations of the transport. */
+/* The same for what the matrix names: also "region0" and "mem0", the dax device that lies in that CXL region or
+ * is made of that memory device.  cxl_probe.c */
+int cxl_device_resolve(const char *name, const char *pool_dir, struct cxl_place *ret, struct mc_error *err);
+
+/* Operations of the transport.  cxl_probe.c */
 int cxl_enumerate(const struct mc_host *host, int (*found)(void *ctx, const char *device), void *ctx);
 int cxl_probe(const struct mc_host *host, const char *device, struct mc_device_info *info, struct mc_error *err);
 
