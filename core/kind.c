@@ -17,6 +17,7 @@
 #include "clock.h"
 #include "host.h"
 #include "log.h"
+#include "segment.h"
 #include "pages.h"
 #include "core/util/check.h"
 
@@ -370,9 +371,37 @@ static void kind_copied(const struct mc_host *h, struct mc_copy *c, int status)
 	mc_worker_post(worker, post);
 }
 
+/* Memory that a device's own mem_alloc gives, of a kind that no plugin knows: the CPU reaches it. */
+static bool owned_kind(const struct mc_engine *engine, const char *kind)
+{
+	for (size_t i = 0; i < engine->nr_devices; i++) {
+		const struct mc_device *d = engine->devices[i];
+
+		for (const char *const *k = d->plugin->has_mem_alloc ? d->caps.local_kinds : NULL; k && *k; k++)
+			if (!strcmp(*k, kind))
+				return true;
+	}
+	return false;
+}
+
 bool mc_kind_copies(const struct mc_engine *engine, const char *kind)
 {
-	return strcmp(kind, "cpu") != 0 && kind_find(engine, kind);
+	return strcmp(kind, "cpu") != 0 && (kind_find(engine, kind) || owned_kind(engine, kind));
+}
+
+/* It may lie in more caches than ours: others shall find what we write, and we read what they wrote. */
+static int owned_copy(struct mc_engine *engine, struct mc_copy *c)
+{
+	if (!owned_kind(engine, c->kind))
+		return -ENODEV;
+	if (c->to_host) {
+		mc_local_sync(engine, c->mem, c->len, MC_SYNC_REFRESH);
+		memcpy(c->hostptr, c->mem, c->len);
+	} else {
+		memcpy(c->mem, c->hostptr, c->len);
+		mc_local_sync(engine, c->mem, c->len, MC_SYNC_PUBLISH);
+	}
+	return MC_DONE;
 }
 
 int mc_kind_copy(struct mc_engine *engine, struct mc_worker *worker, struct mc_copy *c)
@@ -388,7 +417,7 @@ int mc_kind_copy(struct mc_engine *engine, struct mc_worker *worker, struct mc_c
 	}
 	k = kind_find(engine, c->kind);
 	if (!k)
-		return -ENODEV;
+		return owned_copy(engine, c);
 	c->host[0] = worker;
 	return k->plugin->ops.memory.copy(k->inst, c);
 }

@@ -17,7 +17,6 @@
 #define AREA ((uint64_t)16 << 10)
 #define NR_AREAS (LEN / AREA)
 #define QUARANTINE (1500 * MC_MSEC)
-#define MATRIX_CXL "{\"*\": [[\"cxl:pool0\"]]}"
 
 extern char **environ;
 static const char *self;
@@ -31,10 +30,10 @@ struct end {
 	uint64_t to; /* the peer's memory */
 };
 
-static void end_open(struct end *e, const char *name)
+static void end_open_by(struct end *e, const char *name, const char *matrix)
 {
 	char pool[96], quarantine[64];
-	const char *const settings[] = {"nic_priority_matrix=" MATRIX_CXL, pool, quarantine, "transports.cxl.growth=1MiB",
+	const char *const settings[] = {matrix, pool, quarantine, "transports.cxl.growth=1MiB",
 					"lease_ttl=3s", NULL};
 	struct mc_error err;
 
@@ -45,6 +44,11 @@ static void end_open(struct end *e, const char *name)
 	e->engine = engine_with(name, settings);
 	NEED(mc_memory_alloc(e->engine, "cxl:0", LEN, MC_ACCESS_ALL, T, (void **)&e->mem, &err) == 0, "%s", err.text);
 	NEED(mc_memory_alloc(e->engine, "cpu:0", LEN, MC_ACCESS_LOCAL, T, (void **)&e->local, &err) == 0, "%s", err.text);
+}
+
+static void end_open(struct end *e, const char *name)
+{
+	end_open_by(e, name, "nic_priority_matrix={\"*\": [[\"cxl:pool0\"]]}");
 }
 
 static void end_close(struct end *e)
@@ -338,12 +342,53 @@ static void case_restart(void)
 	end_close(&e);
 }
 
+/* One end has no pool: tcp reaches the other one's memory in it, and carries what lies in it. */
+static void case_fallback(void)
+{
+	static const char *const tcp_only[] = {NULL};
+	struct end e, b = {0};
+	struct mc_request req = {.opcode = MC_OP_WRITE, .len = LEN};
+	struct mc_buffer_info info = {.size = sizeof info};
+	struct mc_segment *plain;
+	struct mc_batch *batch;
+	struct mc_error err;
+
+	end_open_by(&e, "here", "nic_priority_matrix={\"*\": [[\"cxl:pool0\"], [\"tcp:lo\"]]}");
+	b.engine = engine_with("plain", tcp_only);
+	NEED(mc_memory_alloc(b.engine, "cpu:0", LEN, MC_ACCESS_ALL, T, (void **)&b.local, &err) == 0, "%s", err.text);
+	end_meet(&b, "here");
+	fill(b.local, LEN, 1);
+	CHECK(transfer(&b, MC_OP_WRITE, 0, 0, LEN, 0, NULL) == 0, "write over tcp");
+	CHECK(transfer(&b, MC_OP_WRITE, 0, 1, 4095, 0, NULL) == 0, "tcp cuts what lines it likes");
+	fill(b.local, LEN, 1);
+	CHECK(transfer(&b, MC_OP_WRITE, 0, 0, LEN, 0, NULL) == 0, "write over tcp");
+	CHECK(wrong(e.mem, LEN, 1) < 0, "what was written over tcp");
+	fill(e.mem, LEN, 2);
+	CHECK(transfer(&b, MC_OP_READ, 0, 0, LEN, 0, NULL) == 0, "read over tcp");
+	CHECK(wrong(b.local, LEN, 2) < 0, "what was read over tcp");
+	/* From the pool, staged, to memory that only tcp reaches. */
+	NEED(mc_segment_open(e.engine, "plain", T, &plain, &err) == 0, "%s", err.text);
+	NEED(mc_segment_buffer(plain, 0, &info) == 0, "no buffer");
+	fill(e.mem, LEN, 3);
+	req.local = e.mem;
+	req.segment = plain;
+	req.offset = info.offset;
+	NEED(mc_batch_new(e.engine, 1, &batch) == 0 && mc_batch_submit(batch, &req, 1, NULL) == 0, "submit");
+	CHECK(mc_batch_wait(batch, T) == 0 && mc_batch_failed(batch) == 0, "write from the pool over tcp");
+	CHECK(wrong(b.local, LEN, 3) < 0, "what was written from the pool");
+	mc_batch_free(batch);
+	mc_segment_close(plain);
+	end_close(&b);
+	end_close(&e);
+}
+
 static const struct {
 	const char *name;
 	void (*run)(void);
 	unsigned mib; /* of memory in the pool */
 } cases[] = {
 	{"both-ways", case_both_ways, 4}, {"killed", case_killed, 16}, {"restart", case_restart, 4},
+	{"fallback", case_fallback, 4},
 };
 
 int main(int argc, char **argv)
