@@ -89,6 +89,17 @@ case_cxl() {
 	grep '^one-read-64k ' "$dir/cxl.out" | grep -Eq "$line" || die "no line about one-read-64k"
 }
 
+# Over the tests' own driver it runs; without a GPU it says what is missing.  FAKE_CUDA: the driver's folder.
+case_cuda() {
+	LD_LIBRARY_PATH="$FAKE_CUDA" "$here/compare-cuda.sh" --build="$BUILD" --quick copy-to-host-1m write-64k \
+		>"$dir/cuda.out" 2>"$dir/cuda.err" || die "--quick ended with $?"
+	grep '^copy-to-host-1m ' "$dir/cuda.out" | grep -Eq "$line" || die "no line about copy-to-host-1m"
+	grep -Eq '^write-64k (skipped: .|ratio )' "$dir/cuda.out" || die "no line about write-64k"
+	LD_LIBRARY_PATH="$FAKE_CUDA" FAKE_CUDA_DEVICES=0 "$here/compare-cuda.sh" --build="$BUILD" >"$dir/none.out" 2>&1 &&
+		got=0 || got=$?
+	[ $got -eq 77 ] && grep -q 'finds no GPU' "$dir/none.out" || die "without a GPU it ended with $got"
+}
+
 # One boot of a guest, for one case of both sides.
 case_rdma() {
 	"$here/compare-rdma.sh" --build="$BUILD" --quick --json write-64k >"$dir/json.out" 2>"$dir/json.err" &&
