@@ -193,34 +193,55 @@ static uint64_t word_read(const struct cxl_pool *pool, const uint8_t *at, enum c
 	return word_load(at);
 }
 
+/* Whole words, which other threads of this process may be reading; at and len are multiples of 8. */
+static void words_store(uint8_t *at, const void *bytes, size_t len)
+{
+	for (size_t i = 0; i < len; i += 8)
+		word_store(at + i, mc_get64((const uint8_t *)bytes + i));
+}
+
+static void words_load(void *bytes, const uint8_t *at, size_t len)
+{
+	for (size_t i = 0; i < len; i += 8)
+		mc_put64((uint8_t *)bytes + i, word_load(at + i));
+}
+
+static void words_zero(uint8_t *at, size_t len)
+{
+	for (size_t i = 0; i < len; i += 8)
+		word_store(at + i, 0);
+}
+
 /* ---- slots ------------------------------------------------------------------------------------ */
 
 /* The generation comes last: who sees it sees the rest. */
 void cxl_slot_write(const struct cxl_pool *pool, uint32_t slot, const struct cxl_ident *ident,
 		    const struct cxl_extent *extents)
 {
-	uint8_t *at = slot_at(pool, slot);
+	uint8_t *at = slot_at(pool, slot), line[CXL_LINE] = {0};
 
-	for (uint32_t i = 0; i < ident->nr_extents; i++) {
-		mc_put32(at + CXL_SLOT_EXTENTS + (size_t)i * 8, extents[i].first);
-		mc_put32(at + CXL_SLOT_EXTENTS + (size_t)i * 8 + 4, extents[i].nr);
-	}
+	for (uint32_t i = 0; i < ident->nr_extents; i++)
+		word_store(at + CXL_SLOT_EXTENTS + (size_t)i * 8, (uint64_t)extents[i].nr << 32 | extents[i].first);
 	pool->cache->write_back(at + CXL_SLOT_EXTENTS, (uint64_t)ident->nr_extents * 8, CXL_SLOT_SET);
 	pool->cache->fence(CXL_SLOT_SET);
-	mc_put32(at + 8, ident->lanes);
-	mc_put32(at + 12, ident->nr_extents);
-	memcpy(at + 16, ident->name, CXL_NAME_MAX + 1);
+	mc_put32(line + 8, ident->lanes);
+	mc_put32(line + 12, ident->nr_extents);
+	memcpy(line + 16, ident->name, CXL_NAME_MAX + 1);
+	words_store(at + 8, line + 8, sizeof line - 8);
 	word_write(pool, at, ident->generation, CXL_SLOT_SET);
 }
 
 void cxl_slot_read(const struct cxl_pool *pool, uint32_t slot, struct cxl_ident *ret)
 {
 	const uint8_t *at = slot_at(pool, slot);
+	uint8_t line[CXL_LINE];
 
-	ret->generation = word_read(pool, at, CXL_SLOT_LOOK);
-	ret->lanes = MC_MIN(mc_get32(at + 8), CXL_LANES_MAX);
-	ret->nr_extents = MC_MIN(mc_get32(at + 12), CXL_EXTENTS_MAX);
-	memcpy(ret->name, at + 16, CXL_NAME_MAX);
+	pool->cache->drop(at, sizeof line, CXL_SLOT_LOOK);
+	words_load(line, at, sizeof line);
+	ret->generation = mc_get64(line);
+	ret->lanes = MC_MIN(mc_get32(line + 8), CXL_LANES_MAX);
+	ret->nr_extents = MC_MIN(mc_get32(line + 12), CXL_EXTENTS_MAX);
+	memcpy(ret->name, line + 16, CXL_NAME_MAX);
 	ret->name[CXL_NAME_MAX] = '\0';
 }
 
@@ -230,8 +251,11 @@ uint32_t cxl_slot_extents(const struct cxl_pool *pool, uint32_t slot, const stru
 	const uint8_t *at = slot_at(pool, slot) + CXL_SLOT_EXTENTS;
 
 	pool->cache->drop(at, (uint64_t)ident->nr_extents * 8, CXL_SLOT_LOOK);
-	for (uint32_t i = 0; i < ident->nr_extents; i++)
-		extents[i] = (struct cxl_extent){mc_get32(at + (size_t)i * 8), mc_get32(at + (size_t)i * 8 + 4)};
+	for (uint32_t i = 0; i < ident->nr_extents; i++) {
+		uint64_t word = word_load(at + (size_t)i * 8);
+
+		extents[i] = (struct cxl_extent){(uint32_t)word, (uint32_t)(word >> 32)};
+	}
 	return ident->nr_extents;
 }
 
@@ -252,7 +276,7 @@ void cxl_slot_clear_keys(const struct cxl_pool *pool, uint32_t slot)
 {
 	uint8_t *at = slot_at(pool, slot) + CXL_SLOT_KEYS;
 
-	memset(at, 0, (size_t)pool->g.nr_keys * 8);
+	words_zero(at, (size_t)pool->g.nr_keys * 8);
 	pool->cache->write_back(at, (uint64_t)pool->g.nr_keys * 8, CXL_KEY_SET);
 	pool->cache->fence(CXL_KEY_SET);
 }
@@ -262,7 +286,7 @@ void cxl_slot_clear(const struct cxl_pool *pool, uint32_t slot)
 	uint8_t *at = slot_at(pool, slot);
 
 	cxl_slot_clear_keys(pool, slot);
-	memset(at, 0, CXL_SLOT_EXTENTS);
+	words_zero(at, CXL_SLOT_EXTENTS);
 	pool->cache->write_back(at, CXL_SLOT_EXTENTS, CXL_SLOT_SET);
 	pool->cache->fence(CXL_SLOT_SET);
 }
