@@ -7,40 +7,18 @@
  *   cxl-hosts serve   on host b: does what the file `ask` in LAB_SHARE says, answers in `answer`
  *   cxl-hosts         on host a
  */
-#include "patient.h"
+#include "hosts.h"
 
 #define LEN ((uint64_t)1 << 20)
 #define AREA ((uint64_t)64 << 10)
 #define NR_AREAS (LEN / AREA)
 #define QUARANTINE_S 2
-#define PATIENT (120 * MC_SEC) /* machines that are emulated, side by side */
-
-static const char *share;
 
 /* ---- files in the folder that both see ---------------------------------------------------------- */
 
-static bool shared(const char *name)
-{
-	char path[200];
-
-	snprintf(path, sizeof path, "%s/%s", share, name);
-	return access(path, F_OK) == 0;
-}
-
-static void shared_write(const char *name, const char *text)
-{
-	char path[200], fresh[208];
-	FILE *f;
-
-	snprintf(path, sizeof path, "%s/%s", share, name);
-	snprintf(fresh, sizeof fresh, "%s.new", path);
-	f = fopen(fresh, "we");
-	NEED(f && fputs(text, f) >= 0 && fclose(f) == 0 && rename(fresh, path) == 0, "%s: %s", path, strerror(errno));
-}
-
 static void shared_take(const char *name, char *text, size_t cap)
 {
-	uint64_t end = now_ns() + PATIENT;
+	uint64_t end = now_ns() + HOSTS_PATIENCE;
 	char path[200];
 	FILE *f;
 
@@ -53,17 +31,6 @@ static void shared_take(const char *name, char *text, size_t cap)
 	NEED(f && fgets(text, (int)cap, f), "%s: %s", path, strerror(errno));
 	fclose(f);
 	NEED(unlink(path) == 0, "%s: %s", path, strerror(errno));
-}
-
-static void wish(const char *what)
-{
-	uint64_t end = now_ns() + PATIENT;
-
-	shared_write("wish", what);
-	while (shared("wish")) {
-		NEED(now_ns() < end, "'%s' is not granted", what);
-		nap(5 * MC_MSEC);
-	}
 }
 
 /* ---- both ends ----------------------------------------------------------------------------------- */
@@ -96,7 +63,7 @@ static void end_meet(struct end *e, const char *name)
 	struct mc_error err;
 
 	mc_segment_close(e->peer);
-	NEED(mc_segment_open(e->engine, name, PATIENT, &e->peer, &err) == 0, "%s", err.text);
+	NEED(mc_segment_open(e->engine, name, HOSTS_PATIENCE, &e->peer, &err) == 0, "%s", err.text);
 	e->to = 0;
 	for (size_t i = 0; mc_segment_buffer(e->peer, i, &info) == 0; i++)
 		if (!strncmp(info.location, "cxl:", 4))
@@ -201,7 +168,7 @@ static int ask(const char *what, unsigned long long seed)
 
 static void host_ready(void)
 {
-	uint64_t end = now_ns() + PATIENT;
+	uint64_t end = now_ns() + HOSTS_PATIENCE;
 	char path[200];
 
 	while (!shared("ready")) {
@@ -250,7 +217,7 @@ static void power_failure(struct end *e)
 
 	shared_write("ask", "for ever\n");
 	while (told < NR_AREAS + 5) {
-		more = told_of(e, told, PATIENT);
+		more = told_of(e, told, HOSTS_PATIENCE);
 		NEED(more, "host b does not write");
 		told = more;
 	}
@@ -272,7 +239,7 @@ static void power_failure(struct end *e)
 /* What the dead engine had is given away, after the quarantine; and its host comes back. */
 static void comes_back(struct end *e)
 {
-	uint64_t end = now_ns() + PATIENT;
+	uint64_t end = now_ns() + HOSTS_PATIENCE;
 	struct mc_error err;
 	uint64_t big = UINT64_C(244) << 20; /* all but ours and a little: the pool has 248 */
 	void *mem = NULL;

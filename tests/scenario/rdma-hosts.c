@@ -8,46 +8,15 @@
  *   rails 1 rdma-hosts CASE...   on host a
  */
 #include "cables.h"
+#include "hosts.h"
 
 /* Seconds of silence after which a peer is gone. */
 #define BOUND (4 * MC_SEC)
 #define TIMEOUT "peer_timeout=4"
 
-static const char *share;
 static struct mc_engine *engine;
 static struct traffic beside;
 static struct peer other;
-
-static bool shared(const char *name)
-{
-	char path[200];
-
-	snprintf(path, sizeof path, "%s/%s", share, name);
-	return access(path, F_OK) == 0;
-}
-
-static void shared_write(const char *name, const char *text)
-{
-	char path[200], fresh[208];
-	FILE *f;
-
-	snprintf(path, sizeof path, "%s/%s", share, name);
-	snprintf(fresh, sizeof fresh, "%s.new", path);
-	f = fopen(fresh, "we");
-	NEED(f && fputs(text, f) >= 0 && fclose(f) == 0 && rename(fresh, path) == 0, "%s: %s", path, strerror(errno));
-}
-
-/* What tests/lab/two-hosts shall do; it is done when this returns. */
-static void wish(const char *what)
-{
-	uint64_t end = now_ns() + PATIENCE;
-
-	shared_write("wish", what);
-	while (shared("wish")) {
-		NEED(now_ns() < end, "'%s' is not granted", what);
-		nap(5 * MC_MSEC);
-	}
-}
 
 static struct mc_engine *engine_at(const char *name, const char *addresses, const char *devices)
 {
