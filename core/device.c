@@ -356,6 +356,17 @@ static void remember(struct mc_engine *engine, const struct refused *f)
 	engine->left_out = l;
 }
 
+/* How many are wanted that other hosts can reach.  Where discovery chose and none of these can be opened, what
+ * this host shares is no way out: nobody asked to be cut off. */
+static size_t nr_reaching(const struct mc_device_plan *plan)
+{
+	size_t nr = 0;
+
+	for (size_t i = 0; i < plan->nr_wanted; i++)
+		nr += plan->named || !(plan->wanted[i].device->caps.flags & MC_CAP_SAME_SUBNET);
+	return nr;
+}
+
 /* One warning for each that was left out, with what is used instead. */
 static int judge(const struct opening *o, struct mc_error *err)
 {
@@ -365,12 +376,12 @@ static int judge(const struct opening *o, struct mc_error *err)
 
 		if (!o->plan->engine->cap_devices) /* readers take no lock: reloads do not add to it */
 			remember(o->plan->engine, f);
-		if (d)
+		if (d && nr_reaching(o->plan))
 			mc_warn("%s; using %s instead", f->err.text, d->label);
 		else if (o->plan->named)
 			return mc_fail(err, f->err.code, "%s (and nothing else is left for location '%s')",
 				       f->err.text, f->row->location);
-		else if (i > 0 || o->plan->nr_wanted) /* else it is in the error that ends all */
+		else if (i > 0 || nr_reaching(o->plan)) /* else it is in the error that ends all */
 			mc_warn("%s; nothing is left for location '%s'", f->err.text, f->row->location);
 	}
 	return 0;
@@ -434,7 +445,7 @@ int mc_devices_plan(struct mc_device_plan *plan, uint64_t deadline_ns, struct mc
 		r = mc_fail(err, -ENOMEM, "devices: out of memory");
 	else
 		r = open_rows(&o, err);
-	if (r == 0 && !plan->nr_wanted)
+	if (r == 0 && (!plan->nr_wanted || (o.nr_refused && !nr_reaching(plan))))
 		r = mc_fail(err, -ENODEV, "nic_priority_matrix: no device of it could be opened%s%s",
 			    o.nr_refused ? ": " : "", o.nr_refused ? o.refused[0].err.text : "");
 	free(o.refused);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Discovery, the judging half: from the machine's facts (mod-discover.so) to a
- * matrix.  Tiers of a row, from the left: rdma devices near the location, rdma
- * devices elsewhere, network interfaces.  Interfaces that other ports carry
+ * matrix.  Tiers of a row, from the left: what engines of this host share (host
+ * memory only), rdma devices near the location, rdma devices elsewhere, network
+ * interfaces.  Interfaces that other ports carry
  * (bridges, tunnels) are taken when there is no other, loopback when there is
  * nothing else at all.
  */
@@ -15,6 +16,9 @@
 #include "json.h"
 #include "log.h"
 #include "module.h"
+
+/* No hardware, so nobody finds it: a transport whose engines share a host claims it. */
+#define HOST_DEVICE "shm0"
 
 #define HINT "give a matrix by --nic_priority_matrix, for example '{\"*\": [[\"tcp:eth0\"]]}'"
 
@@ -102,12 +106,28 @@ static size_t write_tier(struct writer *w, const struct row *row, enum tier tier
 	return nr;
 }
 
+/* Peers elsewhere see no rail in it: another tier must reach them. */
+static size_t write_host_tier(struct writer *w, const struct row *row)
+{
+	const char *transport = row->node < 0 ? NULL : w->claim(w->ctx, HOST_DEVICE, row->kind);
+	char entry[MC_PLUGIN_NAME_MAX + sizeof HOST_DEVICE + 1];
+
+	if (!transport)
+		return 0;
+	mc_json_out_open(w->out, '[');
+	snprintf(entry, sizeof entry, "%s:%s", transport, HOST_DEVICE);
+	mc_json_out_str(w->out, entry);
+	mc_json_out_close(w->out);
+	return 1;
+}
+
 static void write_row(struct writer *w, const char *location, const struct row *row)
 {
 	size_t nr = 0, nr_net = 0;
 
 	mc_json_out_key(w->out, location);
 	mc_json_out_open(w->out, '[');
+	w->nr_written += write_host_tier(w, row);
 	nr += write_tier(w, row, TIER_NEAR, 0);
 	nr += write_tier(w, row, TIER_FAR, 0);
 	for (int rank = 0; rank <= 2 && nr_net == 0; rank++) {

@@ -8,7 +8,7 @@
 
 /*
  * Look at the machine and write a matrix as JSON text: a row for each NUMA node
- * (rdma devices near it, those elsewhere, tcp), one for each GPU that a transport
+ * (shm, rdma devices near it, those elsewhere, tcp), one for each GPU that a transport
  * reaches, and "*".  Only devices that a transport of the registry claims appear,
  * qualified by it.  Free the text with free.  The caller logs it, once.
  *   returns   0; -ENOTSUP: built without discovery; -ENODEV: nothing usable; ...: err says what to do

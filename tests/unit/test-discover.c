@@ -36,12 +36,14 @@ static struct mc_topo_device pci(enum mc_topo_class class, const char *name, int
 }
 
 /* rdma claims mlx* for cpu memory, gdr for cuda memory if there is a driver; tcp what begins with
- * e, l or docker. */
-static bool gdr;
+ * e, l or docker; shm its own if it is built. */
+static bool gdr, shm;
 static const char *claim(void *ctx, const char *device, const char *kind)
 {
 	if (strncmp(device, "mlx", 3) == 0)
 		return strcmp(kind, "cpu") == 0 ? "rdma" : gdr ? "cuda-gdr" : NULL;
+	if (shm && strcmp(device, "shm0") == 0)
+		return strcmp(kind, "cpu") == 0 ? "shm" : NULL;
 	return strchr("eld", device[0]) && strcmp(kind, "cpu") == 0 ? "tcp" : NULL;
 }
 
@@ -98,6 +100,21 @@ static void test_rdma_by_node(void **state)
 	expect(nodes, 1, d, 3,
 	       "{\"cpu:0\":[[\"rdma:mlx5_0\"],[\"rdma:mlx5_1\"]],"
 	       "\"*\":[[\"rdma:mlx5_0\",\"rdma:mlx5_1\"]]}");
+}
+
+/* It comes first for host memory, and takes nothing away: not loopback either, for who has no other. */
+static void test_one_host(void **state)
+{
+	const int32_t nodes[] = {0, 1};
+	const struct mc_topo_device d[] = {net("lo", true, false), pci(MC_TOPO_GPU, "cuda0", 0, 10, 20),
+					   pci(MC_TOPO_RDMA, "mlx5_0", 0, 10, 20)};
+
+	shm = gdr = true;
+	expect(nodes, 1, d, 1, "{\"cpu:0\":[[\"shm:shm0\"],[\"tcp:lo\"]],\"*\":[[\"tcp:lo\"]]}");
+	expect(nodes, 2, d, 3,
+	       "{\"cpu:0\":[[\"shm:shm0\"],[\"rdma:mlx5_0\"]],\"cpu:1\":[[\"shm:shm0\"],[\"rdma:mlx5_0\"]],"
+	       "\"cuda:0\":[[\"cuda-gdr:mlx5_0\"]],\"*\":[[\"rdma:mlx5_0\"]]}");
+	shm = gdr = false;
 }
 
 static void test_gpus_by_bridge(void **state)
@@ -169,6 +186,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_interfaces),
 		cmocka_unit_test(test_rdma_by_node),
+		cmocka_unit_test(test_one_host),
 		cmocka_unit_test(test_gpus_by_bridge),
 		cmocka_unit_test(test_this_machine),
 		cmocka_unit_test(test_no_module),
