@@ -356,7 +356,7 @@ static int attempt_new(struct mc_dial *d, const struct mc_target *t)
 		mc_addr_of_sock((const struct sockaddr *)&t->ss, to);
 	fd = attempt_socket(d, t);
 	if (fd < 0) {
-		note(d, to, fd, NULL);
+		note(d, to, fd, d->path ? mc_unix_remedy(fd) : NULL);
 		return fd;
 	}
 	a = calloc(1, sizeof *a);

@@ -99,6 +99,16 @@ int mc_unix_connect(const char *path)
 	return r;
 }
 
+const char *mc_unix_remedy(int status)
+{
+	if (status == -EACCES)
+		return "it is another user's: name a folder that both may enter by local_socket";
+	if (status == -ENOENT)
+		return "it is not to be seen here, as from another container: name a folder that both see by "
+		       "local_socket";
+	return NULL;
+}
+
 /* ---- the folder ----------------------------------------------------------------------------- */
 
 /* A folder of ours that nobody else may enter, made if it is missing: its descriptor, or -errno. */

@@ -26,5 +26,7 @@ void mc_unix_unlisten(struct mc_port *port);
 bool mc_unix_path_ok(const char *path, uint64_t generation);
 /* A non-blocking socket that is connected to the path, of any length; -errno.  -EAGAIN: too many wait there. */
 int mc_unix_connect(const char *path);
+/* What its errno alone does not say; NULL: it says enough. */
+const char *mc_unix_remedy(int status);
 
 #endif
