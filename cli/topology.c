@@ -17,8 +17,8 @@
 
 static const char help[] =
 	"Shows the NUMA nodes, network and rdma devices, GPUs and memory pools of this\n"
-	"host, how near they are, and the NIC priority matrix in effect: the config's, or what discovery\n"
-	"writes without one.\n"
+	"host, how near they are, and the NIC priority matrix in effect: the config's,\n"
+	"or what discovery writes without one.\n"
 	"  mooncake topology --svg=host.svg\n"
 	"  mooncake topology --matrix >m.json  (edit it: --nic_priority_matrix=m.json)\n";
 
