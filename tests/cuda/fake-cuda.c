@@ -278,25 +278,26 @@ void *fake_cuda_alias(uint64_t ptr, size_t len)
 	return alias;
 }
 
-/* At `at`, or anywhere; of fd's first bytes. */
-static struct block *block_map(int fd, uint64_t at, uint64_t map_len, int device)
+/* At what->map, or anywhere; of fd's first bytes.  What is listed does not change any more. */
+static struct block *block_map(int fd, const struct block *what, uint64_t skew, int rights)
 {
 	struct block *b = calloc(1, sizeof *b);
+	uint64_t map_len = what->map_len;
 	void *map = MAP_FAILED, *alias = MAP_FAILED;
 
 	if (b) {
-		map = mmap((void *)(uintptr_t)at, map_len, PROT_NONE, MAP_SHARED | (at ? MAP_FIXED : 0), fd, 0);
+		map = mmap((void *)(uintptr_t)what->map, map_len, rights, MAP_SHARED | (what->map ? MAP_FIXED : 0), fd, 0);
 		alias = mmap(NULL, map_len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	}
 	if (map == MAP_FAILED || alias == MAP_FAILED) {
 		free(b);
 		return NULL;
 	}
-	b->map = b->ptr = (uintptr_t)map;
-	b->map_len = b->len = map_len;
+	*b = *what;
+	b->map = (uintptr_t)map;
+	b->ptr = b->map + skew;
 	b->alias = alias;
 	b->fd = fd;
-	b->device = device;
 	pthread_mutex_lock(&lock);
 	b->next = blocks;
 	blocks = b;
@@ -318,7 +319,7 @@ static int make_fd(size_t len)
 CALL(cuMemAlloc_v2, uint64_t *ptr, size_t len)
 {
 	size_t skew = len < 64 * 1024 ? SKEW : 0;
-	struct block *b;
+	struct block what = {.len = len, .map_len = round_up(len + skew, PAGE)}, *b;
 	int fd;
 
 	INJECT;
@@ -328,30 +329,28 @@ CALL(cuMemAlloc_v2, uint64_t *ptr, size_t len)
 		return INVALID_VALUE;
 	if (len > (size_t)1 << 32)
 		return OUT_OF_MEMORY;
-	fd = make_fd(round_up(len + skew, PAGE));
-	b = fd < 0 ? NULL : block_map(fd, 0, round_up(len + skew, PAGE), (int)stack[stacked - 1] - 1);
+	what.device = (int)stack[stacked - 1] - 1;
+	fd = make_fd(what.map_len);
+	b = fd < 0 ? NULL : block_map(fd, &what, skew, PROT_NONE);
 	if (!b)
 		return OUT_OF_MEMORY;
-	b->ptr += skew;
-	b->len = len;
 	*ptr = b->ptr;
 	return OK;
 }
 
 CALL(cuMemAllocManaged, uint64_t *ptr, size_t len, unsigned flags)
 {
-	struct block *b;
+	struct block what = {.len = len, .map_len = round_up(len, PAGE), .managed = true}, *b;
 	int fd;
 
 	INJECT;
 	(void)flags;
 	if (!stacked)
 		return INVALID_CONTEXT;
-	fd = make_fd(round_up(len, PAGE));
-	b = fd < 0 ? NULL : block_map(fd, 0, round_up(len, PAGE), 0);
-	if (!b || mprotect((void *)(uintptr_t)b->map, b->map_len, PROT_READ | PROT_WRITE) < 0)
+	fd = make_fd(what.map_len);
+	b = fd < 0 ? NULL : block_map(fd, &what, 0, PROT_READ | PROT_WRITE);
+	if (!b)
 		return OUT_OF_MEMORY;
-	b->managed = true;
 	*ptr = b->ptr;
 	return OK;
 }
@@ -435,7 +434,7 @@ CALL(cuMemRelease, struct handle *handle)
 
 CALL(cuMemMap, uint64_t ptr, size_t len, size_t offset, struct handle *handle, unsigned long long flags)
 {
-	struct block *b;
+	struct block what = {.map = ptr, .len = len, .map_len = len, .device = handle->device, .mapped = true};
 	int fd;
 
 	INJECT;
@@ -443,11 +442,7 @@ CALL(cuMemMap, uint64_t ptr, size_t len, size_t offset, struct handle *handle, u
 	if (offset || len != handle->len)
 		return INVALID_VALUE;
 	fd = dup(handle->fd);
-	b = fd < 0 ? NULL : block_map(fd, ptr, len, handle->device);
-	if (!b)
-		return OUT_OF_MEMORY;
-	b->mapped = true;
-	return OK;
+	return fd >= 0 && block_map(fd, &what, 0, PROT_NONE) ? OK : OUT_OF_MEMORY;
 }
 
 CALL(cuMemSetAccess, uint64_t ptr, size_t len, const void *access, size_t nr)

@@ -57,6 +57,9 @@ static void *wait_copies(void *arg)
 		}
 		pthread_mutex_unlock(&q->lock);
 		r = cuda->cu.cuEventSynchronize(slot.event);
+		/* No byte is touched after the answer, unless the context is past all help. */
+		if (r != CUDA_SUCCESS)
+			cuda->cu.cuStreamSynchronize(q->stream);
 		pthread_mutex_lock(&q->lock);
 		q->head = (q->head + 1) % cuda->depth;
 		q->nr--;
