@@ -22,7 +22,7 @@ cd "$(dirname "$0")/.." || exit 1
 
 attach_cases="attach-write-1m attach-read-1m"
 map_cases="map-write-1m map-read-1m"
-own_cases="map-write-4k map-read-4k map-write-64b map-read-64b"
+own_cases="map-write-4k map-read-4k map-write-64b map-read-64b map-write-4k-scattered map-write-64b-scattered"
 all_cases="$attach_cases $map_cases ucx-1m $own_cases"
 
 usage() {
@@ -78,9 +78,10 @@ ucx() {
 	verdict ucx-1m 1.0 "1 MiB messages/s: ours $(median "$dir/ucx-1m.ours" 4), ucp_put_bw $(median "$dir/ucx-1m.peer")"
 }
 
-# rate CASE OPERATION BLOCK PER_SECOND: 128 at a time, over mappings; per second of CPU time at both ends.
+# rate CASE OPERATION BLOCK PER_SECOND FLAG...: 128 at a time, over mappings; per second of CPU time at both
+# ends.  Adjacent blocks coalesce; scattered ones are a slice each.
 rate() {
-	our_flags="--transports.shm.mode=map --operation=$2 --block_size=$3 --batch_size=128"
+	our_flags="--transports.shm.mode=map --operation=$2 --block_size=$3 --batch_size=128 ${5:-}"
 	start_target compare-shm "$matrix"
 	single ours "$1=1e9 / $3 / (o[2] + o[3]) / $4"
 	verdict "$1" 1 "ns of CPU time per request: $(awk -v s="$(median "$dir/$1.ours" 2)" -v b="$3" \
@@ -101,6 +102,8 @@ for c in $cases; do
 	map-read-4k) rate $c read 4096 2000000 ;;
 	map-write-64b) rate $c write 64 3333333 ;;
 	map-read-64b) rate $c read 64 3333333 ;;
+	map-write-4k-scattered) rate $c write 4096 2000000 --stride=8192 ;;
+	map-write-64b-scattered) rate $c write 64 3333333 --stride=192 ;;
 	esac
 done
 finish_report

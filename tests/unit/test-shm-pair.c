@@ -358,6 +358,33 @@ static void test_unsealable(void **state)
 	end(&p);
 }
 
+/* What comes is no memfd that can be trusted to stay: attach is used, or where that is closed nothing. */
+static void test_unmappable(void **state)
+{
+	static const char *const both[] = {"mode=auto", "mode=map"};
+
+	for (int i = 0; i < 2; i++) {
+		struct mc_error err = {0};
+		struct pair p;
+
+		open_both(&p, both[i]);
+		assert_int_equal(fake_buf_new(p.a, LEN, 0, NULL, MC_ACCESS_LOCAL, &p.local, &err), 0);
+		assert_int_equal(fake_buf_new(p.b, LEN, 5, NULL, MC_ACCESS_ALL, &p.target, &err), 0);
+		close(region_of(&p)->share_fd);
+		region_of(&p)->share_fd = memfd_create("short", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+		assert_int_equal(fake_peer_open(p.a, p.la, &p.peer), 0);
+		assert_int_equal(fake_peer_wait(p.peer, BOUND), 0);
+		p.remote = fake_remote_find(p.peer, p.target->base);
+		assert_int_equal(p.remote->status, i ? -EPROTO : 0);
+		fake_buf_fill(p.local, 0, LEN, 1);
+		if (!i) {
+			assert_int_equal(transfer(&p, MC_OP_WRITE, 0, LEN, NULL), 0);
+			assert_int_equal(fake_buf_check(p.target, 0, LEN, 1), -1);
+		}
+		end(&p);
+	}
+}
+
 /* ---- attach ----------------------------------------------------------------------------------------- */
 
 #define MANY 128
@@ -469,6 +496,7 @@ int main(void)
 		cmocka_unit_test(test_read_only),
 		cmocka_unit_test(test_words_sealed),
 		cmocka_unit_test(test_unsealable),
+		cmocka_unit_test(test_unmappable),
 		cmocka_unit_test(test_one_call),
 		cmocka_unit_test(test_hole),
 		cmocka_unit_test(test_impostors),

@@ -121,6 +121,16 @@ static int map(struct shm_remote *r, const struct shm_give *g, int fd)
 	return 0;
 }
 
+/* Said whatever comes next: attach is slower, and without it the next tier takes the buffer. */
+static void cannot_map(const struct shm_peer *p, const struct shm_remote *r, int status)
+{
+	const struct mc_host *h = p->shm->host;
+
+	h->log(h, MC_LOG_WARN, "peer '%s': its buffer of %llu bytes cannot be mapped: %s; %s", p->name,
+	       (unsigned long long)r->len, strerror(-status),
+	       p->attach ? "cross-memory attach is used instead" : "the next tier carries what is for it");
+}
+
 void shm_given(struct shm_peer *p, const struct shm_give *g, int fd)
 {
 	struct shm_remote *r = p->wants;
@@ -132,6 +142,8 @@ void shm_given(struct shm_peer *p, const struct shm_give *g, int fd)
 		LL_DELETE(p->wants, r);
 		r->waiting = false;
 		status = g->status < 0 ? g->status : fd < 0 ? -EPROTO : map(r, g, fd);
+		if (status < 0)
+			cannot_map(p, r, status);
 		/* The other way does as well, where it is open. */
 		if (status < 0 && p->attach)
 			status = 0;
