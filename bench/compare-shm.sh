@@ -22,12 +22,13 @@ cd "$(dirname "$0")/.." || exit 1
 
 attach_cases="attach-write-1m attach-read-1m"
 map_cases="map-write-1m map-read-1m"
-own_cases="map-write-4k map-read-4k map-write-64b map-read-64b map-write-4k-scattered map-write-64b-scattered"
-all_cases="$attach_cases $map_cases ucx-1m $own_cases"
+own_cases="map-write-4k map-read-4k map-write-64b map-read-64b"
+scattered_cases="map-write-4k-scattered map-write-64b-scattered"
+all_cases="$attach_cases $map_cases ucx-1m $own_cases $scattered_cases"
 
 usage() {
 	usage_flags
-	printf '  %s\n' "$attach_cases" "$map_cases" "ucx-1m" "$own_cases"
+	printf '  %s\n' "$attach_cases" "$map_cases" "ucx-1m" "$own_cases" "$scattered_cases"
 }
 
 parse_flags "$@"
