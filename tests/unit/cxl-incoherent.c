@@ -30,6 +30,8 @@ static struct mapping *mappings;
 static enum cxl_rule broken_rule;
 static enum inc_op broken_op;
 static unsigned calls[CXL_NR_RULES][INC_NR_OPS];
+static const void *forgotten; /* of forget, until settle; one lane at a time does that in these tests */
+static uint64_t forgotten_len;
 static uint64_t hook_least;
 static void (*hook)(void *arg);
 static void *hook_arg;
@@ -128,21 +130,43 @@ static void inc_write_back(const void *at, uint64_t len, enum cxl_rule rule)
 	pthread_mutex_unlock(&lock);
 }
 
+/* Under the lock. */
+static void drop_lines(const void *at, uint64_t len)
+{
+	struct mapping *m = mapping_of(at);
+
+	settle(m, false);
+	EACH_LINE(m, off, at, len) {
+		if (dirty(m, off))
+			memcpy(m->shared + off, m->mine + off, LINE);
+		memcpy(m->mine + off, m->shared + off, LINE);
+		memcpy(m->clean + off, m->shared + off, LINE);
+	}
+}
+
 static void inc_drop(const void *at, uint64_t len, enum cxl_rule rule)
 {
-	struct mapping *m;
-
 	pthread_mutex_lock(&lock);
-	m = mapping_of(at);
-	if (!broken(rule, INC_DROP)) {
-		settle(m, false);
-		EACH_LINE(m, off, at, len) {
-			if (dirty(m, off))
-				memcpy(m->shared + off, m->mine + off, LINE);
-			memcpy(m->mine + off, m->shared + off, LINE);
-			memcpy(m->clean + off, m->shared + off, LINE);
-		}
-	}
+	if (!broken(rule, INC_DROP))
+		drop_lines(at, len);
+	pthread_mutex_unlock(&lock);
+}
+
+/* Without the fence that follows it is not known to have happened: it happens there. */
+static void inc_forget_lines(const void *at, uint64_t len, enum cxl_rule rule)
+{
+	pthread_mutex_lock(&lock);
+	forgotten = broken(rule, INC_FORGET) ? NULL : at;
+	forgotten_len = len;
+	pthread_mutex_unlock(&lock);
+}
+
+static void inc_settle(enum cxl_rule rule)
+{
+	pthread_mutex_lock(&lock);
+	if (!broken(rule, INC_SETTLE) && forgotten)
+		drop_lines(forgotten, forgotten_len);
+	forgotten = NULL;
 	pthread_mutex_unlock(&lock);
 }
 
@@ -238,7 +262,7 @@ const struct cxl_cache *cxl_cache_pick(void)
 {
 	static const struct cxl_cache cache = {
 		.name = "nothing, by hand", .map = inc_map, .unmap = inc_unmap, .write_back = inc_write_back,
-		.drop = inc_drop, .stream = inc_stream, .fence = inc_fence,
+		.drop = inc_drop, .forget = inc_forget_lines, .settle = inc_settle, .stream = inc_stream, .fence = inc_fence,
 	};
 
 	return &cache;

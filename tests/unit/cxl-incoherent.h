@@ -13,7 +13,7 @@
 
 #include "cxl_cache.h"
 
-enum inc_op { INC_WRITE_BACK = 1, INC_DROP, INC_STREAM, INC_FENCE, INC_NR_OPS };
+enum inc_op { INC_WRITE_BACK = 1, INC_DROP, INC_STREAM, INC_FENCE, INC_FORGET, INC_SETTLE, INC_NR_OPS };
 
 /* From now on calls of this kind for this rule do nothing; rule 0: all do what they should. */
 void inc_break(enum cxl_rule rule, enum inc_op op);

@@ -7,8 +7,8 @@
 #include "cxl-fixture.h"
 #include "cxl-incoherent.h"
 
-#define LEN (UINT64_C(128) << 10)
-#define LARGE (UINT64_C(64) << 10)
+#define LEN (UINT64_C(256) << 10)
+#define LARGE (UINT64_C(160) << 10) /* more than what a READ drops at once */
 #define SMALL 512u
 
 static int sync_buf(struct fake_buf *b, uint64_t off, uint64_t len, enum mc_sync how)
@@ -248,6 +248,8 @@ static const struct fault faults[] = {
 	{CXL_WRITE, INC_FENCE, WHEN_UP},
 	{CXL_CUT, INC_DROP, WHEN_UP},
 	{CXL_READ, INC_DROP, WHEN_UP},
+	{CXL_READ, INC_FORGET, WHEN_UP},
+	{CXL_READ, INC_SETTLE, WHEN_UP},
 	{CXL_LEAVE, INC_DROP, WHEN_UP},
 	{CXL_PUBLISH, INC_WRITE_BACK, WHEN_UP},
 	{CXL_PUBLISH, INC_FENCE, WHEN_UP},

@@ -55,6 +55,11 @@ static void native_fence(enum cxl_rule rule)
 	_mm_sfence();
 }
 
+static void native_settle(enum cxl_rule rule)
+{
+	_mm_mfence();
+}
+
 /* A flush comes after what was stored to its line before; mfence keeps the loads that follow behind it, and
  * behind all that was stored. */
 static void drop_clflushopt(const void *at, uint64_t len, enum cxl_rule rule)
@@ -120,13 +125,15 @@ static void stream_clflush(void *to, const void *from, uint64_t len, enum cxl_ru
 	stream_by(to, from, len, rule, lines_clflush);
 }
 
-#define CACHE(the_name, wb, dr, st)                                                                \
+#define CACHE(the_name, wb, dr, fo, st)                                                                \
 	{.name = the_name, .map = native_map, .unmap = native_unmap, .write_back = wb, .drop = dr, \
-	 .stream = st, .fence = native_fence}
-static const struct cxl_cache with_clwb = CACHE("clwb, clflushopt", lines_clwb, drop_clflushopt, stream_clwb);
+	 .forget = fo, .settle = native_settle, .stream = st, .fence = native_fence}
+static const struct cxl_cache with_clwb = CACHE("clwb, clflushopt", lines_clwb, drop_clflushopt, lines_clflushopt,
+						  stream_clwb);
 static const struct cxl_cache with_clflushopt =
-	CACHE("clflushopt", lines_clflushopt, drop_clflushopt, stream_clflushopt);
-static const struct cxl_cache with_clflush = CACHE("clflush", lines_clflush, drop_clflush, stream_clflush);
+	CACHE("clflushopt", lines_clflushopt, drop_clflushopt, lines_clflushopt, stream_clflushopt);
+static const struct cxl_cache with_clflush = CACHE("clflush", lines_clflush, drop_clflush, lines_clflush,
+						     stream_clflush);
 
 const struct cxl_cache *cxl_cache_pick(void)
 {

@@ -40,6 +40,9 @@ struct cxl_cache {
 	/* The same, and forget them: later loads read the pool, and come after all stores and write-backs
 	 * of before; no fence is needed.  [any] */
 	void (*drop)(const void *at, uint64_t len, enum cxl_rule rule);
+	/* The two halves of drop, with other work between: from settle on loads read the pool.  [any] */
+	void (*forget)(const void *at, uint64_t len, enum cxl_rule rule);
+	void (*settle)(enum cxl_rule rule);
 	/* memcpy into the pool whose lines need no write_back, but a fence.  [any] */
 	void (*stream)(void *to, const void *from, uint64_t len, enum cxl_rule rule);
 	/* All stores, write-backs and streams of before are in the pool before any store that follows. */

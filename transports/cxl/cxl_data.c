@@ -16,6 +16,8 @@
 #define NO_SLOT UINT32_MAX
 #define STREAM_MIN 2048 /* from here on stores past the caches are faster than writing lines back */
 
+#define READ_PART (64u << 10)
+
 /* ---- buffers of peers ------------------------------------------------------------------------- */
 
 int cxl_mem_import(void *inst, void *remote, void *peer, const struct mc_remote_buffer *buf)
@@ -91,10 +93,20 @@ static void copy_in(const struct cxl_cache *cache, uint8_t *to, const void *from
 	cache->fence(CXL_WRITE);
 }
 
-static void copy_out(const struct cxl_cache *cache, void *to, const uint8_t *from, uint64_t len)
+/* In parts: while one is copied the lines of the next are on their way out. */
+static void copy_out(const struct cxl_cache *cache, uint8_t *to, const uint8_t *from, uint64_t len)
 {
-	cache->drop(from, len, CXL_READ);
-	memcpy(to, from, len);
+	uint64_t part = MC_MIN(len, (uint64_t)READ_PART), next;
+
+	cache->drop(from, part, CXL_READ);
+	for (; len; len -= part, to += part, from += part, part = next) {
+		next = MC_MIN(len - part, (uint64_t)READ_PART);
+		if (next)
+			cache->forget(from + part, next, CXL_READ);
+		memcpy(to, from, part);
+		if (next)
+			cache->settle(CXL_READ);
+	}
 }
 
 /* 0, or why nothing of the pool may be touched now. */
