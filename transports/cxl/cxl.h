@@ -57,7 +57,6 @@ struct cxl_ledger {
 	uint32_t check;  /* of known, that is asked for */
 	struct mc_timer timer;
 	struct mc_work kick;
-	uint32_t nr_tries;
 
 	/* Guards all below: the worker writes, helpers and lanes ask. */
 	pthread_mutex_t lock;
@@ -89,6 +88,10 @@ int cxl_ledger_grow(struct cxl_ledger *l, uint32_t least, uint32_t wanted, struc
 		    struct mc_error *err);
 /* Is the lease of a slot's engine over for as long as the quarantine?  [any] */
 bool cxl_ledger_dead(struct cxl_ledger *l, uint64_t generation);
+
+/* cxl_plan.c: change *doc to what we want; true: it did.  Else *ret_status says whether we are in: 0; -ENOSPC: there
+ * is no slot; -EOWNERDEAD: we were, and what we had was given back.  [worker] */
+bool cxl_ledger_plan(struct cxl_ledger *l, struct cxl_doc *doc, int *ret_status);
 
 /* cxl_reap.c: what is left of engines that died.  [worker] */
 /* Mark one whose time is over as ours to clear, or take out one that is cleared.  True: the doc changed. */
