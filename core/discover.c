@@ -2,9 +2,9 @@
 /*
  * Discovery, the judging half: from the machine's facts (mod-discover.so) to a
  * matrix.  Tiers of a row, from the left: what engines of this host share (host
- * memory only), rdma devices near the location, rdma devices elsewhere, network
- * interfaces.  Interfaces that other ports carry
- * (bridges, tunnels) are taken when there is no other, loopback when there is
+ * memory only), rdma devices near the location, rdma devices elsewhere, for a GPU
+ * those through which it is staged, network interfaces.  Interfaces that other ports
+ * carry (bridges, tunnels) are taken when there is no other, loopback when there is
  * nothing else at all.
  */
 #include "discover.h"
@@ -68,7 +68,7 @@ static int net_rank(const struct mc_topo_device *d)
 	return d->loopback ? 2 : d->made_up ? 1 : 0;
 }
 
-enum tier { TIER_NEAR, TIER_FAR, TIER_NET, TIER_COUNT };
+enum tier { TIER_NEAR, TIER_FAR, TIER_STAGE, TIER_NET, TIER_COUNT };
 
 /* The transport of a device if it belongs to this tier of the row, else NULL. */
 static const char *place(struct writer *w, const struct row *row, enum tier tier, int rank,
@@ -80,7 +80,12 @@ static const char *place(struct writer *w, const struct row *row, enum tier tier
 		/* Network interfaces reach other kinds through the core's staging. */
 		return w->claim(w->ctx, d->name, "cpu");
 	}
-	if (d->class != MC_TOPO_RDMA || is_near(w, row, d) != (tier == TIER_NEAR))
+	if (d->class != MC_TOPO_RDMA)
+		return NULL;
+	/* What takes a GPU's memory may not be there: then host memory goes between. */
+	if (tier == TIER_STAGE)
+		return row->gpu ? w->claim(w->ctx, d->name, "cpu") : NULL;
+	if (is_near(w, row, d) != (tier == TIER_NEAR))
 		return NULL;
 	return w->claim(w->ctx, d->name, row->kind);
 }
@@ -130,6 +135,7 @@ static void write_row(struct writer *w, const char *location, const struct row *
 	w->nr_written += write_host_tier(w, row);
 	nr += write_tier(w, row, TIER_NEAR, 0);
 	nr += write_tier(w, row, TIER_FAR, 0);
+	nr += write_tier(w, row, TIER_STAGE, 0);
 	for (int rank = 0; rank <= 2 && nr_net == 0; rank++) {
 		if (rank < 2 || nr == 0)
 			nr_net = write_tier(w, row, TIER_NET, rank);

@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "kind.h"
@@ -176,6 +178,18 @@ static int add_pieces(struct splitting *s, int32_t ordinal)
 	return r;
 }
 
+/* Memory of a device, whose kind nobody opened, looks like host memory until the CPU touches it.  The kernel
+ * knows better; where it may not be asked (seccomp), nothing is said. */
+static bool unreadable(const void *addr, uint64_t len)
+{
+	char byte;
+	struct iovec here = {&byte, 1}, there = {(void *)(uintptr_t)addr, 1};
+	bool bad = process_vm_readv(getpid(), &here, 1, &there, 1, 0) < 0 && errno == EFAULT;
+
+	there.iov_base = (char *)there.iov_base + len - 1;
+	return bad && process_vm_readv(getpid(), &here, 1, &there, 1, 0) < 0 && errno == EFAULT;
+}
+
 /* Find the kind and make the buffers. */
 static int reg_split(struct mc_engine *engine, struct mc_reg *reg, const struct place *place,
 		     struct mc_error *err)
@@ -197,6 +211,9 @@ static int reg_split(struct mc_engine *engine, struct mc_reg *reg, const struct 
 	if (strcmp(place->kind, "*") && strcmp(place->kind, desc.kind))
 		return mc_fail(err, -EINVAL, "memory %p: its kind is '%s', not '%s'; name its location, or '*'",
 			       addr, desc.kind, place->kind);
+	if (!strcmp(desc.kind, "cpu") && !strcmp(place->kind, "cpu") && unreadable(addr, reg->len))
+		return mc_fail(err, -EFAULT, "memory %p: the CPU cannot read it: map it readable, or, if it is memory of a "
+			       "device, name its location (cuda:N for a GPU)", addr);
 	s.kind = desc.kind;
 	if (place->ordinal >= 0 && desc.ordinal >= 0 && place->ordinal != desc.ordinal)
 		return mc_fail(err, -EINVAL, "memory %p: it is at '%s:%d', not at '%s:%d'", addr, desc.kind,

@@ -46,6 +46,8 @@ bool fake_in_context(void);
 extern long fake_streams, fake_events;
 /* Wait until every stream is idle, as freeing memory does. */
 void fake_drain(void);
+/* As a device moves bytes: no sanitizer looks on, for what orders them may be another process. */
+void fake_dma(void *to, const void *from, size_t len);
 
 /* Where the bytes of [ptr, ptr + len) are; NULL: that is not device memory, or more than one block.  A
  * shim of the verbs library that plays peermem asks for it by dlsym. */

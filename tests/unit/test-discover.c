@@ -113,7 +113,7 @@ static void test_one_host(void **state)
 	expect(nodes, 1, d, 1, "{\"cpu:0\":[[\"shm:shm0\"],[\"tcp:lo\"]],\"*\":[[\"tcp:lo\"]]}");
 	expect(nodes, 2, d, 3,
 	       "{\"cpu:0\":[[\"shm:shm0\"],[\"rdma:mlx5_0\"]],\"cpu:1\":[[\"shm:shm0\"],[\"rdma:mlx5_0\"]],"
-	       "\"cuda:0\":[[\"cuda-gdr:mlx5_0\"]],\"*\":[[\"rdma:mlx5_0\"]]}");
+	       "\"cuda:0\":[[\"cuda-gdr:mlx5_0\"],[\"rdma:mlx5_0\"]],\"*\":[[\"rdma:mlx5_0\"]]}");
 	shm = gdr = false;
 }
 
@@ -126,8 +126,8 @@ static void test_gpus_by_bridge(void **state)
 
 	gdr = true;
 	expect(NULL, 0, d, 4,
-	       "{\"cuda:0\":[[\"cuda-gdr:mlx5_1\"],[\"cuda-gdr:mlx5_0\"]],"
-	       "\"cuda:1\":[[\"cuda-gdr:mlx5_0\",\"cuda-gdr:mlx5_1\"]],"
+	       "{\"cuda:0\":[[\"cuda-gdr:mlx5_1\"],[\"cuda-gdr:mlx5_0\"],[\"rdma:mlx5_0\",\"rdma:mlx5_1\"]],"
+	       "\"cuda:1\":[[\"cuda-gdr:mlx5_0\",\"cuda-gdr:mlx5_1\"],[\"rdma:mlx5_0\",\"rdma:mlx5_1\"]],"
 	       "\"*\":[[\"rdma:mlx5_0\",\"rdma:mlx5_1\"]]}");
 	gdr = false;
 	expect(NULL, 0, d, 4, "{\"*\":[[\"rdma:mlx5_0\",\"rdma:mlx5_1\"]]}");
