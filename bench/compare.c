@@ -236,15 +236,15 @@ static void print_lines(const struct answer *answer)
 	printf("\n%-40s %11s %11s  %s\n", "", "A", "B", "B is");
 	for (size_t i = 0; i < answer->nr; i++) {
 		const struct line *l = &answer->lines[i];
-		char name[160], a[32] = "-", b[32] = "-";
+		char name[160], a[32], b[32];
 
+		if (l->verdict == ONLY_A || l->verdict == ONLY_B)
+			continue;
 		suite_point_text(l->suite, l->point, name, sizeof name);
 		for (char *c = name; *c; c++)
 			*c = (unsigned char)*c < ' ' || *c == 0x7f ? '?' : *c;
-		if (l->verdict != ONLY_B)
-			value_text(l->figure, l->a, a, sizeof a);
-		if (l->verdict != ONLY_A)
-			value_text(l->figure, l->b, b, sizeof b);
+		value_text(l->figure, l->a, a, sizeof a);
+		value_text(l->figure, l->b, b, sizeof b);
 		printf("%-40s %11s %11s  %s%s\n", name, a, b, l->sentence, l->bad ? "  <-" : "");
 	}
 }
@@ -256,6 +256,8 @@ static void print_answer(const struct answer *answer, const struct suite *a, con
 	describe('A', answer->args->paths[0], a);
 	describe('B', answer->args->paths[1], b);
 	print_lines(answer);
+	if (n[ONLY_A] + n[ONLY_B])
+		printf("not compared: %zu only in A, %zu only in B; --json names them\n", n[ONLY_A], n[ONLY_B]);
 	printf("\n%zu points: %zu worse by more than %g %%, %zu worse by less, %zu better, %zu without a "
 	       "difference, %zu undecided, %zu only in one\n",
 	       answer->nr, answer->bad, answer->args->threshold * 100, n[WORSE] - answer->bad, n[BETTER],
