@@ -6,6 +6,7 @@
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli.h"
 #include "core/clock.h"
@@ -113,9 +114,34 @@ static void join(const struct mc_json *record, const char *list, const char *mem
 	}
 }
 
+/* Seconds since it was written, by the clocks of two hosts; -1: it does not say when. */
+static int64_t age_of(const struct segment *s)
+{
+	int64_t published = s->json ? mc_json_int(s->json, "published", -1) : -1;
+	int64_t now = time(NULL);
+
+	if (published < 0)
+		return -1;
+	return now > published ? now - published : 0;
+}
+
+static void age_text(int64_t age, char *buf, size_t cap)
+{
+	if (age < 0)
+		snprintf(buf, cap, "-");
+	else if (age < 120)
+		snprintf(buf, cap, "%d s", (int)age);
+	else if (age < 120 * 60)
+		snprintf(buf, cap, "%d min", (int)(age / 60));
+	else if (age < 48 * 3600)
+		snprintf(buf, cap, "%d h", (int)(age / 3600));
+	else
+		snprintf(buf, cap, "%lld d", (long long)(age / 86400));
+}
+
 static void print_text(const struct cli *cli, const struct look *l)
 {
-	static const char *const heading[] = {"segment", "generation", "lease", "devices", "addresses"};
+	static const char *const heading[] = {"segment", "generation", "age", "lease", "devices", "addresses"};
 	struct cli_table t = {0};
 
 	if (!l->nr) {
@@ -126,7 +152,7 @@ static void print_text(const struct cli *cli, const struct look *l)
 	cli_table_row(&t, MC_ARRAY_SIZE(heading), heading);
 	for (size_t i = 0; i < l->nr; i++) {
 		const struct segment *s = &l->list[i];
-		char devices[512] = "", addresses[512] = "", generation[24] = "";
+		char devices[512] = "", addresses[512] = "", generation[24] = "", age[32];
 
 		if (s->json) {
 			join(s->json, "devices", "device", devices, sizeof devices);
@@ -134,9 +160,10 @@ static void print_text(const struct cli *cli, const struct look *l)
 			snprintf(generation, sizeof generation, "%016llx",
 				 (unsigned long long)mc_json_hex(s->json, "generation", 0));
 		}
+		age_text(age_of(s), age, sizeof age);
 		cli_table_row(&t, MC_ARRAY_SIZE(heading),
-			      (const char *const[]){s->name, s->json ? generation : "broken", s->lease ? "yes" : "no", devices,
-						    addresses});
+			      (const char *const[]){s->name, s->json ? generation : "broken", age,
+						    s->lease ? "yes" : "no", devices, addresses});
 	}
 	cli_table_print(&t);
 	for (size_t i = 0; i < l->nr; i++)
@@ -159,6 +186,8 @@ static int print_json(const struct cli *cli, const struct look *l)
 		mc_json_out_open(o, '{');
 		cli_json_str(o, "segment", s->name);
 		cli_json_bool(o, "leased", s->lease);
+		if (age_of(s) >= 0)
+			cli_json_int(o, "age_s", age_of(s));
 		cli_json_str(o, "why", s->json ? NULL : s->why.text);
 		if (s->json) {
 			mc_json_out_key(o, "record");
@@ -183,8 +212,8 @@ int cli_segments(int argc, char **argv)
 	struct cli cli = {
 		.verb = "segments",
 		.args = "[NAME...]",
-		.help = "The engines of a cluster: name, generation, devices, addresses, as the metadata\n"
-			"service has them; NAMEs may be patterns.  No engine is asked.\n"
+		.help = "The engines of a cluster: name, generation, age, lease, devices, addresses, as\n"
+			"the metadata service has them; NAMEs may be patterns.  No engine is asked.\n"
 			"Exit 1: a record is broken, or no engine has one of the NAMEs.\n"
 			"  mooncake segments --metadata_server=etcd://node0:2379 'decode-*'\n",
 		.options = options,

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "addr.h"
 #include "device.h"
@@ -50,6 +51,9 @@ char *mc_record_json(struct mc_engine *engine, size_t *ret_len)
 	mc_json_out_str(o, engine->name);
 	mc_json_out_key(o, "generation");
 	mc_json_out_hex(o, engine->generation);
+	/* For people, by this host's clock; no engine reads it. */
+	mc_json_out_key(o, "published");
+	mc_json_out_int(o, time(NULL));
 	mc_json_out_key(o, "addresses");
 	mc_json_out_open(o, '[');
 	for (char **at = mc_engine_addresses(engine); *at; at++)

@@ -57,7 +57,7 @@ case_help() {
 	[ -n "$verbs" ] || die "no verbs"
 	for verb in $verbs; do
 		ask 0 "$verb" --help
-		[ "$verb" = check-plugin ] || screen
+		screen
 		says "mooncake $verb" '--json' "  mooncake $verb "
 		ask 0 help "$verb"
 		says "mooncake $verb"
@@ -363,10 +363,11 @@ case_segments() {
 	target t1 --nic_priority_matrix="$tcp_matrix"
 	target t2 --nic_priority_matrix="$tcp_matrix"
 	ask 0 segments --metadata_server="$metadata"
-	grep -Eq '^t1 +[0-9a-f]{16} +yes +tcp:lo +.*:[0-9]+$' "$dir/o.out" || die "no line of t1"
+	grep -Eq '^t1 +[0-9a-f]{16} +[0-9]+ (s|min) +yes +tcp:lo +.*:[0-9]+$' "$dir/o.out" || die "no line of t1"
 	grep -q '^t2 ' "$dir/o.out" || die "no line of t2"
 	ask 0 segments --metadata_server="$metadata" --json 't*1'
 	json '[s["segment"] for s in j["segments"]] == ["t1"] and j["segments"][0]["record"]["devices"][0]["device"] == "tcp:lo"'
+	json '0 <= j["segments"][0]["age_s"] < 3600 and j["segments"][0]["leased"] is True'
 	ask 1 segments --metadata_server="$metadata" nobody
 	says 'no engine of this name'
 	ask 0 segments --metadata_server="$metadata" --cluster=other
@@ -397,6 +398,7 @@ case_segments() {
 		"devices": [{"device": "tcp:\u001b[31m", "wire": "x"}, {"device": "tcp:lo", "wire": "tcp", "wire_min": 8, "wire_max": 9}],
 		"matrix": "{\"*\": [[\"tcp:lo\"]]}"}' || die "no record"
 	ask 0 segments --metadata_server="$metadata"
+	grep -Eq '^node-00000 +0{15}1 +- +no ' "$dir/o.out" || die "a record that does not say when it was written"
 	says 'tcp:?[31m'
 	lint 1 'warning [peer-version]' "tcp:lo speaks wire tcp 1..1, its tcp:lo another version" -- \
 		--metadata_server="$metadata" --nic_priority_matrix="$tcp_matrix" --peer=node-00000
