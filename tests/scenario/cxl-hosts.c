@@ -7,6 +7,7 @@
  *   cxl-hosts serve   on host b: does what the file `ask` in LAB_SHARE says, answers in `answer`
  *   cxl-hosts         on host a
  */
+#include "cxl-ends.h"
 #include "hosts.h"
 
 #define LEN ((uint64_t)1 << 20)
@@ -35,13 +36,6 @@ static void shared_take(const char *name, char *text, size_t cap)
 
 /* ---- both ends ----------------------------------------------------------------------------------- */
 
-struct end {
-	struct mc_engine *engine;
-	unsigned char *mem, *local; /* of the pool; of the host */
-	struct mc_segment *peer;
-	uint64_t to; /* the peer's memory */
-};
-
 static void end_open(struct end *e, const char *name, const char *address)
 {
 	char metadata[200], advertise[100], quarantine[64];
@@ -55,20 +49,6 @@ static void end_open(struct end *e, const char *name, const char *address)
 		"transports.cxl.growth=2MiB", "nic_priority_matrix={\"*\": [[\"cxl:dax0.0\"]]}", NULL});
 	NEED(mc_memory_alloc(e->engine, "cxl:0", LEN, MC_ACCESS_ALL, T, (void **)&e->mem, &err) == 0, "%s", err.text);
 	NEED(mc_memory_alloc(e->engine, "cpu:0", LEN, MC_ACCESS_LOCAL, T, (void **)&e->local, &err) == 0, "%s", err.text);
-}
-
-static void end_meet(struct end *e, const char *name)
-{
-	struct mc_buffer_info info = {.size = sizeof info};
-	struct mc_error err;
-
-	mc_segment_close(e->peer);
-	NEED(mc_segment_open(e->engine, name, HOSTS_PATIENCE, &e->peer, &err) == 0, "%s", err.text);
-	e->to = 0;
-	for (size_t i = 0; mc_segment_buffer(e->peer, i, &info) == 0; i++)
-		if (!strncmp(info.location, "cxl:", 4))
-			e->to = info.offset;
-	NEED(e->to, "%s shows no memory of the pool", name);
 }
 
 /* Words, for a byte of emulated memory takes as long as eight. */
@@ -86,23 +66,6 @@ static bool holds(const unsigned char *at, uint64_t len, uint64_t seed)
 	return true;
 }
 
-/* One request; with a notify if word is not NULL.  Its status. */
-static int transfer(struct end *e, enum mc_opcode op, uint64_t remote, uint64_t len, const char *word)
-{
-	struct mc_request req = {.opcode = op, .local = e->local, .segment = e->peer, .offset = e->to + remote, .len = len};
-	struct mc_request_status status = {.size = sizeof status};
-	struct mc_batch *batch;
-
-	NEED(mc_batch_new(e->engine, 1, &batch) == 0, "batch");
-	if (word)
-		mc_batch_set_notify(batch, e->peer, word, strlen(word) + 1);
-	NEED(mc_batch_submit(batch, &req, 1, NULL) == 0, "submit");
-	NEED(mc_batch_wait(batch, 4 * T) == 0, "wait");
-	mc_batch_status(batch, 0, &status);
-	mc_batch_free(batch);
-	return status.status;
-}
-
 /* ---- host b --------------------------------------------------------------------------------------- */
 
 /* Area after area, round after round, each with a notify; the number is the seed.  Until the power goes. */
@@ -113,7 +76,7 @@ static void write_for_ever(struct end *e)
 
 		fill(e->local, AREA, k);
 		snprintf(word, sizeof word, "%llu", (unsigned long long)k);
-		NEED(transfer(e, MC_OP_WRITE, k % NR_AREAS * AREA, AREA, word) == 0, "write %s", word);
+		NEED(transfer(e, MC_OP_WRITE, 0, k % NR_AREAS * AREA, AREA, 0, word) == 0, "write %s", word);
 	}
 }
 
@@ -140,7 +103,7 @@ static int serve(void)
 			r = 0;
 		} else if (sscanf(line, "write %llu", &seed) == 1) {
 			fill(e.local, LEN, seed);
-			r = transfer(&e, MC_OP_WRITE, 0, LEN, "written");
+			r = transfer(&e, MC_OP_WRITE, 0, 0, LEN, 0, "written");
 		} else if (!strncmp(line, "for ever", 8)) {
 			write_for_ever(&e);
 		} else if (!strncmp(line, "end", 3)) {
@@ -185,10 +148,10 @@ static void both_ways(struct end *e)
 
 	for (unsigned seed = 1; seed < 3; seed++) {
 		fill(e->local, LEN, seed);
-		CHECK(transfer(e, MC_OP_WRITE, 0, LEN, NULL) == 0, "write");
+		CHECK(transfer(e, MC_OP_WRITE, 0, 0, LEN, 0, NULL) == 0, "write");
 		CHECK(ask("check", seed) == 0, "what we wrote is not what it reads");
 		CHECK(ask("fill", seed + 10) == 0, "fill");
-		CHECK(transfer(e, MC_OP_READ, 0, LEN, NULL) == 0, "read");
+		CHECK(transfer(e, MC_OP_READ, 0, 0, LEN, 0, NULL) == 0, "read");
 		CHECK(holds(e->local, LEN, seed + 10), "what we read is not what it wrote");
 		CHECK(ask("write", seed + 20) == 0, "its write");
 		CHECK(mc_notify_recv(e->engine, &n, 4 * T) == 0 && !strcmp((const char *)n.data, "written"), "its notify");
@@ -258,7 +221,7 @@ static void comes_back(struct end *e)
 	end_meet(e, "far");
 	CHECK(ask("meet", 0) == 0, "it does not meet us");
 	fill(e->local, LEN, 5);
-	CHECK(transfer(e, MC_OP_WRITE, 0, LEN, NULL) == 0, "write");
+	CHECK(transfer(e, MC_OP_WRITE, 0, 0, LEN, 0, NULL) == 0, "write");
 	CHECK(ask("check", 5) == 0, "what we wrote is not what it reads");
 	printf("comes back: ok\n");
 }
