@@ -385,6 +385,29 @@ static void test_unmappable(void **state)
 	}
 }
 
+/* Large copies go past the caches the first time and through them when they come again: whatever the
+ * places in a line, no byte beside them changes. */
+static void test_large(void **state)
+{
+	static const uint64_t shifts[] = {0, 1, 15, 59, 63};
+	struct pair p;
+
+	start(&p, "mode=map");
+	for (unsigned i = 0; i < 5; i++) {
+		for (uint64_t again = 0; again < 2; again++) {
+			uint64_t off = 4096 + shifts[i], len = (UINT64_C(300) << 10) + shifts[4 - i];
+
+			fake_buf_fill(p.target, 0, LEN, 2);
+			fake_buf_fill(p.local, 0, LEN, 10 + again);
+			assert_int_equal(transfer(&p, MC_OP_WRITE, off, len, NULL), 0);
+			assert_int_equal(fake_buf_check(p.target, off, len, 10 + again), -1);
+			assert_int_equal(fake_buf_check(p.target, 0, off, 2), -1);
+			assert_int_equal(fake_buf_check(p.target, off + len, LEN - off - len, 2), -1);
+		}
+	}
+	end(&p);
+}
+
 /* ---- attach ----------------------------------------------------------------------------------------- */
 
 #define MANY 128
@@ -496,6 +519,7 @@ int main(void)
 		cmocka_unit_test(test_read_only),
 		cmocka_unit_test(test_words_sealed),
 		cmocka_unit_test(test_unsealable),
+		cmocka_unit_test(test_large),
 		cmocka_unit_test(test_unmappable),
 		cmocka_unit_test(test_one_call),
 		cmocka_unit_test(test_hole),

@@ -27,6 +27,7 @@
 #define SHM_CHUNK (UINT64_C(1) << 20) /* bytes between two looks at the slots and the clock */
 #define SHM_IOV 1024u                 /* pieces per system call: IOV_MAX */
 #define SHM_LOOK_EVERY (UINT64_C(16) << 10) /* what a slice counts beside its bytes until the next look at the clock */
+#define SHM_RECENT 4u
 #define SHM_FLAG_SIZE 4096u
 #define SHM_TABLE_SIZE (SHM_SLOTS * sizeof(uint64_t))
 
@@ -143,6 +144,8 @@ struct shm {
 	int flag_fd;
 	uint64_t look_ns;  /* boot clock: when the clock was last looked at; 0: asleep since */
 	uint64_t unlooked; /* bytes since */
+	const char *recent[SHM_RECENT]; /* where the last large copies went to */
+	uint32_t nr_recent;             /* of them, free-running */
 	struct shm_op *queue, **queue_tail;
 	struct shm_peer *peers;
 	struct shm_self self;

@@ -19,8 +19,9 @@
 
 #include "shm.h"
 
-/* From here on a copy goes past the caches: what is so large is rarely in them, and a line that is
- * written whole need not be read first.  README.md has figures. */
+/* From here on a copy goes past the caches, unless it goes where one of the last has gone: what is so
+ * large is rarely in them, and a line that is written whole need not be read first.  README.md has
+ * figures. */
 #define STREAM_FROM (UINT64_C(256) << 10)
 #define LINE 64u
 #define AHEAD 1024u /* bytes */
@@ -116,9 +117,19 @@ static void copy_large(char *to, const char *from, size_t len)
 }
 #endif
 
-static void copy(char *to, const char *from, size_t len)
+/* Was it written a moment ago?  Then its lines are still near. */
+static bool is_recent(struct shm *x, const char *to)
 {
-	if (len < STREAM_FROM)
+	for (unsigned i = 0; i < SHM_RECENT; i++)
+		if (x->recent[i] == to)
+			return true;
+	x->recent[x->nr_recent++ % SHM_RECENT] = to;
+	return false;
+}
+
+static void copy(struct shm *x, char *to, const char *from, size_t len)
+{
+	if (len < STREAM_FROM || is_recent(x, to))
 		memcpy(to, from, len);
 	else
 		copy_large(to, from, len);
@@ -152,7 +163,7 @@ static int copy_mapped(struct shm *x, struct shm_peer *p, const struct shm_remot
 		flag_raise(x);
 		status = slots_look(p, r);
 		if (MC_LIKELY(status == 0))
-			copy(write ? there + done : here + done, write ? here + done : there + done, n);
+			copy(x, write ? there + done : here + done, write ? here + done : there + done, n);
 		flag_lower(x);
 		if (MC_UNLIKELY(status < 0))
 			return refused(x, p, status);
