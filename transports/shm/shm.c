@@ -118,13 +118,6 @@ static int shm_progress(void *inst)
 	struct shm *x = inst;
 	int nr = 0;
 
-	if (shm_was_frozen(x)) {
-		struct shm_peer *p;
-
-		DL_FOREACH(x->peers, p)
-			if (!p->passive)
-				shm_peer_break(p, -ETIMEDOUT, "this process was frozen");
-	}
 	if (x->queue) {
 		shm_flush(x);
 		nr++;
@@ -132,15 +125,12 @@ static int shm_progress(void *inst)
 	return nr + shm_settle(x);
 }
 
-/* [worker] How long the sleep is says nothing. */
+/* [worker] */
 static int shm_arm(void *inst)
 {
-	struct shm *x = inst;
+	const struct shm *x = inst;
 
-	if (x->queue || x->news)
-		return -EBUSY;
-	x->look_ns = 0;
-	return 0;
+	return x->queue || x->news ? -EBUSY : 0;
 }
 
 /* [worker] */

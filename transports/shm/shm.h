@@ -142,7 +142,7 @@ struct shm {
 	bool stopped, news;
 	shm_word *flag; /* ours; odd while memory is touched */
 	int flag_fd;
-	uint64_t look_ns;  /* boot clock: when the clock was last looked at; 0: asleep since */
+	uint64_t look_ns;  /* boot clock: when the clock was last looked at; 0: not since the last flush */
 	uint64_t unlooked; /* bytes since */
 	const char *recent[SHM_RECENT]; /* where the last large copies went to */
 	uint32_t nr_recent;             /* of them, free-running */
