@@ -99,6 +99,21 @@ static const struct mc_peer_info *said_before(const struct mc_session_impl *i, c
 	return NULL;
 }
 
+/* Engines that dialled each other have two sessions, and hear of one matrix in both: the second is no news. */
+static bool is_news(const struct mc_session_impl *i, const struct mc_peer_info *was, const struct mc_peer_info *is)
+{
+	const struct mc_session_impl *other, *next;
+
+	if (same_text(was->matrix, is->matrix))
+		return false;
+	HASH_ITER(hh, i->ss->by_id, other, next) {
+		if (other != i && other->s.state == MC_SESSION_UP &&
+		    other->s.peer->generation == is->generation && same_text(other->s.peer->matrix, is->matrix))
+			return false;
+	}
+	return true;
+}
+
 int mc_session_self(struct mc_session_impl *i, const uint8_t *payload, size_t len)
 {
 	static struct mc_ratelimit rl;
@@ -132,8 +147,10 @@ int mc_session_self(struct mc_session_impl *i, const uint8_t *payload, size_t le
 		known = &l->info;
 	}
 	if (known && known != i->s.peer) {
+		bool news = is_news(i, i->s.peer, known);
+
 		i->s.peer = known;
-		if (mc_ratelimit_ok(&rl, 10, &dropped))
+		if (news && mc_ratelimit_ok(&rl, 10, &dropped))
 			mc_info("peer '%s': its matrix is %s now", i->info.name,
 				known->matrix ? known->matrix->text : "gone");
 	}

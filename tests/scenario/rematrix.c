@@ -4,7 +4,7 @@
  * "right" and read back, every byte looked at, while either end is reloaded, well and
  * badly.  Nothing may fail, and what the new matrix says must come true.
  *
- *   rematrix order|join|leave|closes|refused|options|together
+ *   rematrix order|join|told|leave|closes|refused|options|together
  */
 #include "peers.h"
 
@@ -279,6 +279,38 @@ static void join(void)
 	end();
 }
 
+static void count_news(void *arg, enum mc_log_level level, const char *line)
+{
+	atomic_uint *news = arg;
+
+	if (strstr(line, "'left': its matrix is"))
+		atomic_fetch_add(news, 1);
+}
+
+/* Each has a session with the other, and hears of a new matrix in both; it is logged once. */
+static void told(void)
+{
+	static atomic_uint news;
+	struct mc_segment *back;
+
+	begin(KEYS, KEYS, plain);
+	back = segment_new(right, "left");
+	rounds_pass();
+	mc_log_set_handler(count_news, &news);
+	mc_log_set_level(MC_LOG_INFO);
+	for (unsigned i = 1; i <= 4; i++) {
+		reload(left, i & 1 ? KEYS_LAST : KEYS);
+		for (uint64_t until = now_ns() + 2 * T; atomic_load(&news) < i && now_ns() < until; nap(MC_MSEC))
+			;
+		nap(50 * MC_MSEC);
+		CHECK(atomic_load(&news) == i, "%u new matrices are logged %u times", i, atomic_load(&news));
+	}
+	mc_log_set_level(MC_LOG_ERROR);
+	mc_log_set_handler(NULL, NULL);
+	mc_segment_close(back);
+	end();
+}
+
 /* A device leaves one end, the other, and comes back. */
 static void leave(void)
 {
@@ -545,7 +577,7 @@ static void together(void)
 
 int main(int argc, char **argv)
 {
-	static const struct promise cases[] = {{"order", order}, {"join", join}, {"leave", leave}, {"refused", bad},
+	static const struct promise cases[] = {{"order", order}, {"join", join}, {"told", told}, {"leave", leave}, {"refused", bad},
 					       {"options", options}, {"closes", closes}, {"together", together}};
 
 	return promises_main(argc, argv, cases, sizeof cases / sizeof *cases);
