@@ -32,6 +32,19 @@ static void check_name(struct lint *lint, const char *name)
 		wrong(lint, "local_server_name", &why);
 }
 
+/* Digits and dots, or colons, that are no address are no host's name either; names are not looked up. */
+static void check_advertised(struct lint *lint, const char *text)
+{
+	struct sockaddr_storage ss;
+	struct mc_addr a;
+
+	if (mc_addr_parse(text, &a) == 0 && mc_addr_numeric(&a, &ss) <= 0 &&
+	    (strchr(a.host, ':') || a.host[strspn(a.host, "0123456789.")] == '\0'))
+		lint_add(lint, LINT_ERROR, "value",
+			 "advertise_address '%s': no IPv4 or IPv6 address is written so; give one such as 192.0.2.1 or "
+			 "[2001:db8::1], or a host's name", a.host);
+}
+
 static void check_addresses(struct lint *lint, const struct mc_settings *set)
 {
 	struct mc_error why;
@@ -41,7 +54,9 @@ static void check_addresses(struct lint *lint, const struct mc_settings *set)
 	if (*set->advertise_address) {
 		if (mc_addr_list(set->advertise_address, 1, &list, &why) < 0)
 			wrong(lint, "advertise_address", &why);
-		else
+		for (char **at = list; at && *at; at++)
+			check_advertised(lint, *at);
+		if (list)
 			mc_addr_list_free(list);
 	}
 	if (*set->listen_address && mc_addr_parse(set->listen_address, &addr) < 0)
