@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/access.h"
 #include "core/addr.h"
@@ -94,6 +95,24 @@ bool lint_options(struct lint *lint, const char *section, const struct mc_plugin
 	return true;
 }
 
+/* The plugin makes its directory, and no parent of it.  Names that are written with % are left to the plugin. */
+static void check_parent(struct lint *lint, const char *url)
+{
+	char parent[300];
+	const char *path = url + strlen("file://"), *last;
+
+	if (strncmp(url, "file:///", 8) != 0 || strchr(path, '%') || strlen(path) >= sizeof parent)
+		return;
+	for (last = path + strlen(path); last > path && last[-1] == '/'; last--)
+		;
+	for (; last > path && last[-1] != '/'; last--)
+		;
+	snprintf(parent, sizeof parent, "%.*s", (int)(last - path), path);
+	if (*parent && access(parent, F_OK) < 0 && errno == ENOENT)
+		lint_add(lint, LINT_ERROR, "value", "metadata_server '%.300s': there is no directory '%s'; create it "
+			 "(mkdir -p), or name another", url, parent);
+}
+
 static void check_metadata(struct lint *lint, const char *url)
 {
 	const char *sep = strstr(url, "://");
@@ -110,6 +129,7 @@ static void check_metadata(struct lint *lint, const char *url)
 		lint_add(lint, LINT_ERROR, "plugin-unusable", "metadata_server '%.300s': %s", url, why.text);
 	} else {
 		lint_options(lint, "metadata", plugin);
+		check_parent(lint, url);
 		mc_plugin_unref(plugin);
 	}
 }

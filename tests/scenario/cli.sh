@@ -240,6 +240,8 @@ case_lint_config() {
 	lint 1 'error [value]' "advertise_address '300.1.1.1': no IPv4 or IPv6" -- --advertise_address=192.0.2.1,300.1.1.1 \
 		--nic_priority_matrix="$tcp_matrix"
 	ask 0 lint --advertise_address=192.0.2.1,node0.example --nic_priority_matrix="$tcp_matrix"
+	lint 1 'error [value]' "there is no directory '$dir/nosuch/'" -- --metadata_server="file://$dir/nosuch/records/" \
+		--nic_priority_matrix="$tcp_matrix"
 	lint 1 'error [value]' "no metadata plugin serves the scheme 'nosuch'" -- --metadata_server=nosuch://x \
 		--nic_priority_matrix="$tcp_matrix"
 	lint 1 'error [plugin-unusable]' "transports.tcp.filters: filter 'falt' refused" -- --transports.tcp.filters=falt \
