@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -26,17 +27,38 @@ static int find(const char *name, struct cxl_place *place, struct mc_error *err)
 	return cxl_device_find(name, NULL, place, err);
 }
 
-/* A file that is to be made, or that is still empty. */
-static int make_file(const char *path, uint64_t size, struct mc_error *err)
-{
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), r = 0;
+/* A file that is to be made, or that is still empty; whatever fails later takes it back. */
+struct fresh {
+	const char *path;
+	bool made, sized;
+};
 
+static void fresh_undo(const struct fresh *f)
+{
+	if (f->made)
+		unlink(f->path);
+	else if (f->sized && truncate(f->path, 0) < 0)
+		fprintf(stderr, "pool '%s': it keeps its size: %s\n", f->path, strerror(errno));
+}
+
+static int fresh_make(struct fresh *f, uint64_t size, struct mc_error *err)
+{
+	struct stat st;
+	int fd, r = 0;
+
+	f->made = access(f->path, F_OK) < 0;
+	fd = open(f->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0600);
 	if (fd < 0)
-		return mc_fail(err, -errno, "pool '%s': %s", path, strerror(errno));
-	if (lseek(fd, 0, SEEK_END) != 0)
-		r = mc_fail(err, -EEXIST, "pool '%s': it has a size already: leave --size away", path);
-	else if (posix_fallocate(fd, 0, (off_t)size) != 0)
-		r = mc_fail(err, -ENOSPC, "pool '%s': there is no room for %llu bytes", path, (unsigned long long)size);
+		return mc_fail(err, -errno, "pool '%s': %s: name a file that can be made, in a folder that is there", f->path,
+			       strerror(errno));
+	memset(&st, 0, sizeof st);
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		r = mc_fail(err, -EINVAL, "pool '%s': it is no file: --size makes files, a dax device has its own", f->path);
+	else if (st.st_size)
+		r = mc_fail(err, -EEXIST, "pool '%s': it has a size already: leave --size away", f->path);
+	else if ((r = -posix_fallocate(fd, 0, (off_t)size)) < 0)
+		mc_fail(err, r, "pool '%s': there is no room for %llu bytes: %s", f->path, (unsigned long long)size, strerror(-r));
+	f->sized = !st.st_size && S_ISREG(st.st_mode);
 	close(fd);
 	return r;
 }
@@ -73,7 +95,8 @@ static int format(const struct cli *cli, const char *name, const struct asked *a
 	struct cxl_geometry g;
 	struct cxl_place place;
 	struct mc_error err;
-	int r = a->size ? make_file(name, a->size, &err) : 0;
+	struct fresh fresh = {.path = name};
+	int r = a->size ? fresh_make(&fresh, a->size, &err) : 0;
 
 	if (r == 0)
 		r = find(name, &place, &err);
@@ -84,8 +107,10 @@ static int format(const struct cli *cli, const char *name, const struct asked *a
 		uuid[8] = (uint8_t)((uuid[8] & 0x3f) | 0x80);
 		r = cxl_pool_format(&place, a->unit, (uint32_t)MC_MIN(a->engines, (uint64_t)UINT32_MAX), uuid, a->force, &g, &err);
 	}
-	if (r < 0)
+	if (r < 0) {
+		fresh_undo(&fresh);
 		return cli_error(cli, CLI_FAILED, "%s", err.text);
+	}
 	if (a->json) {
 		struct mc_json_out *o = mc_json_out_new(true);
 

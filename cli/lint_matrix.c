@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/discover.h"
 #include "core/host.h"
 #include "core/manifest.h"
 #include "core/matrix.h"
@@ -47,6 +48,7 @@ struct look {
 	size_t nr_devices;
 	struct place *places; /* in the order of the matrix */
 	size_t nr_places;
+	int nr_gpus; /* -1: unknown; -2: nobody has looked */
 };
 
 static const char *row_kind(const struct mc_matrix_row *row, char kind[MC_PLUGIN_NAME_MAX + 1])
@@ -331,6 +333,29 @@ static bool node_exists(int32_t node)
 	return access(path, F_OK) == 0;
 }
 
+/* GPUs that discovery finds; -1: it cannot look. */
+static int nr_gpus(void)
+{
+	struct mc_topology facts = {.nr_devices = 0};
+	int nr = 0;
+
+	if (mc_discover_scan(&facts, NULL) < 0)
+		nr = -1;
+	for (size_t i = 0; nr >= 0 && i < facts.nr_devices; i++)
+		nr += facts.devices[i].class == MC_TOPO_GPU;
+	mc_topology_free(&facts);
+	return nr;
+}
+
+static void gpu_exists(struct look *l, const struct mc_matrix_row *row, int32_t ordinal)
+{
+	if (l->nr_gpus == -2)
+		l->nr_gpus = nr_gpus();
+	if (l->nr_gpus >= 0 && ordinal >= l->nr_gpus)
+		lint_add(l->lint, LINT_WARNING, "no-location", "%s: $.%s: this host has %d GPU%s: the row is not used here",
+			 l->what, row->location, l->nr_gpus, l->nr_gpus == 1 ? "" : "s");
+}
+
 static void row_location(struct look *l, const struct mc_matrix_row *row)
 {
 	char kind[MC_PLUGIN_NAME_MAX + 1];
@@ -346,6 +371,8 @@ static void row_location(struct look *l, const struct mc_matrix_row *row)
 		lint_add(l->lint, LINT_WARNING, "no-location",
 			 "%s: $.%s: this host has no NUMA node %d: the row is not used here", l->what, row->location,
 			 (int)ordinal);
+	else if (strcmp(kind, "cuda") == 0 && ordinal >= 0)
+		gpu_exists(l, row, ordinal);
 }
 
 /* Memory of this host that the matrix says nothing about. */
@@ -403,6 +430,7 @@ static void look(struct look *l)
 	l->places = calloc(nr + 1, sizeof *l->places);
 	if (!l->devices || !l->places)
 		abort();
+	l->nr_gpus = -2;
 	for (size_t r = 0; r < l->matrix->nr_rows; r++)
 		row_location(l, &l->matrix->rows[r]);
 	places_fill(l);

@@ -252,6 +252,40 @@ case_lint_config() {
 	json '[k for k in j["config"] if k["key"] == "log_level"][0]["origin"] == "file"'
 }
 
+# What cannot be made leaves nothing behind; what is there stays as it is.
+case_cxl() {
+	pool=$dir/pool0
+	refused() { # TEXT FLAG...
+		text=$1
+		shift
+		ask 1 cxl format "$@"
+		says "$text"
+	}
+	ask 0 cxl --help
+	refused 'too few for a pool: give it' --size=1 "$pool"
+	refused 'there is no room for' --size=1000TiB "$pool"
+	refused 'at most 254 can use a pool' --size=4MiB --engines=300 "$pool"
+	[ ! -e "$pool" ] || die "a file is left behind"
+	refused 'name a file that can be made' --size=4MiB "$dir/none/pool0"
+	refused 'it is no file' --size=4MiB /dev/null
+	: >"$pool"
+	refused 'at most 254 can use a pool' --size=4MiB --engines=300 "$pool"
+	[ -e "$pool" ] && [ ! -s "$pool" ] || die "an empty file is not as it was"
+	ask 0 cxl format --size=4MiB "$pool"
+	says 'units of'
+	cp "$pool" "$dir/copy"
+	refused 'it has a size already' --size=4MiB "$pool"
+	refused '--force takes it from them' "$pool"
+	printf 'something else' >"$dir/foreign"
+	refused "$dir/foreign" "$dir/foreign"
+	[ "$(cat "$dir/foreign")" = 'something else' ] || die "a foreign file was changed"
+	cmp "$pool" "$dir/copy" || die "the pool was changed"
+	ask 0 cxl info --json "$pool"
+	says '"uuid"'
+	ask 0 cxl format --force "$pool"
+	! cmp -s "$pool" "$dir/copy" || die "--force changes nothing"
+}
+
 case_lint_matrix() {
 	one() { # CODE HEAD TEXT MATRIX FLAG...
 		want=$1 head=$2 text=$3 matrix=$4
@@ -275,6 +309,10 @@ case_lint_matrix() {
 	one 1 'error [matrix]' 'is in this row already' '{"*": [["tcp:lo", "lo"]]}'
 	one 1 'error [no-kind]' "no memory kind 'cpux' (did you mean 'cpu'?)" '{"cpux:0": [["tcp:lo"]]}'
 	one 0 'warning [no-location]' 'this host has no NUMA node 999' '{"cpu:999": [["tcp:lo"]], "*": [["tcp:lo"]]}'
+	if [ -f "$MC_CONFIG_DIR/plugins.d/cuda.json" ] && "$CLI" topology >/dev/null 2>&1; then
+		one 0 'warning [no-location]' '$.cuda:63: this host has ' '{"cuda:63": [["tcp:lo"]], "*": [["tcp:lo"]]}'
+		says ' GPU'
+	fi
 	[ ! -d /sys/devices/system/node/node0 ] ||
 		one 0 'warning [location-uncovered]' 'cpu:0' '{"cpu:999": [["tcp:lo"]]}'
 	one 1 'error [weight]' 'has the weights 2 and 3' \

@@ -79,6 +79,38 @@ ended over-tcp
 fault mock0 cut 0
 fault mock1 cut 0
 
+# A reload during a checked run: a second device joins and carries, then it leaves and the first goes on.
+echo "{ \"nic_priority_matrix\": $near1 }" >"$dir/reload.json"
+"$BENCH" --metadata_server="$metadata" --local_server_name=reload --port=0 --segment_id=t --operation=write --check \
+	--config="$dir/reload.json" --threads=1 --batch_size=16 --block_size=1M --duration=8 --log_level=info \
+	>"$dir/reload.out" 2>"$dir/reload.err" </dev/null &
+run=$!
+pids="$pids $run"
+moved() { # DEVICE: its bytes become more
+	bytes=$("$MOCK/mock-verbs" "$1" bytes)
+	wait_until "bytes over $1" more_than "$1" "$bytes"
+}
+reloaded() {
+	[ "$(grep -c 'reloaded: ' "$dir/reload.err")" -ge "$1" ]
+}
+more_than() {
+	[ "$("$MOCK/mock-verbs" "$1" bytes)" -gt "$2" ]
+}
+moved mock0
+echo "{ \"nic_priority_matrix\": $near2 }" >"$dir/reload.json"
+kill -HUP $run
+moved mock1
+echo "{ \"nic_priority_matrix\": $near1 }" >"$dir/reload.json"
+kill -HUP $run
+wait_until "the second reload" reloaded 2
+# What was under way there may end; then it stays as it is.
+sleep 1
+left=$("$MOCK/mock-verbs" mock1 bytes)
+moved mock0
+more_than mock1 "$left" && die "the device that left goes on"
+wait $run || die "the reloaded one ended with $?"
+check_run reload
+
 kill -TERM "$target"
 wait "$target" || die "the target ended with $?"
 for device in mock0 mock1 mock2 mock3; do
