@@ -331,7 +331,7 @@ static void log_up(struct mc_path *path)
 	if (!path->logged_up || path->failures)
 		mc_info("peer '%s': rail %s -> %s is up", info->name, label_of(path),
 			path->remote_label);
-	path->logged_up = true;
+	__atomic_store_n(&path->logged_up, true, __ATOMIC_RELAXED); /* health.c looks from the control loop */
 }
 
 static void path_up(struct mc_path *path)
