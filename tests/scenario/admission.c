@@ -503,7 +503,8 @@ static struct mc_segment *segment_lying(struct mc_engine *e, const char *name, u
 	atomic_store(&hostile, true);
 	s = segment_new(e, name);
 	atomic_store(&hostile, false);
-	CHECK(atomic_load(&nr_hostile) == 1, "%u entries were changed", atomic_load(&nr_hostile));
+	/* More often where the connection was renewed meanwhile, and what was not acknowledged sent again. */
+	CHECK(atomic_load(&nr_hostile) >= 1, "no entry was changed");
 	return s;
 }
 
