@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Inside our own segment, shared by segment.c (the table and its lookups),
- * segment_reg.c (registrations) and segment_region.c (what devices know of them).
+ * segment_reg.c (registrations), segment_split.c (their buffers) and segment_region.c
+ * (what devices know of them).
  */
 #ifndef MC_CORE_SEGMENT_IMPL_H
 #define MC_CORE_SEGMENT_IMPL_H
@@ -79,6 +80,20 @@ int mc_local_publish(struct mc_local *local, struct mc_local_buf **bufs, size_t 
 void mc_local_withdraw(struct mc_local *local, struct mc_local_buf **bufs, size_t nr);
 /* Wait until nobody uses a closing buffer.  0, -ETIMEDOUT.  Without the lock. */
 int mc_local_wait_idle(struct mc_local_buf *buf, uint64_t deadline_ns);
+
+/* segment_split.c */
+
+/* What a location means for a range. */
+struct mc_reg_place {
+	char kind[MC_PLUGIN_NAME_MAX + 1]; /* "*": find out */
+	int32_t ordinal;                   /* -1: find out */
+};
+
+/* Find the kind of a range and make its buffers: reg->bufs, also on error. */
+int mc_reg_split(struct mc_engine *engine, struct mc_reg *reg, const struct mc_reg_place *place,
+		 struct mc_error *err);
+/* Accepts NULL. */
+void mc_local_buf_free(struct mc_local_buf *buf);
 
 /* segment_region.c */
 

@@ -11,55 +11,19 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include "clock.h"
 #include "kind.h"
-#include "numa.h"
 #include "path.h"
 
-/* What a location means for a range. */
-struct place {
-	char kind[MC_PLUGIN_NAME_MAX + 1]; /* "*": find out */
-	int32_t ordinal;                   /* -1: find out */
-};
-
 /* ---- memory of a registration --------------------------------------------------------------- */
-
-static void buf_free(struct mc_local_buf *buf)
-{
-	if (!buf)
-		return;
-	free(buf->regions);
-	free(buf->blobs);
-	free(buf);
-}
-
-static struct mc_local_buf *buf_new(struct mc_engine *engine, const struct mc_reg *reg)
-{
-	size_t nr = mc_device_places(engine);
-	struct mc_local_buf *buf = calloc(1, sizeof *buf);
-
-	if (!buf)
-		return NULL;
-	buf->local = engine->local;
-	buf->access = reg->access;
-	buf->regions = calloc(nr, sizeof *buf->regions);
-	buf->blobs = calloc(nr, sizeof(struct mc_local_blob));
-	if (!buf->regions || !buf->blobs) {
-		buf_free(buf);
-		return NULL;
-	}
-	return buf;
-}
 
 static void reg_free(struct mc_reg *reg)
 {
 	if (!reg)
 		return;
 	for (size_t i = 0; i < reg->nr_bufs; i++)
-		buf_free(reg->bufs[i]);
+		mc_local_buf_free(reg->bufs[i]);
 	free(reg->bufs);
 	free(reg->starts);
 	free(reg);
@@ -122,111 +86,6 @@ static struct mc_reg *reg_new(uint64_t base, uint64_t len, uint32_t access)
 	return reg;
 }
 
-/* ---- where the memory is -------------------------------------------------------------------- */
-
-struct splitting {
-	struct mc_engine *engine;
-	struct mc_reg *reg;
-	const char *kind;
-	int32_t ordinal;
-};
-
-static int add_buf(struct splitting *s, uint64_t off, uint64_t len, int32_t ordinal)
-{
-	struct mc_reg *reg = s->reg;
-	struct mc_local_buf **bufs = realloc(reg->bufs, (reg->nr_bufs + 1) * sizeof *bufs);
-	struct mc_local_buf *buf;
-
-	if (!bufs)
-		return -ENOMEM;
-	reg->bufs = bufs;
-	buf = buf_new(s->engine, reg);
-	if (!buf)
-		return -ENOMEM;
-	buf->base = reg->base + off;
-	buf->len = len;
-	buf->ordinal = ordinal;
-	buf->share_fd = reg->desc.share_fd;
-	buf->share_offset = off;
-	snprintf(buf->kind, sizeof buf->kind, "%s", s->kind);
-	snprintf(buf->location, sizeof buf->location, "%.20s:%d", s->kind, MC_MAX(ordinal, 0));
-	buf->row = mc_matrix_row_find(s->engine->matrix, buf->location);
-	bufs[reg->nr_bufs++] = buf;
-	return 0;
-}
-
-static int on_node(void *ctx, uint64_t off, uint64_t len, int node)
-{
-	return add_buf(ctx, off, len, node);
-}
-
-/* Memory whose pieces devices register one by one: a buffer of each. */
-static int add_pieces(struct splitting *s, int32_t ordinal)
-{
-	struct mc_mem_desc desc = {.size = sizeof desc, .kind = s->kind, .ordinal = ordinal, .dmabuf_fd = -1,
-				   .share_fd = -1};
-	uint64_t len;
-	int r = 0;
-
-	for (uint64_t off = 0; r == 0 && off < s->reg->len; off += len) {
-		desc.addr = (void *)(uintptr_t)(s->reg->base + off);
-		desc.len = s->reg->len - off;
-		r = mc_kind_extent(s->engine, &desc, &len);
-		if (r == 0)
-			r = add_buf(s, off, len, ordinal);
-	}
-	return r;
-}
-
-/* Memory of a device, whose kind nobody opened, looks like host memory until the CPU touches it.  The kernel
- * knows better; where it may not be asked (seccomp), nothing is said. */
-static bool unreadable(const void *addr, uint64_t len)
-{
-	char byte;
-	struct iovec here = {&byte, 1}, there = {(void *)(uintptr_t)addr, 1};
-	bool bad = process_vm_readv(getpid(), &here, 1, &there, 1, 0) < 0 && errno == EFAULT;
-
-	there.iov_base = (char *)there.iov_base + len - 1;
-	return bad && process_vm_readv(getpid(), &here, 1, &there, 1, 0) < 0 && errno == EFAULT;
-}
-
-/* Find the kind and make the buffers. */
-static int reg_split(struct mc_engine *engine, struct mc_reg *reg, const struct place *place,
-		     struct mc_error *err)
-{
-	struct mc_mem_desc desc = {.size = sizeof desc, .dmabuf_fd = -1, .share_fd = -1};
-	struct splitting s = {.engine = engine, .reg = reg};
-	void *addr = (void *)(uintptr_t)reg->base;
-	int r;
-
-	if (reg->owner) {
-		s.kind = reg->desc.kind;
-		r = add_buf(&s, 0, reg->len, reg->desc.ordinal);
-		return r < 0 ? mc_fail(err, r, "memory %p: out of memory", addr) : 0;
-	}
-	r = mc_kind_identify(engine, addr, reg->len, &desc);
-	if (r < 0)
-		return mc_fail(err, r, "memory %p: only a part of its %llu bytes is of one kind", addr,
-			       (unsigned long long)reg->len);
-	if (strcmp(place->kind, "*") && strcmp(place->kind, desc.kind))
-		return mc_fail(err, -EINVAL, "memory %p: its kind is '%s', not '%s'; name its location, or '*'",
-			       addr, desc.kind, place->kind);
-	if (!strcmp(desc.kind, "cpu") && !strcmp(place->kind, "cpu") && unreadable(addr, reg->len))
-		return mc_fail(err, -EFAULT, "memory %p: the CPU cannot read it: map it readable, or, if it is memory of a "
-			       "device, name its location (cuda:N for a GPU)", addr);
-	s.kind = desc.kind;
-	if (place->ordinal >= 0 && desc.ordinal >= 0 && place->ordinal != desc.ordinal)
-		return mc_fail(err, -EINVAL, "memory %p: it is at '%s:%d', not at '%s:%d'", addr, desc.kind,
-			       desc.ordinal, desc.kind, place->ordinal);
-	if (strcmp(desc.kind, "cpu"))
-		r = add_pieces(&s, place->ordinal >= 0 ? place->ordinal : desc.ordinal);
-	else if (place->ordinal >= 0)
-		r = add_buf(&s, 0, reg->len, place->ordinal);
-	else
-		r = mc_numa_ranges(addr, reg->len, on_node, &s);
-	return r < 0 ? mc_fail(err, r, "memory %p: %s", addr, strerror(-r)) : 0;
-}
-
 /* ---- opening and closing, without the lock -------------------------------------------------- */
 
 static void regions_drop(struct mc_engine *engine, struct mc_reg *reg, size_t nr,
@@ -284,12 +143,12 @@ static void reg_forget(struct mc_local *local, struct mc_reg *reg)
 	reg_free(reg);
 }
 
-static int reg_open(struct mc_engine *engine, struct mc_reg *reg, const struct place *place,
+static int reg_open(struct mc_engine *engine, struct mc_reg *reg, const struct mc_reg_place *place,
 		    void *owner_region, uint64_t deadline_ns, struct mc_error *err)
 {
 	struct mc_local *local = engine->local;
 	size_t done = 0;
-	int r = reg_split(engine, reg, place, err);
+	int r = mc_reg_split(engine, reg, place, err);
 
 	if (r == 0 && reg->owner)
 		reg->bufs[0]->regions[reg->owner->idx] = owner_region;
@@ -336,7 +195,7 @@ static void reg_close(struct mc_engine *engine, struct mc_reg *reg, uint64_t dea
 /* ---- the list, under the lock --------------------------------------------------------------- */
 
 static bool location_fits(const struct mc_reg *reg, uint64_t addr, uint64_t len,
-			  const struct place *place)
+			  const struct mc_reg_place *place)
 {
 	for (size_t i = 0; i < reg->nr_bufs; i++) {
 		const struct mc_local_buf *b = reg->bufs[i];
@@ -351,7 +210,7 @@ static bool location_fits(const struct mc_reg *reg, uint64_t addr, uint64_t len,
 	return true;
 }
 
-static int refuse(const struct mc_reg *reg, uint64_t addr, uint64_t len, const struct place *place,
+static int refuse(const struct mc_reg *reg, uint64_t addr, uint64_t len, const struct mc_reg_place *place,
 		  struct mc_error *err)
 {
 	const char *why = "overlaps it in part; unregister that one first";
@@ -386,7 +245,7 @@ static int wait_change(struct mc_local *local, uint64_t addr, uint64_t deadline_
 }
 
 /* Count on what is there (1), make room for ourselves (0), or be refused. */
-static int claim(struct mc_local *local, struct mc_reg *fresh, const struct place *place,
+static int claim(struct mc_local *local, struct mc_reg *fresh, const struct mc_reg_place *place,
 		 uint64_t deadline_ns, struct mc_error *err)
 {
 	struct mc_reg *reg;
@@ -427,7 +286,7 @@ int mc_local_register(struct mc_engine *engine, void *addr, uint64_t len, const 
 		      uint32_t access, uint64_t deadline_ns, struct mc_error *err)
 {
 	struct mc_reg *reg;
-	struct place place;
+	struct mc_reg_place place;
 	int r = mc_location_parse(location, place.kind, &place.ordinal, err);
 
 	if (r == 0 && strcmp(place.kind, "*"))
@@ -521,7 +380,7 @@ static void memory_drop(struct mc_engine *engine, struct mc_device *owner, void 
 		mc_kind_free(engine, desc);
 }
 
-static int memory_make(struct mc_engine *engine, const char *location, const struct place *place,
+static int memory_make(struct mc_engine *engine, const char *location, const struct mc_reg_place *place,
 		       struct mc_mem_desc *desc, struct mc_device **ret_owner, void **ret_region,
 		       struct mc_error *err)
 {
@@ -549,7 +408,7 @@ int mc_local_alloc(struct mc_engine *engine, const char *location, uint64_t size
 	struct mc_device *owner = NULL;
 	void *region = NULL;
 	struct mc_reg *reg;
-	struct place place;
+	struct mc_reg_place place;
 	struct mc_mem_desc desc = {.size = sizeof desc, .access = access, .dmabuf_fd = -1, .share_fd = -1};
 	int r = mc_location_parse(location, place.kind, &place.ordinal, err);
 
