@@ -4,11 +4,8 @@
 #include "leaks.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -168,16 +165,7 @@ static int one_cycle(struct ctx *c, int i)
 
 static int case_open_close(struct ctx *c)
 {
-	struct leaks l;
-
-	for (int i = 0; i < CYCLES; i++) {
-		int r = one_cycle(c, i);
-
-		if (r != PASS)
-			return r;
-		leaks_count(&l, (unsigned)i);
-	}
-	return leaks_check(c, &l);
+	return leaks_over(c, one_cycle, false);
 }
 
 static int fail_each(struct ctx *c, void (*inject)(struct fake_world *, unsigned))
@@ -361,17 +349,11 @@ static int case_fork(struct ctx *c)
 		r = works(c, &p, &b, 1);
 	if (r != PASS)
 		return r;
-	pid = fork();
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		for (;;)
-			pause();
-	}
+	pid = bystander_start();
 	CHECK(pid > 0, "no process: %s", strerror(errno));
 	for (uint64_t i = 2; i < 6 && r == PASS; i++)
 		r = works(c, &p, &b, i);
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	bystander_end(pid);
 	if (r != PASS) {
 		char why[WHY_MAX];
 

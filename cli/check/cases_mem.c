@@ -9,11 +9,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -150,16 +147,7 @@ static int one_cycle(struct ctx *c, int i)
 
 static int case_open_close(struct ctx *c)
 {
-	struct leaks l;
-
-	for (int i = 0; i < CYCLES; i++) {
-		int r = leaks_cycle(c, one_cycle, i);
-
-		if (r != PASS)
-			return r;
-		leaks_count(&l, (unsigned)i);
-	}
-	return leaks_check(c, &l);
+	return leaks_over(c, one_cycle, true);
 }
 
 static int case_open_fails(struct ctx *c)
@@ -198,19 +186,13 @@ static int case_fork(struct ctx *c)
 	r = closed_on_exec(c, before);
 	if (r != PASS)
 		return r;
-	pid = fork();
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		for (;;)
-			pause();
-	}
+	pid = bystander_start();
 	CHECK(pid > 0, "no process: %s", strerror(errno));
 	snprintf(out, sizeof out, "after the fork");
 	r = copy_all(&m, &d, 0, out, sizeof out, false);
 	if (r == 0)
 		r = copy_all(&m, &d, 0, in, sizeof in, true);
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	bystander_end(pid);
 	CHECK(r == 0 && !memcmp(in, out, sizeof in), "after the program has forked copies fail (%d) or bring other bytes", r);
 	m.ops->free(m.a, &d);
 	return mem_close(c, &m);

@@ -399,16 +399,7 @@ static int one_cycle(struct ctx *c, int i)
 
 static int case_open_close(struct ctx *c)
 {
-	struct leaks l;
-
-	for (int i = 0; i < CYCLES; i++) {
-		int r = leaks_cycle(c, one_cycle, i);
-
-		if (r != PASS)
-			return r;
-		leaks_count(&l, (unsigned)i);
-	}
-	return leaks_check(c, &l);
+	return leaks_over(c, one_cycle, true);
 }
 
 /* Each allocation and each watch that open and watch ask for fails once. */
@@ -465,16 +456,10 @@ static int case_fork(struct ctx *c)
 	r = closed_on_exec(c, before);
 	if (r != PASS)
 		return r;
-	pid = fork();
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		for (;;)
-			pause();
-	}
+	pid = bystander_start();
 	CHECK(pid > 0, "no process: %s", strerror(errno));
 	r = status_of(s, mh_area(in), key_of(s, "fork"));
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	bystander_end(pid);
 	CHECK(r == 0, "after the program has forked get answers %d", r);
 	mh_close(in);
 	return PASS;

@@ -1,16 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Descriptors, threads and memory over a hundred openings; descriptors that a
- * program would inherit.
+ * program would inherit; a program that forks.
  */
 #include "leaks.h"
 #include "census.h"
 
 #include <fcntl.h>
 #include <malloc.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+struct leaks {
+	unsigned fds, threads;
+	long pages;
+	size_t heap[CYCLES];
+};
 
 static long mapped_pages(void)
 {
@@ -32,7 +41,7 @@ static size_t heap_bytes(void)
 	return m.uordblks + m.hblkhd;
 }
 
-void leaks_count(struct leaks *l, unsigned i)
+static void leaks_count(struct leaks *l, unsigned i)
 {
 	l->heap[i] = heap_bytes();
 	if (i == 1) {
@@ -56,7 +65,7 @@ static void *cycle_main(void *arg)
 	return NULL;
 }
 
-int leaks_cycle(struct ctx *c, int (*cycle)(struct ctx *c, int i), int i)
+static int cycle_apart(struct ctx *c, int (*cycle)(struct ctx *c, int i), int i)
 {
 	struct cycle y = {c, cycle, i, FAIL};
 	pthread_t thread;
@@ -66,7 +75,7 @@ int leaks_cycle(struct ctx *c, int (*cycle)(struct ctx *c, int i), int i)
 	return y.result;
 }
 
-int leaks_check(struct ctx *c, const struct leaks *l)
+static int leaks_check(struct ctx *c, const struct leaks *l)
 {
 	const size_t *heap = l->heap;
 
@@ -81,6 +90,38 @@ int leaks_check(struct ctx *c, const struct leaks *l)
 	CHECK(heap[33] < heap[1] + 16 * 32 || heap[66] < heap[33] + 16 * 33 || heap[99] < heap[66] + 16 * 33,
 	      "%zu bytes of memory became %zu in %d cycles", heap[1], heap[99], CYCLES - 2);
 	return PASS;
+}
+
+int leaks_over(struct ctx *c, int (*cycle)(struct ctx *c, int i), bool apart)
+{
+	struct leaks l;
+
+	for (int i = 0; i < CYCLES; i++) {
+		int r = apart ? cycle_apart(c, cycle, i) : cycle(c, i);
+
+		if (r != PASS)
+			return r;
+		leaks_count(&l, (unsigned)i);
+	}
+	return leaks_check(c, &l);
+}
+
+pid_t bystander_start(void)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			pause();
+	}
+	return pid;
+}
+
+void bystander_end(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
 }
 
 void fds_open(bool open[LEAKS_FDS])
