@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "log.h"
 #include "path.h"
@@ -591,18 +590,4 @@ void mc_lane_device_event(struct mc_lane *lane, int event, const char *why)
 			set_timer(path, 0);
 		}
 	}
-}
-
-/* ---- ends of sessions ------------------------------------------------------------------------------ */
-
-int mc_paths_wait(struct mc_engine *engine, uint64_t deadline_ns)
-{
-	struct timespec pause = {.tv_nsec = 200000};
-
-	while (atomic_load(&engine->open_paths)) {
-		if (mc_now_ns() >= deadline_ns)
-			return -ETIMEDOUT;
-		nanosleep(&pause, NULL);
-	}
-	return 0;
 }

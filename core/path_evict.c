@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Cutting off: every path of a peer that is evicted, every use of a buffer that is
- * unregistered while it is in use.  Called from threads that may wait.
+ * unregistered while it is in use; waiting for the last path.  Called from threads that may wait.
  */
 #include <errno.h>
 #include <time.h>
@@ -96,4 +96,16 @@ void mc_paths_fence_buffer(struct mc_engine *engine, struct mc_local_buf *buf)
 			mc_worker_tick_now(f.lane->worker);
 		}
 	}
+}
+
+int mc_paths_wait(struct mc_engine *engine, uint64_t deadline_ns)
+{
+	struct timespec pause = {.tv_nsec = 200000};
+
+	while (atomic_load(&engine->open_paths)) {
+		if (mc_now_ns() >= deadline_ns)
+			return -ETIMEDOUT;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
 }
