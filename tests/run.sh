@@ -103,7 +103,8 @@ run_tests() {
 	tree=$1 name=$2
 	shift 2
 	rm -f "$tree/meson-logs/$name.json"
-	if ! $wrapper meson test -C "$tree" --no-rebuild --num-processes "$(processes "$tree")" --logbase "$name" \
+	# Under nohup programs would not hear the SIGHUP that some tests send.
+	if ! env --default-signal=HUP $wrapper meson test -C "$tree" --no-rebuild --num-processes "$(processes "$tree")" --logbase "$name" \
 		--print-errorlogs "$@" </dev/null >"$tree/$name.out" 2>&1; then
 		sed -n '/^ *[0-9]*\/[0-9]* .*\(FAIL\|TIMEOUT\|ERROR\)/,$p' "$tree/$name.out" | head -n 200
 	fi

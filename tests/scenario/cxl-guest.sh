@@ -53,8 +53,11 @@ obey dax0.0
 wait_until "/dev/dax0.0" test -e /dev/dax0.0
 
 # ---- whoever may not ----
-setpriv --reuid=65534 --regid=65534 --clear-groups "$mooncake" topology >"$dir/nobody.out" 2>"$dir/nobody.err" ||
-	die "topology of nobody failed"
+# Who owns this project, for it may lie where only its owner can read, and without root's rights.
+chmod 0 /dev/dax0.0
+setpriv --reuid="$(stat -c %u "$mooncake")" --regid="$(stat -c %g "$mooncake")" --clear-groups --inh-caps=-all \
+	--bounding-set=-all "$mooncake" topology >"$dir/nobody.out" 2>"$dir/nobody.err" || die "topology of nobody failed"
+chmod 600 /dev/dax0.0
 grep '^dax0.0 .*let this user read and write it' "$dir/nobody.out" || die "no word of rights"
 [ ! -s "$dir/nobody.err" ] || die "topology of nobody is not quiet"
 
