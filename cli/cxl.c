@@ -13,6 +13,7 @@
 
 #include "cli.h"
 #include "core/util/check.h"
+#include "transports/cxl/cxl_hw.h"
 #include "transports/cxl/cxl_pool.h"
 
 struct asked {
@@ -20,11 +21,12 @@ struct asked {
 	uint64_t size, unit, engines;
 };
 
+/* A dax device, a CXL region or memory device, else the path of a file. */
 static int find(const char *name, struct cxl_place *place, struct mc_error *err)
 {
-	if (strchr(name, '/') || access(name, F_OK) == 0)
-		return cxl_device_find_path(name, place, err);
-	return cxl_device_find(name, NULL, place, err);
+	bool device = !strchr(name, '/') && (cxl_is_dax_name(name) || (cxl_hw_is_name(name) && access(name, F_OK) < 0));
+
+	return device ? cxl_device_resolve(name, NULL, place, err) : cxl_device_find_path(name, place, err);
 }
 
 /* A file that is to be made, or that is still empty; whatever fails later takes it back. */
@@ -46,8 +48,13 @@ static int fresh_make(struct fresh *f, uint64_t size, struct mc_error *err)
 	struct stat st;
 	int fd, r = 0;
 
-	f->made = access(f->path, F_OK) < 0;
-	fd = open(f->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0600);
+	if (cxl_is_dax_name(f->path))
+		return mc_fail(err, -EINVAL, "pool '%s': a dax device has its own size: leave --size away, or name the file ./%s",
+			       f->path, f->path);
+	fd = open(f->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	f->made = fd >= 0;
+	if (fd < 0 && errno == EEXIST)
+		fd = open(f->path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return mc_fail(err, -errno, "pool '%s': %s: name a file that can be made, in a folder that is there", f->path,
 			       strerror(errno));

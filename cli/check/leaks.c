@@ -94,7 +94,7 @@ static int leaks_check(struct ctx *c, const struct leaks *l)
 
 int leaks_over(struct ctx *c, int (*cycle)(struct ctx *c, int i), bool apart)
 {
-	struct leaks l;
+	struct leaks l = {0};
 
 	for (int i = 0; i < CYCLES; i++) {
 		int r = apart ? cycle_apart(c, cycle, i) : cycle(c, i);

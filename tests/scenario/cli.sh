@@ -271,6 +271,16 @@ case_cxl() {
 	[ ! -e "$pool" ] || die "a file is left behind"
 	refused 'name a file that can be made' --size=4MiB "$dir/none/pool0"
 	refused 'it is no file' --size=4MiB /dev/null
+	refused 'a dax device has its own size' --size=4MiB dax9.0
+	refused 'mooncake cxl format --size=SIZE' "$pool"
+	refused 'no such CXL memory' mem987
+	ln -s "$dir/none/pool0" "$dir/astray"
+	refused 'name a file that can be made' --size=4MiB "$dir/astray"
+	[ -L "$dir/astray" ] || die "a link was removed"
+	# A label that is not at the very beginning, as btrfs has it.
+	truncate -s 4M "$dir/label"
+	printf '_BHRfS_M' | dd of="$dir/label" bs=1 seek=65600 conv=notrunc 2>/dev/null
+	refused 'there is something on it' "$dir/label"
 	: >"$pool"
 	refused 'at most 254 can use a pool' --size=4MiB --engines=300 "$pool"
 	[ -e "$pool" ] && [ ! -s "$pool" ] || die "an empty file is not as it was"

@@ -116,8 +116,8 @@ int cxl_device_find_path(const char *path, struct cxl_place *p, struct mc_error 
 	p->align = CXL_PAGE;
 	p->numa_node = -1;
 	if (stat(path, &st) < 0)
-		return mc_fail(err, errno == ENOENT ? -ENODEV : -errno, "pool '%s': %s: name a dax device, or a file that "
-			       "mooncake cxl format has made", path, strerror(errno));
+		return mc_fail(err, errno == ENOENT ? -ENODEV : -errno, "pool '%s': %s: name a dax device, or a file; "
+			       "mooncake cxl format --size=SIZE %s makes one", path, strerror(errno), path);
 	if (!S_ISREG(st.st_mode))
 		return mc_fail(err, -EINVAL, "pool '%s': it is neither a dax device nor a file", path);
 	p->size = (uint64_t)st.st_size;

@@ -15,6 +15,8 @@
 #include "core/util/check.h"
 #include "core/util/cleanup.h"
 
+#define CXL_BLANK ((uint64_t)2 << 20) /* bytes that a new pool must find empty, besides those that it writes */
+
 /* ---- attach ----------------------------------------------------------------------------------- */
 
 static int pool_map(struct cxl_pool *pool, const struct cxl_place *place, uint64_t len, struct mc_error *err)
@@ -43,7 +45,8 @@ void cxl_pool_close(struct cxl_pool *pool)
 static int check_size(const struct cxl_place *place, struct mc_error *err)
 {
 	if (place->size < CXL_PAGE)
-		return mc_fail(err, -ENOSPC, "pool '%s': %llu bytes are too few for a pool: give it 1 MiB at least", place->path,
+		return mc_fail(err, -ENOSPC, "pool '%s': %llu bytes are too few for a pool: give it 1 MiB at least (an "
+			       "empty file: by --size)", place->path,
 			       (unsigned long long)place->size);
 	return 0;
 }
@@ -112,6 +115,19 @@ static void write_pool(struct cxl_pool *pool, const struct cxl_geometry *g)
 	pool_put(pool, 0, header, CXL_HEADER_LEN, CXL_HEADER_SET);
 }
 
+/* Is anything in the first `len` bytes?  Labels of file systems and volumes lie there, and what a format that was
+ * cut short has left. */
+static bool pool_blank(const struct cxl_pool *pool, uint64_t len)
+{
+	const uint64_t *at = (const uint64_t *)(const void *)pool->base;
+
+	pool->cache->drop(at, len, CXL_HEADER_LOOK);
+	for (uint64_t i = 0; i < len / 8; i++)
+		if (at[i])
+			return false;
+	return true;
+}
+
 int cxl_pool_format(const struct cxl_place *place, uint64_t unit, uint32_t nr_slots,
 		    const uint8_t uuid[CXL_UUID_LEN], bool force, struct cxl_geometry *ret, struct mc_error *err)
 {
@@ -131,9 +147,8 @@ int cxl_pool_format(const struct cxl_place *place, uint64_t unit, uint32_t nr_sl
 		return r;
 	pool.cache->drop(pool.base, CXL_PAGE, CXL_HEADER_LOOK);
 	r = cxl_header_get(pool.base, place->path, place->size, &old, &why);
-	for (unsigned i = 0; r == -ENODATA && i < CXL_PAGE; i++)
-		if (pool.base[i])
-			r = -EBADMSG;
+	if (r == -ENODATA && !pool_blank(&pool, MC_MIN(MC_MAX(g.data_offset, CXL_BLANK), place->size)))
+		r = -EBADMSG;
 	if (r == -ENODATA || force)
 		r = 0;
 	else if (r == 0)

@@ -27,7 +27,7 @@ void cxl_pool_close(struct cxl_pool *pool);
 /* Its geometry alone; refuses the same. */
 int cxl_pool_look(const struct cxl_place *place, struct cxl_geometry *ret, struct mc_error *err);
 
-/* Write a new header and empty slots.  Without force only where the first page is empty. */
+/* Write a new header and empty slots.  Without force only where nothing is at the beginning. */
 int cxl_pool_format(const struct cxl_place *place, uint64_t unit, uint32_t nr_slots,
 		    const uint8_t uuid[CXL_UUID_LEN], bool force, struct cxl_geometry *ret, struct mc_error *err);
 
