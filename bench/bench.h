@@ -51,6 +51,7 @@ void bench_reload_end(void);
 
 struct bench_memory {
 	struct mc_engine *engine;
+	bool device; /* the CPU may not touch it */
 	size_t nr;
 	struct {
 		void *addr;
@@ -62,7 +63,7 @@ struct bench_memory {
 /* The host's NUMA nodes with memory, as many as fit; at least one.  dir:
  * "/sys/devices/system/node". */
 size_t bench_numa_nodes(const char *dir, unsigned *nodes, size_t cap);
-/* Locations of the buffers: one per NUMA node, or the GPU. */
+/* Locations of the buffers: one per NUMA node, the GPU, or those that GPUs may have. */
 size_t bench_locations(const struct bench_options *opts, char (*locations)[MC_LOCATION_MAX + 1],
 		       size_t cap);
 /* Allocate a buffer of len bytes at each location.  Undo with bench_memory_free, also on error. */

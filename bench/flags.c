@@ -89,7 +89,7 @@ static const struct flag flags[] = {
 	{"location", FLAG_STRING, FIELD(location), 0, 0, NULL,
 	 "where our buffer lies, such as cxl:0; default: one on each NUMA node"},
 	{"use_vram", FLAG_BOOL, FIELD(use_vram), 0, 0, NULL, "memory of a GPU instead of the host"},
-	{"gpu_id", FLAG_INT, FIELD(gpu_id), 0, 1023, NULL, "which GPU"},
+	{"gpu_id", FLAG_INT, FIELD(gpu_id), -1, 1023, NULL, "which GPU, by itself also --use_vram; -1: a buffer on each"},
 	{"report_unit", FLAG_STRING, FIELD(report_unit), 0, 0, NULL,
 	 "GB, GiB, Gb, MB, MiB, Mb, KB, KiB or Kb"},
 	{"report_precision", FLAG_COUNT, FIELD(report_precision), 0, 9, NULL, "decimals"},

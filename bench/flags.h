@@ -28,7 +28,8 @@ struct bench_options {
 	double warm_up; /* seconds */
 	double duration; /* seconds; initiator 0: one batch per thread; target 0: for ever */
 	bool check, hot, prepared, init_mem, json, use_vram, auto_discovery;
-	int64_t gpu_id;
+	int64_t gpu_id; /* -1: every GPU */
+	bool device_memory; /* the CPU may not touch our buffers; set by bench_options_check */
 	const char *location; /* of our one buffer; "": host memory, or as use_vram says */
 	const char *report_unit;
 	uint64_t report_precision;
@@ -52,6 +53,9 @@ int bench_options_parse(struct bench_options *opts, int argc, char **argv, struc
 
 /* What the options say together: combinations that make no sense, and bounds of the whole. */
 int bench_options_check(struct bench_options *opts, struct mc_error *err);
+
+/* Memory at this location (KIND:NUMBER) is for devices; kinds that we do not know may be. */
+bool bench_is_device_memory(const char *location);
 
 /* Was the flag given on the command line? */
 bool bench_option_given(const struct bench_options *opts, const char *name);

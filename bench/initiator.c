@@ -116,6 +116,11 @@ static int find_buffers(struct initiator *in, struct mc_error *err)
 				       ", or lower %s, --batch_size or --threads",
 				       mc_segment_name(segment), i, info.len, need, need,
 				       opts->sweep.min ? "the end of --sweep" : "--block_size");
+		if (opts->check && bench_is_device_memory(info.location))
+			return mc_fail(err, -EOPNOTSUPP,
+				       "segment '%s': --check: its memory at '%s' is not the CPU's to fill and compare; leave "
+				       "--check out, or start the target without --use_vram",
+				       mc_segment_name(segment), info.location);
 		in->remote[i] = info.offset;
 	}
 	in->nr_remote = nr;

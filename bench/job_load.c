@@ -109,7 +109,7 @@ static int flight_init(struct job_thread *t, struct flight *f, uint8_t *local)
 	f->entries = calloc(cap, sizeof *f->entries);
 	if (!f->reqs || !f->entries)
 		return -ENOMEM;
-	if (a->opts->init_mem && !a->opts->use_vram)
+	if (a->opts->init_mem && !a->opts->device_memory)
 		bench_pattern_fill(local, area(a), a->seed, 0);
 	r = mc_batch_new(a->engine, cap, &f->batch);
 	if (r == 0 && t->depth > 1)

@@ -101,6 +101,11 @@ static int find_buffers(struct job_run *run, struct bench_peer *peer, struct mc_
 				       "segment '%s': buffer %zu holds %" PRIu64 " bytes, job '%s' uses %" PRIu64
 				       "; start the target with --buffer_size=%" PRIu64 ", or lower --footprint",
 				       mc_segment_name(peer->segment), i, info.len, run->job->name, need, need);
+		if (run->in->opts->check && bench_is_device_memory(info.location))
+			return mc_fail(err, -EOPNOTSUPP,
+				       "segment '%s': --check: its memory at '%s' is not the CPU's to fill and compare; leave "
+				       "--check out, or start the target without --use_vram",
+				       mc_segment_name(peer->segment), info.location);
 		peer->remote[i] = info.offset;
 	}
 	return 0;

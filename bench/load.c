@@ -319,7 +319,7 @@ static int thread_init(struct bench_load *load, uint64_t idx, struct mc_error *e
 			       "batch of %zu requests of thread %" PRIu64 ": request %zu: %s%s%.400s", n,
 			       idx, bad, strerror(-r), known ? ": " : "", known ? why.text : "");
 	}
-	if ((a->opts->init_mem && !a->opts->use_vram) || a->opts->check)
+	if ((a->opts->init_mem && !a->opts->device_memory) || a->opts->check)
 		entries_fill(t);
 	return 0;
 }

@@ -14,6 +14,8 @@
 
 #include "pattern.h"
 
+#define MAX_GPUS 64
+
 /* "0-1,4" */
 static size_t parse_node_list(const char *text, unsigned *nodes, size_t cap)
 {
@@ -54,6 +56,11 @@ size_t bench_locations(const struct bench_options *opts, char (*locations)[MC_LO
 	unsigned nodes[BENCH_MAX_BUFFERS];
 	size_t nr;
 
+	if (opts->use_vram && opts->gpu_id < 0) {
+		for (nr = 0; nr < MC_MIN(cap, (size_t)MAX_GPUS); nr++)
+			snprintf(locations[nr], sizeof locations[nr], "cuda:%zu", nr);
+		return nr;
+	}
 	if (opts->use_vram) {
 		snprintf(locations[0], sizeof locations[0], "cuda:%d", (int)opts->gpu_id);
 		return 1;
@@ -78,11 +85,15 @@ int bench_memory_alloc(struct bench_memory *mem, struct mc_engine *engine,
 
 	mem->nr = 0;
 	mem->engine = engine;
+	mem->device = opts->device_memory;
 	for (size_t i = 0; i < nr; i++) {
 		void *addr;
 		int r = mc_memory_alloc(engine, locations[i], len, access, BENCH_MEMORY_NS, &addr,
 					err);
 
+		/* The last GPU of all. */
+		if (r == -ENODEV && i > 0 && opts->use_vram && opts->gpu_id < 0)
+			break;
 		if (r < 0)
 			return r;
 		mem->bufs[i].addr = addr;
@@ -149,6 +160,8 @@ int64_t bench_memory_serve(const struct bench_memory *mem, const struct bench_ms
 	}
 	if (!entries_inside(mem, e))
 		return reply->status = -EACCES;
+	if (mem->device)
+		return reply->status = -EOPNOTSUPP;
 	for (uint64_t i = 0; i < e->nr; i++) {
 		uint64_t place = e->first + i * e->step;
 		void *at = (void *)(uintptr_t)(e->base + place);

@@ -96,6 +96,40 @@ static int check_buffer(const struct bench_options *opts, struct mc_error *err)
 		       opts->sweep.min ? "the end of --sweep" : "--block_size");
 }
 
+bool bench_is_device_memory(const char *location)
+{
+	static const char *const ours[] = {"", "*", "cpu", "cxl"};
+	size_t len = strcspn(location, ":");
+
+	for (size_t i = 0; i < MC_ARRAY_SIZE(ours); i++)
+		if (strlen(ours[i]) == len && memcmp(location, ours[i], len) == 0)
+			return false;
+	return true;
+}
+
+/* Where our memory is, and what cannot be done with it there. */
+static int check_location(struct bench_options *opts, struct mc_error *err)
+{
+	bool gpu = bench_option_given(opts, "gpu_id");
+
+	if (gpu && !bench_option_given(opts, "use_vram") && !*opts->location)
+		opts->use_vram = true;
+	if (*opts->location && (opts->use_vram || gpu))
+		return mc_fail(err, -EINVAL, "flags --location and --%s: leave one out; --location=cuda:%d says both",
+			       opts->use_vram ? "use_vram" : "gpu_id", (int)MC_MAX(opts->gpu_id, 0));
+	if (strlen(opts->location) > MC_LOCATION_MAX)
+		return mc_fail(err, -EINVAL, "flag --location: '%.40s...' is too long: it is KIND:NUMBER, such as cxl:0",
+			       opts->location);
+	opts->device_memory = opts->use_vram || bench_is_device_memory(opts->location);
+	if (opts->check && opts->device_memory)
+		return mc_fail(err, -EINVAL,
+			       "flags --check and --%s: patterns are made and compared in host memory; leave one out",
+			       opts->use_vram ? "use_vram" : "location");
+	if (opts->use_vram && opts->gpu_id < 0 && *opts->job)
+		return mc_fail(err, -EINVAL, "flags --job and --gpu_id=-1: name one GPU; its threads share out one buffer");
+	return 0;
+}
+
 int bench_options_check(struct bench_options *opts, struct mc_error *err)
 {
 	int r = check_sweep(opts, err);
@@ -119,17 +153,9 @@ int bench_options_check(struct bench_options *opts, struct mc_error *err)
 			err, -EINVAL,
 			"flag --check: the null transport moves nothing, so there is nothing to "
 			"check; leave it out, or use another --protocol");
-	if (opts->check && opts->use_vram)
-		return mc_fail(
-			err, -EINVAL,
-			"flags --check and --use_vram: patterns are made and compared in host "
-			"memory; leave one out");
-	if (*opts->location && opts->use_vram)
-		return mc_fail(err, -EINVAL, "flags --location and --use_vram: leave one out; --location=cuda:%d says both",
-			       (int)opts->gpu_id);
-	if (strlen(opts->location) > MC_LOCATION_MAX)
-		return mc_fail(err, -EINVAL, "flag --location: '%.40s...' is too long: it is KIND:NUMBER, such as cxl:0",
-			       opts->location);
+	r = check_location(opts, err);
+	if (r < 0)
+		return r;
 	/* 2^20 entries of 2^35 bytes for 2^10 threads still fit 2^65; keep below 2^46. */
 	if ((double)opts->stride * (double)opts->batch_size * (double)opts->threads > MAX_SPAN)
 		return mc_fail(

@@ -150,7 +150,7 @@ void bench_help(FILE *f)
 	      "  --operation=read|write (read)   --block_size=BYTES (64K)  --batch_size=N (128)\n"
 	      "  --threads=N (12)                --duration=SECONDS (10)   --buffer_size=N (1G)\n"
 	      "  --stride=BYTES   gaps between blocks    --hot       one block, again and again\n"
-	      "  --check          verify at both ends: takes up to half of the duration\n"
+	      "  --check          verify at both ends    --use_vram --gpu_id=0  GPU memory\n"
 	      "  --prepared       submit a prepared list --sweep[=4K:16M]  a table of sizes\n"
 	      "  --job=FILE       mixes, rates, several targets, traces: bench/jobs\n"
 	      "Result:\n"

@@ -152,7 +152,7 @@ static int run(const struct bench_options *opts, struct mc_engine *engine, struc
 			    "target '%s': no row of nic_priority_matrix covers its memory at '%s', so nobody "
 			    "could reach it: %.300s; add a row for it, or for \"*\"",
 			    mc_engine_name(engine), mem.bufs[0].location, mc_engine_matrix(engine));
-	if (r == 0 && opts->init_mem && !opts->use_vram)
+	if (r == 0 && opts->init_mem && !opts->device_memory)
 		touch(engine, &mem);
 	if (r == 0 && !bench_stopping())
 		r = announce(opts, engine, err);

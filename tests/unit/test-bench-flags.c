@@ -227,9 +227,29 @@ static void test_check_needs_data(void **state)
 	assert_refused("--protocol=null --check", "moves nothing");
 	assert_refused("--use_vram --check", "leave one out");
 	assert_refused("--use_vram --location=cxl:0", "leave one out");
+	assert_refused("--gpu_id=1 --location=cuda:1", "leave one out");
+	assert_refused("--location=gpu:1 --check", "--location: patterns are made and compared in host memory");
+	assert_refused("--gpu_id=0 --check", "leave one out");
+	assert_refused("--gpu_id=-1 --job=x", "name one GPU");
 	assert_refused("--location=cxl:0123456789012345678901234567890", "KIND:NUMBER");
 	assert_int_equal(parse("--protocol=null"), 0);
 	assert_int_equal(parse("--protocol=tcp --check"), 0);
+}
+
+/* What the CPU may not touch is not touched; a GPU that is named is meant. */
+static void test_where(void **state)
+{
+	assert_int_equal(parse("--threads=1"), 0);
+	assert_false(opts.use_vram || opts.device_memory);
+	assert_int_equal(parse("--gpu_id=1"), 0);
+	assert_true(opts.use_vram && opts.device_memory);
+	assert_int_equal(parse("--use_vram=false --gpu_id=1"), 0);
+	assert_false(opts.use_vram || opts.device_memory);
+	assert_int_equal(parse("--location=cuda:1"), 0);
+	assert_true(opts.device_memory);
+	assert_int_equal(parse("--location=cxl:1 --check"), 0);
+	assert_true(bench_is_device_memory("gpu:0") && bench_is_device_memory("cpux:0"));
+	assert_false(bench_is_device_memory("cpu:12") || bench_is_device_memory("*") || bench_is_device_memory("cpu"));
 }
 
 /* Entries of all threads tile the footprint; hot ones share a block per thread. */
@@ -434,7 +454,7 @@ int main(void)
 		cmocka_unit_test(test_ranges),
 		cmocka_unit_test(test_unknown),
 		cmocka_unit_test(test_config_keys),
-		cmocka_unit_test(test_check_needs_data),
+		cmocka_unit_test(test_check_needs_data), cmocka_unit_test(test_where),
 		cmocka_unit_test(test_entries),
 		cmocka_unit_test(test_matrix),
 		cmocka_unit_test(test_protocol),

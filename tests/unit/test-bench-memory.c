@@ -193,6 +193,8 @@ static void test_bad_entries_are_refused(void **state)
 	bad[7].entries.nr = UINT64_MAX;
 	for (size_t i = 0; i < 8; i++)
 		assert_int_equal(bench_memory_serve(&mem, &bad[i], NULL, &reply), -EACCES);
+	mem.device = true;
+	assert_int_equal(bench_memory_serve(&mem, &good, NULL, &reply), -EOPNOTSUPP);
 	mem.nr = 0;
 	assert_int_equal(bench_memory_serve(&mem, &good, NULL, &reply), -EACCES);
 }
