@@ -366,7 +366,7 @@ int cli_lint(int argc, char **argv)
 		.args = "[FILE...]",
 		.help = "Is a configuration right, and right for this host?  FILEs are configs, matrices\n"
 			"and manifests; installed manifests, MC_* variables and flags are always looked\n"
-			"at, without a FILE also the matrix that discovery would write.  Opens nothing.\n"
+			"at, without a FILE also the matrix that discovery would write.  Opens no device.\n"
 			"Exit 1: there is an error.\n"
 			"  mooncake lint mooncake.json nics.json\n"
 			"  mooncake lint --show --nic_priority_matrix='{\"*\": [[\"tcp:eth0\"]]}'\n",

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/discover.h"
 #include "core/host.h"
 #include "core/manifest.h"
 #include "core/matrix.h"
@@ -48,7 +47,11 @@ struct look {
 	size_t nr_devices;
 	struct place *places; /* in the order of the matrix */
 	size_t nr_places;
-	int nr_gpus; /* -1: unknown; -2: nobody has looked */
+	struct kind {
+		char name[MC_PLUGIN_NAME_MAX + 1];
+		int nr; /* of its places; -1: unknown, and why, or a finding says it */
+		struct mc_error why;
+	} kinds[8]; /* asked so far; the last one is asked again and again */
 };
 
 static const char *row_kind(const struct mc_matrix_row *row, char kind[MC_PLUGIN_NAME_MAX + 1])
@@ -333,27 +336,58 @@ static bool node_exists(int32_t node)
 	return access(path, F_OK) == 0;
 }
 
-/* GPUs that discovery finds; -1: it cannot look. */
-static int nr_gpus(void)
+/* Its memory plugin, opened as an engine would: it knows best what there is of its kind. */
+static void kind_ask(struct look *l, struct kind *k)
 {
-	struct mc_topology facts = {.nr_devices = 0};
-	int nr = 0;
+	struct mc_open_args args = {.size = sizeof args, .engine = "lint", .nr_lanes = 1, .deadline_ns = MC_FOREVER};
+	struct mc_plugin *plugin;
+	struct mc_plain_host host;
+	struct mc_value *values = NULL;
+	void *inst;
 
-	if (mc_discover_scan(&facts, NULL) < 0)
-		nr = -1;
-	for (size_t i = 0; nr >= 0 && i < facts.nr_devices; i++)
-		nr += facts.devices[i].class == MC_TOPO_GPU;
-	mc_topology_free(&facts);
-	return nr;
+	k->nr = -1;
+	if (mc_plugin_load(l->lint->registry, MC_KIND_MEMORY, k->name, &plugin, &k->why) < 0)
+		return;
+	if (lint_options(l->lint, "memory", plugin) &&
+	    mc_config_plugin_values(l->lint->config, "memory", k->name, plugin->desc, &values, NULL) == 0) {
+		inst = aligned_alloc(MC_CACHE_LINE, mc_round_up(plugin->ops.memory.instance_size + 1, MC_CACHE_LINE));
+		if (!inst)
+			abort();
+		memset(inst, 0, plugin->ops.memory.instance_size);
+		mc_plain_host_init(&host, NULL, k->name);
+		args.options = values;
+		if (plugin->ops.memory.open(inst, &host.host, &args, &k->why) == 0) {
+			k->nr = plugin->ops.memory.count(inst);
+			plugin->ops.memory.close(inst);
+		}
+		free(inst);
+	}
+	mc_values_free(values);
+	mc_plugin_unref(plugin);
 }
 
-static void gpu_exists(struct look *l, const struct mc_matrix_row *row, int32_t ordinal)
+/* Kinds without a memory plugin (cpu, what transports own) are not judged here. */
+static void ordinal_exists(struct look *l, const struct mc_matrix_row *row, const char *name, int32_t ordinal)
 {
-	if (l->nr_gpus == -2)
-		l->nr_gpus = nr_gpus();
-	if (l->nr_gpus >= 0 && ordinal >= l->nr_gpus)
-		lint_add(l->lint, LINT_WARNING, "no-location", "%s: $.%s: this host has %d GPU%s: the row is not used here",
-			 l->what, row->location, l->nr_gpus, l->nr_gpus == 1 ? "" : "s");
+	struct kind *k = l->kinds;
+
+	if (!mc_registry_find(l->lint->registry, MC_KIND_MEMORY, name, NULL))
+		return;
+	while (k < l->kinds + MC_ARRAY_SIZE(l->kinds) - 1 && k->name[0] && strcmp(k->name, name) != 0)
+		k++;
+	if (strcmp(k->name, name) != 0) {
+		*k = (struct kind){.nr = -1};
+		snprintf(k->name, sizeof k->name, "%s", name);
+		kind_ask(l, k);
+	}
+	if (k->nr < 0 && k->why.text[0]) {
+		lint_add(l->lint, LINT_WARNING, "no-location", "%s: $.%s: rows of kind '%s' are not used here: %s", l->what,
+			 row->location, name, k->why.text);
+		k->why.text[0] = '\0'; /* once for all rows */
+	} else if (k->nr >= 0 && ordinal >= k->nr) {
+		lint_add(l->lint, LINT_WARNING, "no-location", "%s: $.%s: the row is not used here: this host has %d %s%s",
+			 l->what, row->location, k->nr, strcmp(name, "cuda") == 0 ? "GPU" : "place", k->nr == 1 ? "" : "s");
+	}
 }
 
 static void row_location(struct look *l, const struct mc_matrix_row *row)
@@ -371,8 +405,8 @@ static void row_location(struct look *l, const struct mc_matrix_row *row)
 		lint_add(l->lint, LINT_WARNING, "no-location",
 			 "%s: $.%s: this host has no NUMA node %d: the row is not used here", l->what, row->location,
 			 (int)ordinal);
-	else if (strcmp(kind, "cuda") == 0 && ordinal >= 0)
-		gpu_exists(l, row, ordinal);
+	else if (strcmp(kind, "cpu") != 0 && ordinal >= 0)
+		ordinal_exists(l, row, kind, ordinal);
 }
 
 /* Memory of this host that the matrix says nothing about. */
@@ -430,7 +464,6 @@ static void look(struct look *l)
 	l->places = calloc(nr + 1, sizeof *l->places);
 	if (!l->devices || !l->places)
 		abort();
-	l->nr_gpus = -2;
 	for (size_t r = 0; r < l->matrix->nr_rows; r++)
 		row_location(l, &l->matrix->rows[r]);
 	places_fill(l);

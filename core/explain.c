@@ -212,7 +212,7 @@ static void words(const struct explaining *x, const struct seen *s, enum mc_verd
 			 x->q->session->engine->set->spill ? ", or full (spill)" : "");
 		break;
 	case MC_RAIL_STAGED:
-		snprintf(buf, cap, "staged through host memory: used when no rail of its tier goes straight");
+		snprintf(buf, cap, "used when no rail of its tier goes straight");
 		break;
 	case MC_RAIL_FAILOVER:
 		failover_words(x, path, buf, cap);
@@ -263,6 +263,19 @@ static void region_words(const struct explaining *x, const struct seen *s, char 
 		snprintf(buf + at, cap - at, "; memory here %s", how);
 }
 
+/* What passes through host memory on this rail. */
+static void stage_words(const struct seen *s, char *buf, size_t cap)
+{
+	static const char *const ends[] = {
+		[MC_STAGE_LOCAL] = "memory here", [MC_STAGE_REMOTE] = "memory there",
+		[MC_STAGE_LOCAL | MC_STAGE_REMOTE] = "memory of both ends",
+	};
+	size_t at = strlen(buf);
+
+	if (s->judged.tier->stage && at < cap)
+		snprintf(buf + at, cap - at, "; %s staged through host memory", ends[s->judged.tier->stage]);
+}
+
 static void tell(struct explaining *x, const struct seen *s)
 {
 	const struct mc_path *path = s->judged.path;
@@ -283,6 +296,7 @@ static void tell(struct explaining *x, const struct seen *s)
 	};
 
 	words(x, s, rail.verdict, why, sizeof why);
+	stage_words(s, why, sizeof why);
 	region_words(x, s, why, sizeof why);
 	if (s->judged.waits && (rail.verdict == MC_RAIL_FAILED || rail.verdict == MC_RAIL_DEVICE_DOWN)) {
 		size_t at = strlen(why);

@@ -77,6 +77,13 @@ case_explain() {
 			>"$dir/e.out" 2>"$dir/e.err" </dev/null || die "explain ended with $?"
 		grep -q -- "$1" "$dir/e.out" || die "explain does not say '$1'"
 	}
+	# The linter asks the driver too.
+	"$MOONCAKE" lint --nic_priority_matrix='{"cuda:1": [["tcp:lo"]], "cuda:2": [["tcp:lo"]], "*": [["tcp:lo"]]}' \
+		>"$dir/lint.out" 2>&1 || die "lint ended with $?"
+	grep -q 'cuda:2: the row is not used here: this host has 2 GPUs' "$dir/lint.out" || die "lint does not count GPUs"
+	grep -q 'cuda:1' "$dir/lint.out" && die "lint finds fault with cuda:1"
+	FAKE_CUDA_DEVICES=0 "$MOONCAKE" lint --nic_priority_matrix='{"cuda:1": [["tcp:lo"]], "*": [["tcp:lo"]]}' >"$dir/lint.out" 2>&1
+	grep -q "rows of kind 'cuda' are not used here: .* finds no GPU" "$dir/lint.out" || die "lint does not say that there is no GPU"
 	ask 'the device could not register the memory here: .*by peermem: ibv_reg_mr: Bad address'
 	kill -TERM "$target"
 	wait "$target"
@@ -84,6 +91,9 @@ case_explain() {
 	export MOCK_VERBS="mock0:dmabuf=1"
 	target t --nic_priority_matrix='{"*": [["rdma:mock0"], ["tcp:lo"]]}'
 	ask 'carries.*memory here by dma-buf'
+	"$MOONCAKE" explain --metadata_server="$metadata" --local_server_name=e --from=cuda:1 --to=t --timeout=30 \
+		--nic_priority_matrix='{"*": [["rdma:mock0"]]}' >"$dir/e.out" 2>"$dir/e.err" </dev/null || die "explain of cuda:1"
+	grep -q 'carries it; memory here staged through host memory' "$dir/e.out" || die "explain does not say that it is staged"
 }
 
 # As users measure it; which bytes, scenario-cuda looks at.
@@ -96,6 +106,12 @@ case_bench() {
 		grep -q 'rail cuda-gdr:mock0 -> cuda-gdr:mock0 is up' "$dir/$op.err" || die "$op went another way"
 		tail -n 1 "$dir/$op.out" | grep -q '^Test completed: ' || die "$op did not complete"
 	done
+	# Patterns are the CPU's: neither end touches GPU memory for them, whoever asks.
+	initiate check --segment_id=t --operation=write --check --nic_priority_matrix="$gdr" && die "--check against a GPU"
+	grep -q "its memory at 'cuda:0' is not the CPU's to fill" "$dir/check.err" || die "it is not said why --check cannot be"
+	# Every GPU, by location too.
+	initiate all --segment_id=t --operation=read --gpu_id=-1 --nic_priority_matrix="$ladder" || die "all GPUs ended with $?"
+	initiate place --segment_id=t --operation=write --location=gpu:1 --nic_priority_matrix="$ladder" || die "gpu:1 ended with $?"
 	initiate bad --segment_id=t --operation=read --use_vram --gpu_id=9 --nic_priority_matrix="$gdr" && die "GPU 9"
 	grep -q "location 'cuda:9' does not exist: this host has 2 GPUs" "$dir/bad.err" || die "it is not said that there is no GPU 9"
 }
