@@ -17,6 +17,7 @@
 
 #include "engine.h"
 #include "http_module.h"
+#include "http_page.h"
 #include "log.h"
 #include "metrics.h"
 #include "module.h"
@@ -62,6 +63,8 @@ struct mc_http {
 	size_t nr_parked;
 	struct page metrics, health;
 	struct mc_http_counts counts;
+
+	struct mc_http_pages pages;
 };
 
 /* ---- what is answered --------------------------------------------------------------------- */
@@ -74,7 +77,7 @@ static const char no_path[] =
 static void render_metrics(struct mc_engine *engine, struct page *p)
 {
 	p->status = 200;
-	p->body = mc_metrics_text(engine, &p->len);
+	p->body = mc_http_pages_metrics(&engine->http->pages, mc_metrics_text(engine, &p->len), &p->len);
 }
 
 static void render_health(struct mc_engine *engine, struct page *p)
@@ -105,25 +108,76 @@ static void answer_page(struct mc_http *h, struct page *p,
 	reply->len = p->len;
 }
 
-static void answer(void *ctx, const char *path, struct mc_http_reply *reply)
+static void reply_text(struct mc_http_reply *reply, int status, char *text)
 {
-	struct mc_http *h = ctx;
+	reply->status = status;
+	reply->type = "text/plain; charset=utf-8";
+	reply->body = text;
+	reply->len = text ? strlen(text) : 0;
+}
 
-	if (!strcmp(path, "/metrics")) {
+static bool is_one_of(const char *method, const char *const methods[], size_t nr)
+{
+	for (size_t i = 0; i < nr; i++) {
+		if (!strcmp(method, methods[i]))
+			return true;
+	}
+	return false;
+}
+
+static bool answer_own(struct mc_http *h, const struct mc_http_request *r, struct mc_http_reply *reply)
+{
+	bool metrics = !strcmp(r->path, "/metrics");
+	static const char *const methods[] = {"GET", "HEAD"};
+
+	if (!metrics && strcmp(r->path, "/health") != 0)
+		return false;
+	if (!is_one_of(r->method, methods, MC_ARRAY_SIZE(methods))) {
+		reply_text(reply, 405, strdup("only GET and HEAD are answered here\n"));
+		reply->allow = "GET, HEAD";
+	} else if (metrics) {
 		h->counts.metrics++;
 		reply->type = "text/plain; version=0.0.4; charset=utf-8";
 		answer_page(h, &h->metrics, render_metrics, reply);
-	} else if (!strcmp(path, "/health")) {
+	} else {
 		h->counts.health++;
 		reply->type = "application/json";
 		answer_page(h, &h->health, render_health, reply);
-	} else {
-		h->counts.other++;
-		reply->status = 404;
-		reply->type = "text/plain; charset=utf-8";
-		reply->body = strdup(no_path);
-		reply->len = sizeof no_path - 1;
 	}
+	return true;
+}
+
+static bool answer(void *ctx, const struct mc_http_request *request, struct mc_http_reply *reply,
+		   void **ret_user)
+{
+	static const char *const methods[] = {"GET", "HEAD", "POST", "PUT", "DELETE"};
+	struct mc_http *h = ctx;
+	struct mc_http_work *work = NULL;
+	int r;
+
+	if (answer_own(h, request, reply))
+		return true;
+	if (!is_one_of(request->method, methods, MC_ARRAY_SIZE(methods))) {
+		reply_text(reply, 405, strdup("only GET, HEAD, POST, PUT and DELETE are answered here\n"));
+		reply->allow = "GET, HEAD, POST, PUT, DELETE";
+		return true;
+	}
+	r = mc_http_pages_ask(&h->pages, request, h->ops, &work);
+	if (r == 0) {
+		h->counts.application++;
+		*ret_user = work;
+		return false;
+	}
+	if (r == -ENOENT) {
+		h->counts.other++;
+		reply_text(reply, 404, mc_http_pages_list(&h->pages, no_path));
+	}
+	return true;
+}
+
+static void gone(void *ctx, void *user)
+{
+	mc_http_work_gone(user);
 }
 
 /* ---- the module --------------------------------------------------------------------------- */
@@ -134,6 +188,15 @@ static void run(struct mc_http *h)
 	uint64_t next = h->ops->run(h->server, now);
 
 	mc_control_timer(h->engine->control, &h->timer, next);
+}
+
+static void page_answered(struct mc_engine *engine, struct mc_http_call *call,
+			  const struct mc_http_reply *reply)
+{
+	struct mc_http *h = engine->http;
+
+	h->ops->reply(call, reply);
+	run(h);
 }
 
 static void readable(struct mc_watch *w, uint32_t revents)
@@ -183,9 +246,11 @@ static int server_open(struct mc_http *h)
 	const struct mc_http_args args = {
 		.limits = {.connections = MAX_CONNECTIONS,
 			   .memory = MEMORY,
+			   .body = MC_HTTP_BODY_MAX,
 			   .request_ns = REQUEST_NS,
 			   .answer_ns = ANSWER_NS},
 		.answer = answer,
+		.gone = gone,
 		.ctx = h,
 	};
 	int r = h->ops->open(&args, &h->server);
@@ -347,6 +412,8 @@ int mc_http_new(struct mc_engine *engine)
 	h->job.run = module_open;
 	h->opened.run = opened;
 	h->timer = (struct mc_timer){.size = sizeof h->timer, .fire = due};
+	mc_http_pages_init(&h->pages, engine);
+	h->pages.answered = page_answered;
 	engine->http = h;
 	return 0;
 }
@@ -378,9 +445,15 @@ void mc_http_free(struct mc_engine *engine)
 	if (engine->http) {
 		free(engine->http->metrics.body);
 		free(engine->http->health.body);
+		mc_http_pages_free(&engine->http->pages);
 	}
 	free(engine->http);
 	engine->http = NULL;
+}
+
+struct mc_http_pages *mc_http_pages(const struct mc_engine *engine)
+{
+	return &engine->http->pages;
 }
 
 void mc_http_count(const struct mc_engine *engine, struct mc_http_counts *ret_counts)

@@ -418,7 +418,7 @@ static void write_identity(struct mc_prom *p, struct mc_engine *engine)
 static void write_port(struct mc_prom *p, const struct mc_engine *engine)
 {
 	static const char *const kinds[] = {"control", "data", "rpc"};
-	static const char *const pages[] = {"/metrics", "/health", "other"};
+	static const char *const pages[] = {"/metrics", "/health", "application", "other"};
 	const struct mc_port *port = engine->listener;
 	const struct mc_port_counts *c = &port->counts;
 	struct mc_http_counts http;
@@ -440,7 +440,7 @@ static void write_port(struct mc_prom *p, const struct mc_engine *engine)
 	single(p, "mooncake_admission_refused_total", MC_PROM_COUNTER, c->unproven,
 	       "Connections that did not prove the cluster key.");
 	SPLIT(p, "mooncake_http_requests_total", MC_PROM_COUNTER, "Requests by HTTP.", "path",
-	      pages, http.metrics, http.health, http.other);
+	      pages, http.metrics, http.health, http.application, http.other);
 	single(p, "mooncake_http_connections", MC_PROM_GAUGE, http.connections,
 	       "Connections that speak HTTP.");
 	single(p, "mooncake_http_dropped_total", MC_PROM_COUNTER, http.dropped,

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <mooncake/http.h>
 #include <mooncake/memory.h>
 #include <mooncake/metadata.h>
 #include <mooncake/mooncake.h>

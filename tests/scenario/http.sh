@@ -145,6 +145,51 @@ metadata)
 	expect_is "mooncake_metadata_up" "$(value $port mooncake_metadata_up)" 1
 	stop_and_check $target TERM 0
 	;;
+application)
+	# Its stdin is a pipe that we hold open.
+	mkfifo "$dir/stdin"
+	"$PAGES" <"$dir/stdin" >"$dir/p.out" 2>"$dir/p.err" &
+	app=$!
+	pids="$pids $app"
+	exec 9>"$dir/stdin"
+	ported() {
+		grep -q '^[0-9]*$' "$dir/p.out"
+	}
+	wait_until "the application" ported
+	port=$(head -n 1 "$dir/p.out")
+	expect_is "GET" "$(get $port '/echo?word=a%20b&x=1')" "GET /echo word=a b body=0:"
+	expect_is "no word" "$(get $port /echo)" "GET /echo word=(none) body=0:"
+	expect_is "POST" "$(curl -sS --noproxy '*' -d hello "http://127.0.0.1:$port/echo")" "POST /echo word=(none) body=5:hello"
+	expect_is "PUT" "$(code $port /echo -X PUT -d x)" 201
+	expect_is "HEAD" "$(code $port /echo -I)" 200
+	expect_is "OPTIONS" "$(code $port /echo -X OPTIONS)" 405
+	expect_is "below a page that is no folder" "$(code $port /echo/x)" 404
+	head -c 65536 /dev/zero | tr '\0' x >"$dir/body"
+	expect_is "the largest body" "$(code $port /echo --data-binary "@$dir/body")" 200
+	echo x >>"$dir/body"
+	expect_is "a larger body" "$(code $port /echo --data-binary "@$dir/body")" 413
+	expect_is "a page without an answer" "$(code $port /nothing)" 500
+	expect_is "a page below a folder" "$(get $port /tree/a/b | cksum)" "$(seq -s, 0 19999 | sed 's/^/[/; s/$/]/' | cksum)"
+	expect_is "the longest path wins" "$(get $port /tree/echo)" "GET /tree/echo word=(none) body=0:"
+	get $port / | grep -q '^/tree/  *a page of the test$' || die "404 does not name the pages"
+	get $port /metrics >"$dir/m.out"
+	"$CLIENT" lint <"$dir/m.out" || die "the metrics break a rule"
+	expect_is "a metric of the application" "$(value $port page_words_total)" 7
+	# One that takes its time holds up nobody, one that takes too much is given up.
+	get $port '/slow?s=12' >"$dir/late.out" 2>&1 &
+	late=$!
+	expect_is "health beside a slow page" "$(state $port)" ok
+	wait $late
+	grep -q 'took too long' "$dir/late.out" || die "after 10 s: $(cat "$dir/late.out")"
+	# Who leaves before his answer, and an application that ends while it is asked.
+	curl -sS --noproxy '*' --max-time 0.3 "http://127.0.0.1:$port/slow?s=1" >"$dir/left.out" 2>&1
+	get $port '/slow?s=1' >"$dir/last.out" 2>&1 &
+	last=$!
+	sleep 0.2
+	exec 9>&-
+	wait $app || die "the application ended with $?: $(cat "$dir/p.out")"
+	wait $last
+	;;
 off)
 	target t --nic_priority_matrix="$tcp_matrix" --http=off
 	port=$(port_of t)
