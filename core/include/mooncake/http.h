@@ -37,7 +37,7 @@ MC_EXPORT const char *mc_http_argument(const struct mc_http_ask *ask, const char
 /* Append to the answer's body, as printf.  Out of memory: the client gets status 500.  In the handler
  * only.  since 0.1 */
 MC_EXPORT void mc_http_print(struct mc_http_answer *answer, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
+	MC_PRINTF(2, 3);
 /* Append bytes as they are. */
 MC_EXPORT void mc_http_write(struct mc_http_answer *answer, const void *data, size_t len);
 /* Set the Content-Type ("application/json"; the default is plain text); copied, at most 79 bytes. */
