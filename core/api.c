@@ -28,8 +28,7 @@ const char *mc_version(void)
 	return MC_VERSION;
 }
 
-/* Is this a call that may wait here?  noun names what was asked for. */
-static int may_wait(const struct mc_engine *engine, const char *noun, struct mc_error *err)
+int mc_engine_may_wait(const struct mc_engine *engine, const char *noun, struct mc_error *err)
 {
 	int r = mc_engine_check(engine);
 
@@ -48,7 +47,7 @@ static int may_wait(const struct mc_engine *engine, const char *noun, struct mc_
 static int check_memory(const struct mc_engine *engine, uint64_t addr, uint64_t len,
 			const char *location, uint32_t access, struct mc_error *err)
 {
-	int r = may_wait(engine, "memory", err);
+	int r = mc_engine_may_wait(engine, "memory", err);
 
 	if (r < 0)
 		return r;
@@ -81,7 +80,7 @@ int mc_memory_alloc(struct mc_engine *engine, const char *location, uint64_t siz
 int mc_memory_free(struct mc_engine *engine, void *addr, uint64_t timeout_ns, struct mc_error *err)
 {
 	struct mc_error why = {0};
-	int r = may_wait(engine, "memory", err);
+	int r = mc_engine_may_wait(engine, "memory", err);
 
 	if (r < 0)
 		return r;
@@ -107,7 +106,7 @@ int mc_memory_unregister(struct mc_engine *engine, void *addr, uint64_t timeout_
 			 struct mc_error *err)
 {
 	struct mc_error why = {0};
-	int r = may_wait(engine, "memory", err);
+	int r = mc_engine_may_wait(engine, "memory", err);
 
 	if (r < 0)
 		return r;
@@ -148,7 +147,7 @@ int mc_segment_open(struct mc_engine *engine, const char *name, uint64_t timeout
 {
 	struct mc_error why = {0};
 	struct mc_segment *segment;
-	int r = may_wait(engine, "segment", err);
+	int r = mc_engine_may_wait(engine, "segment", err);
 
 	if (r == 0 && (!name || !ret_segment))
 		r = mc_fail(err, -EINVAL, "segment: name and ret_segment may not be NULL");
@@ -261,7 +260,7 @@ int mc_segment_list(struct mc_engine *engine, uint64_t timeout_ns,
 		    int (*each)(void *ctx, const char *name), void *ctx, struct mc_error *err)
 {
 	struct mc_error why = {0};
-	int r = may_wait(engine, "segments", err);
+	int r = mc_engine_may_wait(engine, "segments", err);
 
 	if (r == 0 && !each)
 		r = mc_fail(err, -EINVAL, "segments: each may not be NULL");
@@ -275,7 +274,7 @@ int mc_segment_list(struct mc_engine *engine, uint64_t timeout_ns,
 
 int mc_peer_evict(struct mc_engine *engine, uint64_t generation, uint64_t timeout_ns)
 {
-	int r = may_wait(engine, "peer", NULL);
+	int r = mc_engine_may_wait(engine, "peer", NULL);
 	int rpc;
 
 	if (r < 0)
@@ -328,7 +327,7 @@ int mc_notify_send(struct mc_segment *segment, const void *data, size_t len, uin
 		   struct mc_error *err)
 {
 	struct sending s = {.status = 0};
-	int r = may_wait(segment ? segment->engine : NULL, "notify", err);
+	int r = mc_engine_may_wait(segment ? segment->engine : NULL, "notify", err);
 
 	if (r < 0)
 		return r;

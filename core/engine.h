@@ -78,6 +78,10 @@ static inline int mc_engine_check(const struct mc_engine *engine)
 	return engine->pid == __atomic_load_n(&mc_self_pid, __ATOMIC_RELAXED) ? 0 : -EPERM;
 }
 
+/* Is this a public call that may wait here?  0; -EINVAL, -EPERM, -EDEADLK (in a callback), of which err, by noun, tells
+ * what was asked for.  api.c  [any] */
+int mc_engine_may_wait(const struct mc_engine *engine, const char *noun, struct mc_error *err);
+
 /* An engine that only asks its metadata service: no port, no device, no record, nobody hears of it.  For who
  * explains a cluster: mc_meta_list, mc_record_find.  Close it with mc_engine_close.  engine.c  [any] */
 int mc_engine_open_aside(const struct mc_config *config, uint64_t deadline_ns, struct mc_engine **ret_engine,

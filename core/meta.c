@@ -16,7 +16,7 @@
 
 /* ---- operations ---------------------------------------------------------------------------- */
 
-enum op { OP_GET, OP_CAS, OP_DEL, OP_LIST, OP_GRANT, OP_KEEPALIVE, OP_REVOKE, OP_OPEN, OP_CLOSE };
+enum op { OP_GET, OP_PUT, OP_CAS, OP_DEL, OP_LIST, OP_GRANT, OP_KEEPALIVE, OP_REVOKE, OP_OPEN, OP_CLOSE };
 
 struct op_call {
 	enum op op;
@@ -40,6 +40,8 @@ static int op_run(void *arg)
 	switch (c->op) {
 	case OP_GET:
 		return ops->get(m->inst, c->key, c->deadline_ns, c->emit, c->ctx, c->err);
+	case OP_PUT:
+		return ops->put(m->inst, c->kv, c->deadline_ns, c->ret, c->err);
 	case OP_CAS:
 		return ops->cas(m->inst, c->kv, c->expect_rev, c->deadline_ns, c->ret, c->err);
 	case OP_DEL:
@@ -116,6 +118,13 @@ int mc_meta_get(struct mc_meta *m, const char *key, uint64_t deadline_ns, mc_kv_
 					 .emit = emit, .ctx = ctx, .err = err});
 }
 
+int mc_meta_put(struct mc_meta *m, const struct mc_kv *kv, uint64_t deadline_ns, uint64_t *ret_revision,
+		struct mc_error *err)
+{
+	return op_call(&(struct op_call){.op = OP_PUT, .m = m, .kv = kv, .deadline_ns = deadline_ns,
+					 .ret = ret_revision, .err = err});
+}
+
 int mc_meta_cas(struct mc_meta *m, const struct mc_kv *kv, uint64_t expect_rev, uint64_t deadline_ns,
 		uint64_t *ret_revision, struct mc_error *err)
 {
@@ -146,9 +155,15 @@ static void lease_stands(struct mc_meta *m, uint64_t asked)
 	atomic_store(&m->lease_until, asked + m->lease_ttl);
 }
 
-void mc_meta_lease_over(struct mc_meta *m)
+void mc_meta_lease_ended(struct mc_meta *m, uint64_t lease)
 {
-	atomic_store(&m->lease_until, 0);
+	pthread_mutex_lock(&m->lock);
+	/* Another thread may have been granted the next one. */
+	if (lease && m->lease == lease) {
+		m->lease = 0;
+		atomic_store(&m->lease_until, 0);
+	}
+	pthread_mutex_unlock(&m->lock);
 }
 
 uint64_t mc_meta_lease_left(const struct mc_engine *engine)
@@ -178,7 +193,7 @@ int mc_meta_keepalive(struct mc_meta *m, uint64_t lease, uint64_t deadline_ns, s
 	if (r == 0)
 		lease_stands(m, asked);
 	else if (r == -ENOENT)
-		mc_meta_lease_over(m);
+		mc_meta_lease_ended(m, lease);
 	return r;
 }
 
@@ -212,11 +227,12 @@ static int url_normalize(const char *text, char **ret_url, char scheme[32], stru
 
 static void meta_free(struct mc_meta *m)
 {
-	mc_kv_kept_free(m);
+	mc_kept_free(m);
 	mc_values_free(m->values);
 	if (m->plugin)
 		mc_plugin_unref(m->plugin);
 	pthread_mutex_destroy(&m->watch_lock);
+	pthread_cond_destroy(&m->kv_free);
 	pthread_cond_destroy(&m->idle);
 	pthread_mutex_destroy(&m->lock);
 	free(m->inst);
@@ -271,6 +287,7 @@ int mc_meta_open(struct mc_engine *engine, uint64_t deadline_ns, struct mc_error
 	m->engine = engine;
 	pthread_mutex_init(&m->lock, NULL);
 	mc_cond_init(&m->idle);
+	mc_cond_init(&m->kv_free);
 	pthread_mutex_init(&m->watch_lock, NULL);
 	r = meta_load(m, err);
 	if (r == 0) {

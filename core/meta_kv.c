@@ -158,144 +158,13 @@ void mc_kv_watches_drop(struct mc_meta *m)
 	mc_helpers_call(m->engine->helpers, drop_all, m);
 }
 
-/* ---- leased keys ----------------------------------------------------------------------------- */
-
-/* What a plugin wrote under the engine's lease: it goes with the lease, and comes back with the next. */
-struct mc_kv_kept {
-	struct mc_kv_kept *next; /* m->kept */
-	uint64_t lease;          /* under which it was written; 0: it is to be written */
-	size_t len;
-	char *key; /* whole; behind the value */
-	uint8_t value[];
-};
-
-static struct mc_kv_kept *kept_new(const char *key, const void *value, size_t len)
-{
-	struct mc_kv_kept *k = malloc(sizeof *k + len + strlen(key) + 1);
-
-	if (!k)
-		return NULL;
-	k->len = len;
-	if (len)
-		memcpy(k->value, value, len);
-	k->key = strcpy((char *)k->value + len, key);
-	return k;
-}
-
-/* Called with the lock held. */
-static struct mc_kv_kept **kept_find(struct mc_meta *m, const char *key)
-{
-	struct mc_kv_kept **at = &m->kept;
-
-	while (*at && strcmp((*at)->key, key) != 0)
-		at = &(*at)->next;
-	return at;
-}
-
-/* What is kept for the key from now on; NULL: nothing. */
-static void kept_set(struct mc_meta *m, const char *key, struct mc_kv_kept *k)
-{
-	struct mc_kv_kept **at, *old;
-
-	pthread_mutex_lock(&m->lock);
-	at = kept_find(m, key);
-	old = *at;
-	if (old)
-		*at = old->next;
-	if (k) {
-		k->next = m->kept;
-		m->kept = k;
-	}
-	pthread_mutex_unlock(&m->lock);
-	free(old);
-}
-
-void mc_kv_kept_free(struct mc_meta *m)
-{
-	struct mc_kv_kept *k;
-
-	while ((k = m->kept)) {
-		m->kept = k->next;
-		free(k);
-	}
-}
-
-/* A copy of one that is to be written under this lease, marked as written; NULL: none is left. */
-static struct mc_kv_kept *kept_due(struct mc_meta *m, uint64_t lease)
-{
-	struct mc_kv_kept *k, *copy = NULL;
-
-	pthread_mutex_lock(&m->lock);
-	for (k = m->kept; k && k->lease == lease; k = k->next)
-		;
-	if (k)
-		copy = kept_new(k->key, k->value, k->len);
-	if (copy)
-		k->lease = lease;
-	pthread_mutex_unlock(&m->lock);
-	return copy;
-}
-
-static void kept_undo(struct mc_meta *m, const char *key)
-{
-	struct mc_kv_kept *k;
-
-	pthread_mutex_lock(&m->lock);
-	k = *kept_find(m, key);
-	if (k)
-		k->lease = 0;
-	pthread_mutex_unlock(&m->lock);
-}
-
-int mc_kv_rewrite(struct mc_meta *m, bool lost, uint64_t deadline_ns, struct mc_error *err)
-{
-	struct mc_kv_kept *k;
-	uint64_t lease;
-	int r = 0;
-
-	pthread_mutex_lock(&m->lock);
-	lease = m->lease;
-	for (k = lost ? m->kept : NULL; k; k = k->next)
-		k->lease = 0;
-	pthread_mutex_unlock(&m->lock);
-	while (r == 0 && lease && (k = kept_due(m, lease))) {
-		struct mc_kv kv = {.size = sizeof kv, .key = k->key, .value = k->value,
-				   .len = k->len, .lease = lease};
-		uint64_t revision;
-
-		r = mc_meta_cas(m, &kv, 0, deadline_ns, &revision, err);
-		if (r == -EEXIST || r == -ESTALE)
-			r = 0; /* it is there; if somebody else wrote it, it is his now */
-		if (r < 0)
-			kept_undo(m, k->key);
-		free(k);
-	}
-	return r;
-}
-
 static int kv_write(struct kv_job *j, uint64_t *revision)
 {
 	struct mc_kv_call *c = j->call;
 	struct mc_kv kv = {.size = sizeof kv, .key = j->key, .value = c->value, .len = c->len};
-	struct mc_kv_kept *k = NULL;
-	int r = 0;
 
-	if (c->leased) {
-		k = kept_new(j->key, c->value, c->len);
-		r = k ? mc_meta_lease(j->m, c->deadline_ns, &kv.lease, NULL) : -ENOMEM;
-	}
-	if (r == 0 && j->op == MC_KV_PUT)
-		r = j->m->ops->put(j->m->inst, &kv, c->deadline_ns, revision, NULL);
-	else if (r == 0)
-		r = j->m->ops->cas(j->m->inst, &kv, c->expect_rev, c->deadline_ns, revision, NULL);
-	if (r < 0) {
-		free(k);
-		return r;
-	}
-	if (k)
-		k->lease = kv.lease;
-	kept_set(j->m, j->key, k);
-	return r;
+	return mc_kept_write(j->m, &kv, j->op == MC_KV_CAS ? &c->expect_rev : NULL, c->leased, c->deadline_ns, revision,
+			     NULL);
 }
 
 static void kv_run(struct mc_job *job)
@@ -314,9 +183,7 @@ static void kv_run(struct mc_job *job)
 		r = kv_write(j, &kv.revision);
 		break;
 	case MC_KV_DELETE:
-		r = j->m->ops->del(j->m->inst, j->key, c->expect_rev, c->deadline_ns, NULL);
-		if (r == 0 || r == -ENOENT)
-			kept_set(j->m, j->key, NULL);
+		r = mc_kept_remove(j->m, j->key, c->expect_rev, c->deadline_ns, NULL);
 		break;
 	case MC_KV_WATCH:
 		watch_begin(j->m, j->watch, j->key, c->deadline_ns);

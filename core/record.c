@@ -110,6 +110,8 @@ static int record_write(struct mc_meta *m, uint64_t expect, uint64_t deadline_ns
 	kv.value = text;
 	kv.len = len;
 	r = mc_meta_cas(m, &kv, expect, deadline_ns, &revision, err);
+	if (r == -ENOENT)
+		mc_meta_lease_ended(m, kv.lease);
 	if (r == 0) {
 		pthread_mutex_lock(&m->lock);
 		m->revision = revision;
@@ -123,14 +125,6 @@ static void set_name(struct mc_engine *engine, const char *name)
 	snprintf(engine->name, sizeof engine->name, "%s", name);
 }
 
-static void lease_forget(struct mc_meta *m)
-{
-	pthread_mutex_lock(&m->lock);
-	m->lease = 0;
-	mc_meta_lease_over(m);
-	pthread_mutex_unlock(&m->lock);
-}
-
 /* Our own lease runs while we wait for another's to end; one that has ended is granted anew. */
 static void wait_a_little(struct mc_meta *m, uint64_t deadline_ns)
 {
@@ -141,8 +135,8 @@ static void wait_a_little(struct mc_meta *m, uint64_t deadline_ns)
 	pthread_mutex_lock(&m->lock);
 	lease = m->lease;
 	pthread_mutex_unlock(&m->lock);
-	if (lease && mc_meta_keepalive(m, lease, deadline_ns, NULL) == -ENOENT)
-		lease_forget(m);
+	if (lease)
+		mc_meta_keepalive(m, lease, deadline_ns, NULL);
 }
 
 /* What to do about a name that has a record: 0 = try again; -errno. */
@@ -216,10 +210,9 @@ static int publish(struct mc_meta *m, bool chosen, uint64_t deadline_ns, struct 
 			if (r == 0)
 				continue;
 		}
+		/* -ENOENT: the lease ended before the record was written under it. */
 		if (r != -ENOENT || mc_now_ns() >= deadline_ns)
 			return r < 0 ? r : 0;
-		/* The lease ended before the record was written under it. */
-		lease_forget(m);
 	}
 	return mc_fail(err, -ETIMEDOUT, "name '%s': its record could not be written in time",
 		       m->engine->name);
@@ -256,7 +249,6 @@ static int republish(struct mc_meta *m, uint64_t deadline_ns, struct mc_error *e
 	mc_cleanup(record_freep) struct mc_record *record = NULL;
 	int r;
 
-	lease_forget(m);
 	r = record_write(m, 0, deadline_ns, err);
 	if (r != -EEXIST && r != -ESTALE)
 		return r;
@@ -302,7 +294,7 @@ static int keep(struct mc_meta *m, uint64_t deadline_ns, struct mc_error *err)
 			mc_warn("name '%s': its lease has ended before it was renewed, and its record with it; "
 				"publishing it again", m->engine->name);
 		r = republish(m, deadline_ns, err);
-		return r < 0 ? r : mc_kv_rewrite(m, false, deadline_ns, err);
+		return r < 0 ? r : mc_kept_rewrite(m, false, deadline_ns, err);
 	}
 	if (r < 0)
 		return r;
@@ -318,7 +310,7 @@ static int keep(struct mc_meta *m, uint64_t deadline_ns, struct mc_error *err)
 		r = lost ? record_write(m, 0, deadline_ns, err) : 0;
 	if (r < 0 && r != -EEXIST)
 		return r;
-	return mc_kv_rewrite(m, lost, deadline_ns, err);
+	return mc_kept_rewrite(m, lost, deadline_ns, err);
 }
 
 static void keep_run(struct mc_job *job)
@@ -422,7 +414,7 @@ int mc_record_withdraw(struct mc_engine *engine, uint64_t deadline_ns)
 	lease = running ? 0 : m->lease;
 	if (!running)
 		m->lease = 0;
-	mc_meta_lease_over(m);
+	atomic_store(&m->lease_until, 0);
 	revision = m->revision;
 	pthread_mutex_unlock(&m->lock);
 	/* A service that answers neither a keepalive nor others will not take the record back now. */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include <mooncake/http.h>
+#include <mooncake/kv.h>
 #include <mooncake/memory.h>
 #include <mooncake/metadata.h>
 #include <mooncake/mooncake.h>

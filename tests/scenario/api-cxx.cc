@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every function of the library, called from C++11: one engine that uses its own segment. */
+#include <mooncake/kv.h>
 #include <mooncake/mooncake.h>
 #include <mooncake/rpc.h>
 
@@ -162,6 +163,24 @@ static void use_rpc(mc_engine *engine)
 	mc_rpc_unserve(service);
 }
 
+static int take_entry(void *ctx, const mc_kv_entry *entry)
+{
+	*static_cast<std::string *>(ctx) = std::string(static_cast<const char *>(entry->value), entry->len);
+	return 0;
+}
+
+static void use_kv(mc_engine *engine)
+{
+	std::string text;
+	uint64_t revision = 0;
+
+	MUST(mc_kv_write(engine, "cxx/a", "one", 3, MC_KV_LEASED, T, &revision, &err) == 0);
+	MUST(mc_kv_swap(engine, "cxx/a", "two", 3, revision, 0, T, nullptr, &err) == 0);
+	MUST(mc_kv_read(engine, "cxx/a", T, take_entry, &text, &err) == 0 && text == "two");
+	MUST(mc_kv_each(engine, "cxx/", T, take_entry, &text, &err) == 1);
+	MUST(mc_kv_remove(engine, "cxx/a", 0, T, &err) == 0);
+}
+
 static void use_engine(const Config &config)
 {
 	std::set<std::string> names, counters;
@@ -184,6 +203,7 @@ static void use_engine(const Config &config)
 	MUST(mc_segment_list(engine, T, collect_name, &names, &err) == 1 && names.count("cxx"));
 	use_batches(engine, segment, static_cast<char *>(mem));
 	use_rpc(engine);
+	use_kv(engine);
 	MUST(mc_engine_counters(engine, collect<mc_counter>, &counters) == 0);
 	MUST(counters.count("bytes_written"));
 	MUST(mc_peer_evict(engine, 1, T) == -ENOENT);
