@@ -39,14 +39,14 @@ case_dmabuf() {
 }
 
 case_peermem() {
-	export LD_PRELOAD="$CUDA/peermem.so"
+	export MOCK_VERBS="mock0:peermem=1 mock1"
 	moves both cuda:0 "$gdr" cuda:0 "$gdr"
 	says both 2 'registered by peermem: ibv_reg_dmabuf_mr: Operation not supported'
 	FAKE_CUDA_DMABUF=0 moves old cuda:0 "$gdr" cpu:0 "$gdr"
 	says old 1 "registered by peermem: the driver exports no dma-buf of 'cuda:0'"
 	FAKE_CUDA_FAIL=cuMemGetHandleForAddressRange=801 moves fails cpu:0 "$gdr" cuda:0 "$gdr"
 	says fails 1 'registered by peermem: cuMemGetHandleForAddressRange at .cuda:0.: CUDA_ERROR_NOT_SUPPORTED'
-	MOCK_VERBS="mock2:dmabuf=1" moves asked transports.cuda-gdr.registration=peermem cuda:0 \
+	MOCK_VERBS="mock2:dmabuf=1,peermem=1" moves asked transports.cuda-gdr.registration=peermem cuda:0 \
 		'{"cuda:0": [["cuda-gdr:mock2"]], "*": [["rdma:mock2"]]}' cpu:0 '{"*": [["rdma:mock2"]]}'
 	says asked 1 "registered by peermem: option 'registration' asks for it"
 }

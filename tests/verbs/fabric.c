@@ -31,6 +31,7 @@ static const char *const setting_names[S_COUNT] = {
 	[S_MAX_MR] = "max_mr", [S_MAX_MR_SIZE] = "max_mr_size", [S_RD_ATOMIC] = "rd_atomic",
 	[S_SYNC] = "sync",
 	[S_DMABUF] = "dmabuf",
+	[S_PEERMEM] = "peermem",
 };
 static const int64_t setting_defaults[S_COUNT] = {
 	[S_MTU] = 4096, [S_WIRE_MTU] = 4096, [S_LID] = 0, [S_INLINE] = 256, [S_MAX_WR] = 16384,

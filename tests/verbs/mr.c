@@ -5,6 +5,7 @@
  */
 #include "mock.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -103,9 +104,22 @@ static struct ibv_mr *reg(struct ibv_pd *pd, void *addr, size_t len, uint64_t io
 	return &mr->mr;
 }
 
+/* Where the bytes of memory of the fake CUDA driver are, or addr: see peermem. */
+static void *device_alias(const struct ibv_pd *pd, void *addr, size_t len)
+{
+	void *library = mock_ctx(pd->context)->dev->set[S_PEERMEM] ? dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD) : NULL;
+	void *(*alias_of)(uint64_t ptr, size_t len) =
+		library ? (void *(*)(uint64_t, size_t))dlsym(library, "fake_cuda_alias") : NULL;
+	void *alias = alias_of ? alias_of((uintptr_t)addr, len) : NULL;
+
+	if (library)
+		dlclose(library);
+	return alias ? alias : addr;
+}
+
 EXPORT struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *addr, size_t length, int access)
 {
-	return reg(pd, addr, length, (uintptr_t)addr, (unsigned)access);
+	return reg(pd, device_alias(pd, addr, length), length, (uintptr_t)addr, (unsigned)access);
 }
 
 /* Requests name iova, the bytes are at addr: the same place in a page, as devices have it. */
@@ -116,7 +130,7 @@ EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t len
 		errno = EINVAL;
 		return NULL;
 	}
-	return reg(pd, addr, length, iova, access);
+	return reg(pd, device_alias(pd, addr, length), length, iova, access);
 }
 
 EXPORT struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, int access)
@@ -133,6 +147,9 @@ EXPORT struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size
 
 	errno = EOPNOTSUPP;
 	if (!mock_ctx(pd->context)->dev->set[S_DMABUF])
+		return NULL;
+	errno = EINVAL; /* as the kernel has it */
+	if ((offset ^ iova) & 4095)
 		return NULL;
 	map = mmap(NULL, inside + length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)(offset - inside));
 	if (map == MAP_FAILED)
