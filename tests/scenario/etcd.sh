@@ -205,6 +205,67 @@ case_partition() {
 	check_run k
 }
 
+# key NAME: does etcd have the application's key?
+key() {
+	key=$(printf 'mooncake/default/app/%s' "$1" | base64 | tr -d '\n')
+	etcd_api "$endpoint" kv/range "{\"key\":\"$key\"}" 2>/dev/null | grep -q '"kvs"'
+}
+
+no_key() {
+	! key "$1"
+}
+
+# asks CODE: the keeper's three calls end so, in time, and name the service; ok: well.
+asks() {
+	nr=$(($(grep -c asked "$dir/keeper.out") + 1))
+	kill -USR1 "$keeper"
+	wait_until "the keeper's calls" sh -c "[ \$(grep -c asked '$dir/keeper.out') -ge $nr ]"
+	tail -n 4 "$dir/keeper.out" | head -n 3 >"$dir/asked"
+	while read -r what code took sentence; do
+		case $1 in
+		ok) [ "$code" -ge 0 ] || die "$what: $code $sentence" ;;
+		*)
+			[ "$code" -eq "$1" ] || die "$what: $code instead of $1: $sentence"
+			case $sentence in *"$endpoint"*) ;; *) die "$what does not name the service: $sentence" ;; esac
+			[ "$took" -lt $((2000 * ${SLOW:-1})) ] || die "$what with a second to do it took $took ms"
+			;;
+		esac
+	done <"$dir/asked"
+}
+
+# Keys of applications (mooncake/kv.h): a leased one comes back when its lease was lost, or when etcd has
+# lost everything, and goes with its engine; nobody waits longer than he said.
+case_keys() {
+	begin
+	"$KEEPER" "etcd://$endpoint" t "$tcp_matrix" >"$dir/keeper.out" 2>"$dir/keeper.err" </dev/null &
+	keeper=$!
+	pids="$pids $keeper"
+	wait_until "the keeper" grep -qs ready "$dir/keeper.out"
+	asks ok
+
+	kill -STOP "$keeper"
+	wait_until "the lease to end" no_key t/leased
+	key t/plain || die "the key without a lease went with it"
+	kill -CONT "$keeper"
+	wait_until "the key to come back" key t/leased
+
+	kill -STOP "$etcd"
+	asks -110
+	kill -CONT "$etcd"
+	wait_until "etcd" key t/plain
+	kill -KILL "$etcd"
+	wait "$etcd" 2>/dev/null
+	asks -111
+	rm -rf "$dir/one.data"
+	etcd_start one
+	wait_until "the key in the new etcd" key t/leased
+	key t/plain && die "a key without a lease came back"
+	kill -TERM "$keeper"
+	wait "$keeper" || die "the keeper ended with $?"
+	key t/leased && die "the key did not go with its engine"
+	return 0
+}
+
 case_proxies() {
 	begin
 	export http_proxy=http://127.0.0.1:1 https_proxy=http://127.0.0.1:1 all_proxy=http://127.0.0.1:1
