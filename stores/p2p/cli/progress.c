@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The line that shows how far a get is:
+ *   llama-70b [##########----------] 52 %  68.1 of 131 GiB  1.2 GiB/s  53 s left  5 sources
+ * and the way past it for all other lines.
+ */
+#include <math.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "program.h"
+#include "stop.h"
+#include "text.h"
+
+#define COLUMNS_MAX 200
+#define NAME_COLUMNS 24
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* shown, and who writes to stderr */
+static bool shown;					 /* a progress line stands there */
+
+/* ---- other lines ------------------------------------------------------------------------------ */
+
+static void write_line(const char *prefix, const char *line)
+{
+	pthread_mutex_lock(&lock);
+	if (shown)
+		fputs("\r\033[K", stderr);
+	shown = false;
+	fputs(prefix, stderr);
+	p2pc_text_tame(stderr, line);
+	fputc('\n', stderr);
+	pthread_mutex_unlock(&lock);
+}
+
+void p2pc_note(const char *fmt, ...)
+{
+	char line[2048];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof line, fmt, ap);
+	va_end(ap);
+	write_line("", line);
+}
+
+static void on_log(void *arg, enum mc_log_level level, const char *line)
+{
+	static const char *const names[] = {"error: ", "warning: ", "info: ", "debug: ", "trace: "};
+
+	write_line(level < MC_LOG_COUNT ? names[level] : "", line);
+}
+
+void p2pc_log_init(void)
+{
+	mc_log_set_handler(on_log, NULL);
+}
+
+/* ---- the line --------------------------------------------------------------------------------- */
+
+/* Bytes per second over the points that are kept. */
+static double rate(struct p2pc_progress *p, uint64_t at_ns, uint64_t len)
+{
+	unsigned first = p->nr < P2PC_RATE_POINTS ? 0 : p->nr % P2PC_RATE_POINTS;
+	uint64_t since = p->nr ? p->points[first].at_ns : at_ns, base = p->nr ? p->points[first].len : len;
+
+	p->points[p->nr % P2PC_RATE_POINTS].at_ns = at_ns;
+	p->points[p->nr % P2PC_RATE_POINTS].len = len;
+	p->nr++;
+	return at_ns > since && len > base ? (double)(len - base) * 1e9 / (double)(at_ns - since) : 0;
+}
+
+static size_t tail(const struct mc_p2p_progress *now, double speed, char *buf, size_t cap)
+{
+	char done[P2PC_SIZE_TEXT], len[P2PC_SIZE_TEXT], per[P2PC_SIZE_TEXT], left[P2PC_SIZE_TEXT];
+	unsigned percent = now->len ? (unsigned)((double)now->done_len * 100 / (double)now->len) : 0;
+	int n = snprintf(buf, cap, " %3u %%  %s of %s", percent, p2pc_size_text(now->done_len, done),
+			 p2pc_size_text(now->len, len));
+
+	if (speed > 0)
+		n += snprintf(buf + n, cap - (size_t)n, "  %s/s  %s left", p2pc_size_text((uint64_t)speed, per),
+			      p2pc_seconds_text((double)(now->len - now->done_len) / speed, left));
+	n += snprintf(buf + n, cap - (size_t)n, "  %u source%s", now->nr_sources, now->nr_sources == 1 ? "" : "s");
+	return (size_t)n;
+}
+
+/* As many characters of a UTF-8 text as fit; their bytes. */
+static size_t cut(const char *text, size_t columns)
+{
+	size_t i = 0;
+
+	for (; text[i]; i++)
+		if (((unsigned char)text[i] & 0xc0) != 0x80 && columns-- == 0)
+			break;
+	return i;
+}
+
+void p2pc_progress_line(struct p2pc_progress *p, const struct mc_p2p_progress *now, uint64_t at_ns, size_t columns,
+			char *buf, size_t cap)
+{
+	char right[160], bar[COLUMNS_MAX + 3] = "";
+	size_t name = cut(p->name, NAME_COLUMNS), used, room;
+
+	columns = columns > COLUMNS_MAX ? COLUMNS_MAX : columns;
+	if (now->state == MC_P2P_CHECKING)
+		used = (size_t)snprintf(right, sizeof right, " looking at what is there already: %u of %u shards", now->done_shards,
+					now->nr_shards);
+	else
+		used = tail(now, rate(p, at_ns, now->done_len), right, sizeof right);
+	used += NAME_COLUMNS + 4;
+	room = columns > used ? columns - used : 0;
+	if (room >= 8 && now->len) {
+		size_t full = (size_t)((double)now->done_len / (double)now->len * (double)room);
+
+		bar[0] = ' ';
+		bar[1] = '[';
+		memset(bar + 2, '#', full);
+		memset(bar + 2 + full, '-', room - full);
+		bar[room + 2] = ']';
+		bar[room + 3 < sizeof bar ? room + 3 : sizeof bar - 1] = '\0';
+	}
+	snprintf(buf, cap, "%.*s%s%s", (int)name, p->name, bar, right);
+	buf[cut(buf, columns)] = '\0';
+}
+
+/* ---- on a terminal ---------------------------------------------------------------------------- */
+
+void p2pc_progress_init(struct p2pc_progress *p, const char *name, bool quiet)
+{
+	*p = (struct p2pc_progress){.on = !quiet && isatty(STDERR_FILENO), .name = name};
+}
+
+static void write_progress(const char *line)
+{
+	pthread_mutex_lock(&lock);
+	fputc('\r', stderr);
+	p2pc_text_tame(stderr, line);
+	fputs("\033[K", stderr);
+	fflush(stderr);
+	shown = true;
+	pthread_mutex_unlock(&lock);
+}
+
+void p2pc_progress_show(struct p2pc_progress *p, const struct mc_p2p_progress *now)
+{
+	struct winsize size = {0};
+	char line[1024];
+
+	if (!p->on)
+		return;
+	if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_col < 20)
+		size.ws_col = 80;
+	p2pc_progress_line(p, now, p2pc_now_ns(), size.ws_col - 1u, line, sizeof line);
+	write_progress(line);
+}
+
+void p2pc_progress_text(struct p2pc_progress *p, const char *fmt, ...)
+{
+	char line[256];
+	va_list ap;
+
+	if (!p->on)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof line, fmt, ap);
+	va_end(ap);
+	write_progress(line);
+}
+
+void p2pc_progress_end(struct p2pc_progress *p)
+{
+	pthread_mutex_lock(&lock);
+	if (shown)
+		fputs("\r\033[K", stderr);
+	shown = false;
+	pthread_mutex_unlock(&lock);
+}
