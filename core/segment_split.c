@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "kind.h"
+#include "lane.h"
 #include "numa.h"
 
 void mc_local_buf_free(struct mc_local_buf *buf)
@@ -76,7 +77,15 @@ static int on_node(void *ctx, uint64_t off, uint64_t len, int node)
 	return add_buf(ctx, off, len, node);
 }
 
-/* Memory whose pieces devices register one by one: a buffer of each. */
+static bool any_registers(const struct mc_engine *engine, const char *kind)
+{
+	for (size_t i = 0; i < engine->nr_devices; i++)
+		if (engine->devices[i]->plugin->has_mem_reg && mc_device_reaches(engine->devices[i], kind))
+			return true;
+	return false;
+}
+
+/* Memory whose pieces devices register one by one: a buffer of each.  Copies of the kind need none. */
 static int add_pieces(struct splitting *s, int32_t ordinal)
 {
 	struct mc_mem_desc desc = {.size = sizeof desc, .kind = s->kind, .ordinal = ordinal, .dmabuf_fd = -1,
@@ -84,6 +93,8 @@ static int add_pieces(struct splitting *s, int32_t ordinal)
 	uint64_t len;
 	int r = 0;
 
+	if (!any_registers(s->engine, s->kind))
+		return add_buf(s, 0, s->reg->len, ordinal);
 	for (uint64_t off = 0; r == 0 && off < s->reg->len; off += len) {
 		desc.addr = (void *)(uintptr_t)(s->reg->base + off);
 		desc.len = s->reg->len - off;

@@ -121,7 +121,7 @@ CALL(cuStreamCreate, struct stream **stream, unsigned flags)
 {
 	struct stream *s;
 
-	INJECT;
+	INJECT_UNSAFE;
 	(void)flags;
 	if (!fake_in_context())
 		return INVALID_CONTEXT;
@@ -142,7 +142,7 @@ CALL(cuStreamCreate, struct stream **stream, unsigned flags)
 
 CALL(cuStreamSynchronize, struct stream *s)
 {
-	INJECT;
+	INJECT_UNSAFE;
 	if (!fake_in_context())
 		return INVALID_CONTEXT;
 	pthread_mutex_lock(&s->lock);
@@ -154,7 +154,7 @@ CALL(cuStreamSynchronize, struct stream *s)
 
 CALL(cuStreamDestroy_v2, struct stream *s)
 {
-	INJECT;
+	INJECT_UNSAFE;
 	pthread_mutex_lock(&s->lock);
 	s->quit = true;
 	pthread_cond_broadcast(&s->changed);
@@ -171,7 +171,7 @@ CALL(cuEventCreate, struct event **event, unsigned flags)
 {
 	struct event *e;
 
-	INJECT;
+	INJECT_UNSAFE;
 	(void)flags;
 	if (!fake_in_context())
 		return INVALID_CONTEXT;
@@ -196,7 +196,7 @@ CALL(cuEventRecord, struct event *e, struct stream *s)
 
 CALL(cuEventSynchronize, struct event *e)
 {
-	INJECT;
+	INJECT_UNSAFE;
 	pthread_mutex_lock(&e->lock);
 	while (e->done < e->recorded)
 		pthread_cond_wait(&e->changed, &e->lock);
@@ -206,7 +206,7 @@ CALL(cuEventSynchronize, struct event *e)
 
 CALL(cuEventDestroy_v2, struct event *e)
 {
-	INJECT;
+	INJECT_UNSAFE;
 	pthread_cond_destroy(&e->changed);
 	pthread_mutex_destroy(&e->lock);
 	free(e);
@@ -216,7 +216,7 @@ CALL(cuEventDestroy_v2, struct event *e)
 
 CALL(cuMemcpyHtoDAsync_v2, uint64_t to, const void *from, size_t len, struct stream *s)
 {
-	void *alias = fake_cuda_alias(to, len);
+	void *alias = fake_reach(to, len);
 
 	INJECT;
 	if (!fake_in_context())
@@ -226,7 +226,7 @@ CALL(cuMemcpyHtoDAsync_v2, uint64_t to, const void *from, size_t len, struct str
 
 CALL(cuMemcpyDtoHAsync_v2, void *to, uint64_t from, size_t len, struct stream *s)
 {
-	void *alias = fake_cuda_alias(from, len);
+	void *alias = fake_reach(from, len);
 
 	INJECT;
 	if (!fake_in_context())
@@ -236,7 +236,7 @@ CALL(cuMemcpyDtoHAsync_v2, void *to, uint64_t from, size_t len, struct stream *s
 
 CALL(cuMemcpyHtoD_v2, uint64_t to, const void *from, size_t len)
 {
-	void *alias = fake_cuda_alias(to, len);
+	void *alias = fake_reach(to, len);
 
 	INJECT;
 	if (alias)
@@ -246,7 +246,7 @@ CALL(cuMemcpyHtoD_v2, uint64_t to, const void *from, size_t len)
 
 CALL(cuMemcpyDtoH_v2, void *to, uint64_t from, size_t len)
 {
-	void *alias = fake_cuda_alias(from, len);
+	void *alias = fake_reach(from, len);
 
 	INJECT;
 	if (alias)

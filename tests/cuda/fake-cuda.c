@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The fake driver's devices, contexts and memory; fake-cuda.h says what it is for.
+ * The fake driver's memory; fake-cuda.h says what it is for.
  */
 #include "fake-cuda.h"
 
@@ -13,97 +13,51 @@
 #include <unistd.h>
 
 #define PAGE 4096u
-#define GPUS 8
 #define SKEW 512u /* small allocations do not begin at a page, as a driver's do not */
-#define DEPTH 16
 
 struct block {
 	struct block *next;
 	uint64_t ptr, len;       /* as the user knows it */
 	uint64_t map, map_len;   /* pages at the device pointer */
 	unsigned char *alias;    /* of map */
+	uint64_t at;             /* of its first byte in fd */
 	int fd, device;
 	bool managed, mapped;    /* mapped: from a handle, into a reserved range */
 	unsigned sync_memops;
 };
 
+/* A range of addresses, and the bytes of whatever is mapped there. */
+struct reserved {
+	struct reserved *next;
+	uint64_t ptr, len;
+	unsigned char *alias;
+	int fd;
+};
+
 struct handle {
-	int fd, device;
+	int device;
 	size_t len;
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below but the thread's own */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
 static struct block *blocks;
+static struct reserved *ranges;
 static struct { void *addr; size_t len; } pinned[256];
-static long contexts[GPUS]; /* how often retained */
-static bool initialized;
 static long flushes;
-long fake_streams, fake_events;
-static __thread uintptr_t stack[DEPTH]; /* current contexts of the thread: device number + 1 */
-static __thread int stacked;
 
-/* ---- the environment ----------------------------------------------------------------------------- */
-
-uint64_t fake_number(const char *variable, uint64_t otherwise)
-{
-	const char *s = getenv(variable);
-
-	return s && *s ? strtoull(s, NULL, 10) : otherwise;
-}
-
-static int devices(void)
-{
-	uint64_t n = fake_number("FAKE_CUDA_DEVICES", 2);
-
-	return n < GPUS ? (int)n : GPUS;
-}
-
-int fake_injected(const char *call)
-{
-	static struct { char name[64]; unsigned nr; } seen[64];
-	const char *list = getenv("FAKE_CUDA_FAIL");
-	char name[64];
-	unsigned nr = 0, code, nth;
-	int used;
-
-	if (!list || !*list)
-		return OK;
-	pthread_mutex_lock(&lock);
-	for (size_t i = 0; i < 64 && !nr; i++) {
-		if (!seen[i].name[0])
-			strncpy(seen[i].name, call, 63);
-		if (!strcmp(seen[i].name, call))
-			nr = ++seen[i].nr;
-	}
-	pthread_mutex_unlock(&lock);
-	for (; list && *list; list = strchr(list, ',')) {
-		list += *list == ',';
-		nth = 0;
-		used = 0;
-		if (sscanf(list, "%63[A-Za-z0-9_]%n", name, &used) != 1)
-			return OK;
-		if (list[used] == '@')
-			nth = (unsigned)strtoul(list + used + 1, NULL, 10);
-		code = strchr(list, '=') ? (unsigned)strtoul(strchr(list, '=') + 1, NULL, 10) : 999;
-		if (!strcmp(name, call) && (!nth || nth == nr))
-			return (int)code;
-	}
-	return OK;
-}
+/* ---- what is left ---------------------------------------------------------------------------- */
 
 long fake_cuda_left(const char *what)
 {
-	long blocks_nr = 0, retained = 0, pins = 0;
+	long blocks_nr = 0, pins = 0;
 
 	pthread_mutex_lock(&lock);
 	for (struct block *b = blocks; b; b = b->next)
 		blocks_nr++;
-	for (int i = 0; i < GPUS; i++)
-		retained += contexts[i];
 	for (size_t i = 0; i < 256; i++)
 		pins += pinned[i].addr != NULL;
 	pthread_mutex_unlock(&lock);
-	return !strcmp(what, "blocks") ? blocks_nr : !strcmp(what, "contexts") ? retained :
+	return !strcmp(what, "blocks") ? blocks_nr : !strcmp(what, "contexts") ? fake_contexts() :
 	       !strcmp(what, "pinned") ? pins : !strcmp(what, "streams") ? fake_streams :
 	       !strcmp(what, "events") ? fake_events : __atomic_load_n(&flushes, __ATOMIC_RELAXED);
 }
@@ -114,139 +68,6 @@ __attribute__((destructor)) static void tell(void)
 		fprintf(stderr, "fake cuda: blocks %ld streams %ld events %ld contexts %ld pinned %ld flushes %ld\n",
 			fake_cuda_left("blocks"), fake_streams, fake_events, fake_cuda_left("contexts"),
 			fake_cuda_left("pinned"), flushes);
-}
-
-/* ---- devices and contexts --------------------------------------------------------------------------- */
-
-CALL(cuInit, unsigned flags)
-{
-	INJECT;
-	if (flags)
-		return INVALID_VALUE;
-	if (!devices())
-		return NO_DEVICE;
-	initialized = true;
-	return OK;
-}
-
-CALL(cuDriverGetVersion, int *version)
-{
-	INJECT;
-	*version = 12040;
-	return OK;
-}
-
-CALL(cuGetErrorName, int error, const char **name)
-{
-	static const struct { int code; const char *name; } names[] = {
-		{OK, "CUDA_SUCCESS"}, {INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE"},
-		{OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY"}, {NO_DEVICE, "CUDA_ERROR_NO_DEVICE"},
-		{INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT"}, {NOT_SUPPORTED, "CUDA_ERROR_NOT_SUPPORTED"},
-		{719, "CUDA_ERROR_LAUNCH_FAILED"},
-	};
-
-	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-		if (names[i].code == error) {
-			*name = names[i].name;
-			return OK;
-		}
-	*name = NULL;
-	return INVALID_VALUE;
-}
-
-CALL(cuDeviceGetCount, int *count)
-{
-	INJECT;
-	if (!initialized)
-		return NOT_INITIALIZED;
-	*count = devices();
-	return OK;
-}
-
-CALL(cuDeviceGet, int *device, int ordinal)
-{
-	INJECT;
-	if (ordinal < 0 || ordinal >= devices())
-		return INVALID_DEVICE;
-	*device = ordinal;
-	return OK;
-}
-
-CALL(cuDeviceGetPCIBusId, char *id, int len, int device)
-{
-	INJECT;
-	snprintf(id, (size_t)len, "0000:%02X:00.0", device + 1);
-	return OK;
-}
-
-CALL(cuDeviceGetAttribute, int *value, int attribute, int device)
-{
-	INJECT;
-	(void)device;
-	switch (attribute) {
-	case 117:
-		*value = 1;
-		return OK;
-	case 118:
-		*value = (int)fake_number("FAKE_CUDA_ORDERING", 200);
-		return OK;
-	case 124:
-		*value = (int)fake_number("FAKE_CUDA_DMABUF", 1);
-		return OK;
-	default:
-		return INVALID_VALUE;
-	}
-}
-
-CALL(cuDevicePrimaryCtxRetain, uintptr_t *context, int device)
-{
-	INJECT;
-	if (device < 0 || device >= devices())
-		return INVALID_DEVICE;
-	pthread_mutex_lock(&lock);
-	contexts[device]++;
-	pthread_mutex_unlock(&lock);
-	*context = (uintptr_t)device + 1;
-	return OK;
-}
-
-CALL(cuDevicePrimaryCtxRelease_v2, int device)
-{
-	INJECT;
-	pthread_mutex_lock(&lock);
-	contexts[device]--;
-	pthread_mutex_unlock(&lock);
-	return OK;
-}
-
-CALL(cuCtxPushCurrent_v2, uintptr_t context)
-{
-	INJECT;
-	if (!context || context > GPUS || stacked == DEPTH)
-		return INVALID_CONTEXT;
-	stack[stacked++] = context;
-	return OK;
-}
-
-CALL(cuCtxPopCurrent_v2, uintptr_t *context)
-{
-	INJECT;
-	if (!stacked)
-		return INVALID_CONTEXT;
-	*context = stack[--stacked];
-	return OK;
-}
-
-CALL(cuCtxGetCurrent, uintptr_t *context)
-{
-	INJECT;
-	*context = stacked ? stack[stacked - 1] : 0;
-	return OK;
-}
-
-bool fake_in_context(void)
-{
-	return stacked > 0;
 }
 
 /* ---- blocks --------------------------------------------------------------------------------------------- */
@@ -265,6 +86,39 @@ static struct block *find(uint64_t ptr, size_t len)
 	return b;
 }
 
+/* [ptr, ptr + len) is one block, or of handles that are mapped side by side, if it may be. */
+static bool cover(uint64_t ptr, uint64_t len, bool many)
+{
+	uint64_t end = ptr + len, device = 0;
+	bool first = true;
+
+	if (find(ptr, len))
+		return true;
+	while (many && ptr < end) {
+		struct block *b = find(ptr, 1);
+
+		if (!b || !b->mapped || (!first && device != (uint64_t)b->device))
+			return false;
+		first = false;
+		device = (uint64_t)b->device;
+		ptr = b->ptr + b->len;
+	}
+	return many;
+}
+
+void *fake_reach(uint64_t ptr, size_t len)
+{
+	struct block *b;
+	void *alias = NULL;
+
+	pthread_mutex_lock(&lock);
+	b = len && cover(ptr, len, true) ? find(ptr, 1) : NULL;
+	if (b && !b->managed)
+		alias = b->alias + (ptr - b->map);
+	pthread_mutex_unlock(&lock);
+	return alias;
+}
+
 void *fake_cuda_alias(uint64_t ptr, size_t len)
 {
 	struct block *b;
@@ -278,16 +132,18 @@ void *fake_cuda_alias(uint64_t ptr, size_t len)
 	return alias;
 }
 
-/* At what->map, or anywhere; of fd's first bytes.  What is listed does not change any more. */
+/* At what->map, or anywhere; of fd's bytes from what->at on.  What is listed does not change any more. */
 static struct block *block_map(int fd, const struct block *what, uint64_t skew, int rights)
 {
 	struct block *b = calloc(1, sizeof *b);
 	uint64_t map_len = what->map_len;
-	void *map = MAP_FAILED, *alias = MAP_FAILED;
+	void *map = MAP_FAILED, *alias = what->alias ? what->alias : MAP_FAILED;
 
 	if (b) {
-		map = mmap((void *)(uintptr_t)what->map, map_len, rights, MAP_SHARED | (what->map ? MAP_FIXED : 0), fd, 0);
-		alias = mmap(NULL, map_len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		map = mmap((void *)(uintptr_t)what->map, map_len, rights, MAP_SHARED | (what->map ? MAP_FIXED : 0), fd,
+			   (off_t)what->at);
+		if (alias == MAP_FAILED)
+			alias = mmap(NULL, map_len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	}
 	if (map == MAP_FAILED || alias == MAP_FAILED) {
 		free(b);
@@ -322,14 +178,14 @@ CALL(cuMemAlloc_v2, uint64_t *ptr, size_t len)
 	struct block what = {.len = len, .map_len = round_up(len + skew, PAGE)}, *b;
 	int fd;
 
-	INJECT;
-	if (!stacked)
+	INJECT_UNSAFE;
+	if (!fake_in_context())
 		return INVALID_CONTEXT;
 	if (!len)
 		return INVALID_VALUE;
 	if (len > (size_t)1 << 32)
 		return OUT_OF_MEMORY;
-	what.device = (int)stack[stacked - 1] - 1;
+	what.device = fake_current();
 	fd = make_fd(what.map_len);
 	b = fd < 0 ? NULL : block_map(fd, &what, skew, PROT_NONE);
 	if (!b)
@@ -345,7 +201,7 @@ CALL(cuMemAllocManaged, uint64_t *ptr, size_t len, unsigned flags)
 
 	INJECT;
 	(void)flags;
-	if (!stacked)
+	if (!fake_in_context())
 		return INVALID_CONTEXT;
 	fd = make_fd(what.map_len);
 	b = fd < 0 ? NULL : block_map(fd, &what, 0, PROT_READ | PROT_WRITE);
@@ -371,9 +227,10 @@ static int block_drop(uint64_t ptr, bool mapped)
 	if (mapped)
 		mmap((void *)(uintptr_t)b->map, b->map_len, PROT_NONE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
-	else
+	else {
 		munmap((void *)(uintptr_t)b->map, b->map_len);
-	munmap(b->alias, b->map_len);
+		munmap(b->alias, b->map_len);
+	}
 	close(b->fd);
 	free(b);
 	return OK;
@@ -381,30 +238,59 @@ static int block_drop(uint64_t ptr, bool mapped)
 
 CALL(cuMemFree_v2, uint64_t ptr)
 {
-	INJECT;
+	INJECT_UNSAFE;
 	fake_drain();
-	return stacked ? block_drop(ptr, false) : INVALID_CONTEXT;
+	return fake_in_context() ? block_drop(ptr, false) : INVALID_CONTEXT;
 }
 
 /* ---- memory from handles --------------------------------------------------------------------------------- */
 
 CALL(cuMemAddressReserve, uint64_t *ptr, size_t len, size_t alignment, uint64_t at, unsigned long long flags)
 {
-	void *map;
+	struct reserved *r;
+	void *map, *alias;
 
 	INJECT;
 	(void)alignment;
 	(void)at;
 	(void)flags;
+	r = calloc(1, sizeof *r);
+	if (!r)
+		return OUT_OF_MEMORY;
+	r->fd = make_fd(len);
 	map = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	*ptr = (uintptr_t)map;
-	return map == MAP_FAILED ? OUT_OF_MEMORY : OK;
+	alias = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, r->fd, 0);
+	if (r->fd < 0 || map == MAP_FAILED || alias == MAP_FAILED)
+		abort();
+	r->alias = alias;
+	r->len = len;
+	*ptr = r->ptr = (uintptr_t)map;
+	pthread_mutex_lock(&lock);
+	r->next = ranges;
+	ranges = r;
+	pthread_mutex_unlock(&lock);
+	return OK;
 }
 
 CALL(cuMemAddressFree, uint64_t ptr, size_t len)
 {
+	struct reserved **at, *r;
+
 	INJECT;
-	return munmap((void *)(uintptr_t)ptr, len) < 0 ? INVALID_VALUE : OK;
+	pthread_mutex_lock(&lock);
+	for (at = &ranges; *at && ((*at)->ptr != ptr || (*at)->len != len); at = &(*at)->next)
+		;
+	r = *at;
+	if (r)
+		*at = r->next;
+	pthread_mutex_unlock(&lock);
+	if (!r)
+		return INVALID_VALUE;
+	munmap((void *)(uintptr_t)ptr, len);
+	munmap(r->alias, len);
+	close(r->fd);
+	free(r);
+	return OK;
 }
 
 /* The location's number is the fourth word of the properties. */
@@ -417,32 +303,36 @@ CALL(cuMemCreate, struct handle **handle, size_t len, const int *properties, uns
 	h = calloc(1, sizeof *h);
 	if (!h)
 		return OUT_OF_MEMORY;
-	h->fd = make_fd(len);
 	h->len = len;
 	h->device = properties[3];
 	*handle = h;
-	return h->fd < 0 ? OUT_OF_MEMORY : OK;
+	return OK;
 }
 
 CALL(cuMemRelease, struct handle *handle)
 {
 	INJECT;
-	close(handle->fd);
 	free(handle);
 	return OK;
 }
 
+/* Once, into a range that was reserved. */
 CALL(cuMemMap, uint64_t ptr, size_t len, size_t offset, struct handle *handle, unsigned long long flags)
 {
 	struct block what = {.map = ptr, .len = len, .map_len = len, .device = handle->device, .mapped = true};
-	int fd;
+	const struct reserved *r;
 
 	INJECT;
 	(void)flags;
-	if (offset || len != handle->len)
+	pthread_mutex_lock(&lock);
+	for (r = ranges; r && (ptr < r->ptr || ptr - r->ptr > r->len || len > r->len - (ptr - r->ptr)); r = r->next)
+		;
+	pthread_mutex_unlock(&lock);
+	if (!r || offset || len != handle->len)
 		return INVALID_VALUE;
-	fd = dup(handle->fd);
-	return fd >= 0 && block_map(fd, &what, 0, PROT_NONE) ? OK : OUT_OF_MEMORY;
+	what.at = ptr - r->ptr;
+	what.alias = r->alias + what.at;
+	return block_map(dup(r->fd), &what, 0, PROT_NONE) ? OK : OUT_OF_MEMORY;
 }
 
 CALL(cuMemSetAccess, uint64_t ptr, size_t len, const void *access, size_t nr)
@@ -481,7 +371,7 @@ CALL(cuMemGetAddressRange_v2, uint64_t *base, size_t *len, uint64_t ptr)
 	struct block *b;
 
 	INJECT;
-	if (!stacked)
+	if (!fake_in_context())
 		return INVALID_CONTEXT;
 	pthread_mutex_lock(&lock);
 	b = find(ptr, 1);
@@ -500,7 +390,7 @@ CALL(cuPointerGetAttributes, unsigned nr, const int *attributes, void **values, 
 	int r = OK;
 
 	INJECT;
-	if (!initialized)
+	if (!fake_initialized())
 		return NOT_INITIALIZED;
 	pthread_mutex_lock(&lock);
 	b = find(ptr, 1);
@@ -538,23 +428,29 @@ CALL(cuPointerSetAttribute, const void *value, int attribute, uint64_t ptr)
 	return b ? OK : INVALID_VALUE;
 }
 
-/* Whole pages, of one block. */
+/* Whole pages, of an allocation or of handles that are mapped side by side.  The file's position is where
+ * the dma-buf begins. */
 CALL(cuMemGetHandleForAddressRange, int *handle, uint64_t ptr, size_t len, int type, unsigned long long flags)
 {
 	struct block *b;
+	char path[64];
 	int r = INVALID_VALUE;
 
-	INJECT;
-	if (!stacked)
+	INJECT_UNSAFE;
+	if (!fake_in_context())
 		return INVALID_CONTEXT;
 	if (type != 1 || flags || ptr % PAGE || len % PAGE)
 		return INVALID_VALUE;
 	pthread_mutex_lock(&lock);
-	for (b = blocks; b && r != OK; b = b->next)
-		if (ptr == b->map && len <= b->map_len) {
-			*handle = fcntl(b->fd, F_DUPFD_CLOEXEC, 0);
-			r = *handle < 0 ? OUT_OF_MEMORY : OK;
-		}
+	for (b = blocks; b && (b->mapped || ptr != b->map || len > b->map_len); b = b->next)
+		;
+	if (!b && cover(ptr, len, fake_number("FAKE_CUDA_WHOLE", 1)))
+		b = find(ptr, 1);
+	if (b) {
+		snprintf(path, sizeof path, "/proc/self/fd/%d", b->fd);
+		*handle = open(path, O_RDWR | O_CLOEXEC);
+		r = *handle < 0 || lseek(*handle, (off_t)(b->at + (ptr - b->map)), SEEK_SET) < 0 ? OUT_OF_MEMORY : OK;
+	}
 	pthread_mutex_unlock(&lock);
 	return r;
 }
@@ -563,9 +459,9 @@ CALL(cuMemHostRegister_v2, void *addr, size_t len, unsigned flags)
 {
 	int r = OUT_OF_MEMORY;
 
-	INJECT;
+	INJECT_UNSAFE;
 	(void)flags;
-	if (!stacked)
+	if (!fake_in_context())
 		return INVALID_CONTEXT;
 	pthread_mutex_lock(&lock);
 	for (size_t i = 0; i < 256; i++)
@@ -587,7 +483,7 @@ CALL(cuMemHostUnregister, void *addr)
 {
 	int r = NOT_REGISTERED;
 
-	INJECT;
+	INJECT_UNSAFE;
 	pthread_mutex_lock(&lock);
 	for (size_t i = 0; i < 256; i++)
 		if (pinned[i].addr == addr) {
@@ -601,7 +497,7 @@ CALL(cuMemHostUnregister, void *addr)
 CALL(cuFlushGPUDirectRDMAWrites, int target, int scope)
 {
 	INJECT;
-	if (!stacked || target || (scope != 100 && scope != 200))
+	if (!fake_in_context() || target || (scope != 100 && scope != 200))
 		return INVALID_VALUE;
 	__atomic_fetch_add(&flushes, 1, __ATOMIC_RELAXED);
 	return OK;

@@ -5,6 +5,7 @@
  *
  *   cuda [KEY=VALUE ...] LOCATION MATRIX LOCATION MATRIX   ours and that of the process which it starts
  *   cuda [KEY=VALUE ...] --handles LOCATION MATRIX         memory mapped from several handles, to itself
+ *   cuda [KEY=VALUE ...] --handles-apart LOCATION MATRIX   the same, without requests across them
  *   cuda [KEY=VALUE ...] --refused CASE MATRIX WORDS       a registration that must fail, and say WORDS
  */
 #include <mooncake/mooncake.h>
@@ -311,6 +312,17 @@ static void map_handles(struct end *end, int ordinal)
 	end->mem = (unsigned char *)(uintptr_t)base;
 }
 
+/* A request may go on from one handle to the next. */
+static void across_handles(const struct end *a, const struct end *b, struct mc_segment *s)
+{
+	fill(a, 1);
+	fill(b, 2);
+	transfer(a, s, (uintptr_t)b->mem, MC_OP_WRITE, 4099, 8200, LEN - 9000);
+	NEED(wrong(b, 2, 8200, LEN - 9000, 1, 4099) == 0, "written across handles");
+	transfer(a, s, (uintptr_t)b->mem, MC_OP_READ, 4099, 8200, LEN - 9000);
+	NEED(wrong(a, 1, 0, 0, 0, 0) == 0, "read across handles");
+}
+
 static int handles(char **argv)
 {
 	struct mc_error err = {0};
@@ -338,6 +350,8 @@ static int handles(char **argv)
 	for (unsigned i = 0; i < LEN / PIECE; i++)
 		transfer(&a, s, (uintptr_t)b.mem, MC_OP_READ, i * PIECE, i * PIECE, PIECE);
 	NEED(wrong(&a, 3, 0, 0, 0, 0) == 0, "read");
+	if (strcmp(argv[-1], "--handles-apart"))
+		across_handles(&a, &b, s);
 	NEED(mc_memory_unregister(a.engine, a.mem, T, &err) == 0, "%s", err.text);
 	mc_segment_close(s);
 	NEED(mc_engine_close(a.engine, T) == 0 && mc_engine_close(b.engine, T) == 0, "close");
@@ -398,7 +412,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: the head of cuda.c\n");
 		return 2;
 	}
-	if (argc == 4 && !strcmp(argv[1], "--handles"))
+	if (argc == 4 && !strncmp(argv[1], "--handles", 9))
 		r = handles(argv + 2);
 	else if (argc == 5 && !strcmp(argv[1], "--refused"))
 		r = refused(argv + 2);

@@ -49,6 +49,8 @@ case_peermem() {
 	MOCK_VERBS="mock2:dmabuf=1,peermem=1" moves asked transports.cuda-gdr.registration=peermem cuda:0 \
 		'{"cuda:0": [["cuda-gdr:mock2"]], "*": [["rdma:mock2"]]}' cpu:0 '{"*": [["rdma:mock2"]]}'
 	says asked 1 "registered by peermem: option 'registration' asks for it"
+	moves handles memory.cuda.join_handles=false --handles-apart cuda:0 "$gdr"
+	FAKE_CUDA_WHOLE=0 moves handle --handles-apart cuda:0 "$gdr"
 }
 
 case_staged() {
@@ -57,6 +59,8 @@ case_staged() {
 	says rdma 1 'rail rdma:mock0 -> rdma:mock0 is up'
 	moves tcp cuda:0 "$to_tcp" cuda:0 "$to_tcp"
 	says tcp 1 'rail tcp:lo -> tcp:lo is up'
+	# What no device registers is one buffer, whatever it is mapped from.
+	FAKE_CUDA_WHOLE=0 moves handles --handles cuda:0 '{"cuda:0": [["tcp:lo"]], "*": [["tcp:lo"]]}'
 }
 
 case_refused() {

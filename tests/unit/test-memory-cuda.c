@@ -87,9 +87,11 @@ static void copied(const struct mc_host *h, struct mc_copy *c, int status)
 
 static const struct mc_host host = {.size = sizeof host, .instance = "cuda", .log = log_line, .copied = copied};
 
+static bool join = true; /* option join_handles */
+
 static int try_open(void **ret_inst, struct mc_error *err)
 {
-	const struct mc_value values[] = {{.i = 4096}, {.i = DEPTH}};
+	const struct mc_value values[] = {{.i = 4096}, {.i = DEPTH}, {.b = join}};
 	struct mc_open_args args = {.size = sizeof args, .options = values};
 	int r;
 
@@ -264,7 +266,7 @@ static void test_handles(void **state)
 	struct mc_mem_desc d = {.size = sizeof d, .kind = "cuda"}, got = {.size = sizeof got};
 	struct mc_error err = {0};
 	uint64_t base = 0, len = 0;
-	unsigned char *in = pattern(MIB, 3), *view;
+	unsigned char *in = pattern(MIB, 3), *in2 = pattern(2 * MIB, 5), *out2 = malloc(2 * MIB), *view;
 
 	assert_int_equal(reserve(&base, (NR + 1) * MIB, 0, 0, 0), OK);
 	for (int i = 0; i < NR; i++) {
@@ -273,6 +275,19 @@ static void test_handles(void **state)
 	}
 	d.addr = (char *)(uintptr_t)base + 1000;
 	d.len = 2 * MIB;
+	/* All of it in one dma-buf, if the driver can do that and we may. */
+	assert_int_equal(ops->extent(inst, &d, &len), 0);
+	assert_int_equal(len, 2 * MIB);
+	d.dmabuf_fd = -1;
+	assert_int_equal(ops->export_dmabuf(inst, &d, &err), 0);
+	assert_int_equal(d.dmabuf_offset, 1000);
+	assert_int_equal(copy(inst, d.addr, in2, d.len, 1, false), 0);
+	assert_int_equal(pread(d.dmabuf_fd, out2, d.len, 1000), d.len);
+	assert_memory_equal(in2, out2, d.len);
+	close(d.dmabuf_fd);
+	free(in2);
+	free(out2);
+	setenv("FAKE_CUDA_WHOLE", "0", 1);
 	assert_int_equal(ops->identify(inst, d.addr, d.len, &got), 0);
 	assert_int_equal(got.ordinal, 1);
 	assert_int_equal(ops->identify(inst, d.addr, NR * MIB, &got), -EINVAL);
@@ -287,11 +302,21 @@ static void test_handles(void **state)
 	assert_int_equal(ops->export_dmabuf(inst, &d, &err), 0);
 	assert_int_equal(d.dmabuf_offset, 4096);
 	assert_int_equal(copy(inst, d.addr, in, d.len, 1, false), 0);
-	view = mmap(NULL, MIB, PROT_READ, MAP_SHARED, d.dmabuf_fd, 0);
+	view = mmap(NULL, MIB, PROT_READ, MAP_SHARED, d.dmabuf_fd, lseek(d.dmabuf_fd, 0, SEEK_CUR));
 	assert_true(view != MAP_FAILED);
 	assert_memory_equal(view + d.dmabuf_offset, in, d.len);
 	munmap(view, MIB);
 	close(d.dmabuf_fd);
+	unsetenv("FAKE_CUDA_WHOLE");
+	d.addr = (char *)(uintptr_t)base;
+	d.len = 2 * MIB;
+	ops->close(inst);
+	free(inst);
+	join = false;
+	inst = must_open();
+	assert_int_equal(ops->extent(inst, &d, &len), 0);
+	assert_int_equal(len, MIB);
+	join = true;
 	d.addr = in;
 	assert_int_equal(ops->extent(inst, &d, &len), -ENOENT);
 	assert_int_equal(unmap(base, NR * MIB), OK);
@@ -412,6 +437,35 @@ static void test_context(void **state)
 	assert_int_equal(pop(&now), OK);
 	assert_int_equal(current(&now), OK);
 	assert_int_equal(now, 0);
+	free(out);
+}
+
+/* While somebody captures a graph our calls are no part of it, and the thread's own mode stays. */
+static void test_capture(void **state)
+{
+	unsigned char *out = malloc(MIB);
+	struct mc_error err = {0};
+	struct mc_mem_desc d;
+	uintptr_t before;
+	void *inst;
+
+	setenv("FAKE_CUDA_CAPTURE", "1", 1);
+	inst = must_open();
+	d = alloc(inst, MIB, 0);
+	assert_int_equal(copy(inst, d.addr, out, MIB, 0, true), 0);
+	assert_int_equal(copy(inst, d.addr, out, 100, 0, false), 0);
+	assert_int_equal(ops->pin(inst, out, MIB), 0);
+	ops->unpin(inst, out);
+	assert_int_equal(ops->export_dmabuf(inst, &d, &err), 0);
+	close(d.dmabuf_fd);
+	ops->free(inst, &d);
+	ops->close(inst);
+	free(inst);
+	assert_int_equal(push(1), OK);
+	assert_int_equal(give(0), STREAM_CAPTURE_UNSUPPORTED);
+	unsetenv("FAKE_CUDA_CAPTURE");
+	assert_int_equal(pop(&before), OK);
+	nothing_left();
 	free(out);
 }
 
@@ -548,7 +602,7 @@ static void test_faults(void **state)
 		"cuCtxPushCurrent_v2", "cuMemAlloc_v2", "cuMemGetAddressRange_v2", "cuPointerGetAttributes",
 		"cuPointerSetAttribute", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuMemHostRegister_v2",
 		"cuMemHostUnregister", "cuStreamCreate", "cuStreamSynchronize", "cuEventCreate", "cuEventRecord",
-		"cuEventSynchronize", "cuFlushGPUDirectRDMAWrites", "cuMemGetHandleForAddressRange",
+		"cuEventSynchronize", "cuThreadExchangeStreamCaptureMode", "cuFlushGPUDirectRDMAWrites", "cuMemGetHandleForAddressRange",
 		/* These leave things behind. */
 		"cuMemFree_v2", "cuStreamDestroy_v2", "cuEventDestroy_v2", "cuDevicePrimaryCtxRelease_v2",
 		"cuCtxPopCurrent_v2",
@@ -584,7 +638,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_faults), /* forks: before there is a thread */
 		cmocka_unit_test(test_copies), cmocka_unit_test(test_queue), cmocka_unit_test(test_identify),
 		cmocka_unit_test(test_handles), cmocka_unit_test(test_dmabuf), cmocka_unit_test(test_flush),
-		cmocka_unit_test(test_pin), cmocka_unit_test(test_context), cmocka_unit_test(test_sentences),
+		cmocka_unit_test(test_pin), cmocka_unit_test(test_context), cmocka_unit_test(test_capture), cmocka_unit_test(test_sentences),
 		cmocka_unit_test(test_no_gpu), cmocka_unit_test(test_no_driver),
 	};
 	struct mc_error err = {0};

@@ -16,7 +16,7 @@
  *   wire_mtu=N   larger packets are lost    lid=N        of an InfiniBand port
  *   sync=1       requests are carried out by the thread that posts them, so nobody waits for the
  *                engine: what is left to count is the program's own work
- *   dmabuf=1     ibv_reg_dmabuf_mr works, for what mmap takes
+ *   dmabuf=1     ibv_reg_dmabuf_mr works, for what mmap takes, from the file's position on
  *   peermem=1    ibv_reg_mr takes memory of the fake CUDA driver (tests/cuda), as with nvidia_peermem
  *   inline=N  max_wr=N  max_sge=N  max_cqe=N  max_qp=N  max_mr=N  max_mr_size=N  rd_atomic=N
  * and every fault below.  Without gids, device number n of the fabric has fe80::77:n and

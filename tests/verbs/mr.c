@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #undef ibv_reg_mr
 #undef ibv_reg_mr_iova
@@ -143,15 +145,18 @@ EXPORT struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size
 {
 	uint64_t inside = offset & 4095;
 	struct ibv_mr *mr;
+	struct stat st;
+	off_t begin;
 	void *map;
 
 	errno = EOPNOTSUPP;
 	if (!mock_ctx(pd->context)->dev->set[S_DMABUF])
 		return NULL;
+	begin = lseek(fd, 0, SEEK_CUR);
 	errno = EINVAL; /* as the kernel has it */
-	if ((offset ^ iova) & 4095)
+	if ((offset ^ iova) & 4095 || begin < 0 || fstat(fd, &st) < 0 || offset + length > (uint64_t)(st.st_size - begin))
 		return NULL;
-	map = mmap(NULL, inside + length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)(offset - inside));
+	map = mmap(NULL, inside + length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, begin + (off_t)(offset - inside));
 	if (map == MAP_FAILED)
 		return NULL;
 	mr = reg(pd, (unsigned char *)map + inside, length, iova, (unsigned)access);

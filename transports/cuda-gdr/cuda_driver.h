@@ -23,8 +23,9 @@
 	X(cuPointerSetAttribute) X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemHostRegister) \
 	X(cuMemHostUnregister) X(cuStreamCreate) X(cuStreamSynchronize) X(cuStreamDestroy) X(cuEventCreate) \
 	X(cuEventRecord) X(cuEventSynchronize) X(cuEventDestroy)
-/* Since CUDA 11.3 and 11.7; NULL where the driver is older. */
-#define CUDA_LATER_CALLS(X) X(cuFlushGPUDirectRDMAWrites) X(cuMemGetHandleForAddressRange)
+/* Since CUDA 10.1, 11.3 and 11.7; NULL where the driver is older. */
+#define CUDA_LATER_CALLS(X) \
+	X(cuThreadExchangeStreamCaptureMode) X(cuFlushGPUDirectRDMAWrites) X(cuMemGetHandleForAddressRange)
 
 struct cuda_driver {
 	void *library;

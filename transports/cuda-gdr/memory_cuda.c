@@ -59,25 +59,48 @@ static CUresult retain(struct gpu *gpu)
 	return r;
 }
 
-CUresult gpu_enter(struct gpu *gpu)
+/* A capture in the mode `global`, as PyTorch's, forbids every thread what could disturb it, and is void once
+ * somebody does that.  Our streams and memory are none of its concern. */
+static void relax(struct gpu *gpu, struct gpu_visit *visit)
 {
-	CUcontext context = atomic_load(&gpu->context);
-	CUresult r;
+	const struct cuda_driver *cu = &gpu->cuda->cu;
 
-	if (MC_UNLIKELY(!context)) {
-		r = retain(gpu);
-		if (r != CUDA_SUCCESS)
-			return r;
-		context = atomic_load(&gpu->context);
-	}
-	return gpu->cuda->cu.cuCtxPushCurrent(context);
+	visit->mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+	visit->exchanged = cu->cuThreadExchangeStreamCaptureMode &&
+			   cu->cuThreadExchangeStreamCaptureMode(&visit->mode) == CUDA_SUCCESS;
 }
 
-void gpu_leave(struct gpu *gpu)
+static void unrelax(struct gpu *gpu, const struct gpu_visit *visit)
+{
+	CUstreamCaptureMode mode = visit->mode;
+
+	if (visit->exchanged)
+		gpu->cuda->cu.cuThreadExchangeStreamCaptureMode(&mode);
+}
+
+CUresult gpu_enter(struct gpu *gpu, struct gpu_visit *visit)
+{
+	CUcontext context = atomic_load(&gpu->context);
+	CUresult r = CUDA_SUCCESS;
+
+	relax(gpu, visit);
+	if (MC_UNLIKELY(!context)) {
+		r = retain(gpu);
+		context = atomic_load(&gpu->context);
+	}
+	if (r == CUDA_SUCCESS)
+		r = gpu->cuda->cu.cuCtxPushCurrent(context);
+	if (r != CUDA_SUCCESS)
+		unrelax(gpu, visit);
+	return r;
+}
+
+void gpu_leave(struct gpu *gpu, const struct gpu_visit *visit)
 {
 	CUcontext ours;
 
 	gpu->cuda->cu.cuCtxPopCurrent(&ours);
+	unrelax(gpu, visit);
 }
 
 /* ---- finding memory ---------------------------------------------------------------------------------- */
@@ -107,17 +130,18 @@ static struct gpu *gpu_of(struct cuda *cuda, uint64_t addr)
 static int span_find(struct cuda *cuda, uint64_t addr, struct span *span)
 {
 	struct gpu *gpu = gpu_of(cuda, addr);
+	struct gpu_visit visit;
 	CUdeviceptr base = 0;
 	size_t len = 0;
 	CUresult r;
 
 	if (!gpu)
 		return -ENOENT;
-	r = gpu_enter(gpu);
+	r = gpu_enter(gpu, &visit);
 	if (r != CUDA_SUCCESS)
 		return cuda_errno(r);
 	r = cuda->cu.cuMemGetAddressRange(&base, &len, addr);
-	gpu_leave(gpu);
+	gpu_leave(gpu, &visit);
 	if (r != CUDA_SUCCESS)
 		return cuda_errno(r);
 	if (!mc_range_inside(base, len, addr, 1))
@@ -126,33 +150,36 @@ static int span_find(struct cuda *cuda, uint64_t addr, struct span *span)
 	return 0;
 }
 
+/* [addr, addr + len) lies in one allocation, or in handles of one GPU that are mapped side by side. */
+static int span_cover(struct cuda *cuda, uint64_t addr, uint64_t len, struct span *span)
+{
+	struct span next;
+	int r = span_find(cuda, addr, span);
+
+	while (r == 0 && len > span->end - addr) {
+		r = span_find(cuda, span->end, &next);
+		if (r == 0 && (next.gpu != span->gpu || next.start != span->end))
+			r = -EINVAL;
+		if (r == 0)
+			span->end = next.end;
+	}
+	return r;
+}
+
 /* [any] */
 static int cuda_identify(void *inst, const void *addr, uint64_t len, struct mc_mem_desc *desc)
 {
 	struct cuda *cuda = inst;
-	uint64_t at = (uintptr_t)addr, end = at + MC_MAX(len, UINT64_C(1));
+	uint64_t at = (uintptr_t)addr, last = MC_MAX(len, UINT64_C(1)) - 1;
 	struct gpu *first = gpu_of(cuda, at);
 	struct span span;
 
 	if (!first)
-		return gpu_of(cuda, end - 1) ? -EINVAL : -ENOENT;
-	for (; at < end; at = span.end)
-		if (span_find(cuda, at, &span) < 0 || span.gpu != first)
-			return -EINVAL;
+		return gpu_of(cuda, at + last) ? -EINVAL : -ENOENT;
+	if (last > UINT64_MAX - 1 - at || span_cover(cuda, at, last + 1, &span) < 0)
+		return -EINVAL;
 	desc->kind = "cuda";
 	desc->ordinal = first->ordinal;
-	return 0;
-}
-
-/* [any] */
-static int cuda_extent(void *inst, const struct mc_mem_desc *desc, uint64_t *ret_len)
-{
-	struct span span;
-	int r = span_find(inst, (uintptr_t)desc->addr, &span);
-
-	if (r < 0)
-		return r;
-	*ret_len = MC_MIN(desc->len, span.end - (uintptr_t)desc->addr);
 	return 0;
 }
 
@@ -178,6 +205,7 @@ static int cuda_alloc(void *inst, struct mc_mem_desc *desc, struct mc_error *err
 {
 	struct cuda *cuda = inst;
 	struct cuda_block *block;
+	struct gpu_visit visit;
 	struct gpu *gpu;
 	CUresult r;
 
@@ -187,10 +215,10 @@ static int cuda_alloc(void *inst, struct mc_mem_desc *desc, struct mc_error *err
 	block = calloc(1, sizeof *block);
 	if (!block)
 		return mc_fail(err, -ENOMEM, "location 'cuda:%d': out of memory", gpu->ordinal);
-	r = gpu_enter(gpu);
+	r = gpu_enter(gpu, &visit);
 	if (r == CUDA_SUCCESS) {
 		r = cuda->cu.cuMemAlloc(&block->ptr, desc->len);
-		gpu_leave(gpu);
+		gpu_leave(gpu, &visit);
 	}
 	if (r != CUDA_SUCCESS) {
 		free(block);
@@ -209,13 +237,15 @@ static int cuda_alloc(void *inst, struct mc_mem_desc *desc, struct mc_error *err
 
 static void block_free(struct cuda *cuda, struct cuda_block *block)
 {
-	if (gpu_enter(block->gpu) == CUDA_SUCCESS) {
+	struct gpu_visit visit;
+
+	if (gpu_enter(block->gpu, &visit) == CUDA_SUCCESS) {
 		CUresult r = cuda->cu.cuMemFree(block->ptr);
 
 		if (r != CUDA_SUCCESS)
 			cuda->host->log(cuda->host, MC_LOG_WARN, "cuMemFree at 'cuda:%d': %s", block->gpu->ordinal,
 					cuda_error_name(&cuda->cu, r));
-		gpu_leave(block->gpu);
+		gpu_leave(block->gpu, &visit);
 	}
 	free(block);
 }
@@ -262,28 +292,62 @@ static CUresult export_span(struct gpu *gpu, const struct span *span, int *ret_f
 							   CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD, 0);
 }
 
+/* Memory of several handles is one to devices if the driver exports it as one dma-buf; some do not. */
+static bool exports_whole(struct cuda *cuda, const struct mc_mem_desc *desc)
+{
+	struct gpu_visit visit;
+	struct span span;
+	uint64_t start;
+	int fd = -1;
+	bool whole;
+
+	if (!cuda->join_handles || span_cover(cuda, (uintptr_t)desc->addr, desc->len, &span) < 0 || !span.gpu->dmabuf ||
+	    gpu_enter(span.gpu, &visit) != CUDA_SUCCESS)
+		return false;
+	whole = export_span(span.gpu, &span, &fd, &start) == CUDA_SUCCESS;
+	gpu_leave(span.gpu, &visit);
+	if (whole)
+		close(fd);
+	return whole;
+}
+
+/* [any] */
+static int cuda_extent(void *inst, const struct mc_mem_desc *desc, uint64_t *ret_len)
+{
+	struct span span;
+	uint64_t rest;
+	int r = span_find(inst, (uintptr_t)desc->addr, &span);
+
+	if (r < 0)
+		return r;
+	rest = span.end - (uintptr_t)desc->addr;
+	*ret_len = rest >= desc->len || exports_whole(inst, desc) ? desc->len : rest;
+	return 0;
+}
+
 /* [helper] */
 static int cuda_export_dmabuf(void *inst, struct mc_mem_desc *desc, struct mc_error *err)
 {
 	struct cuda *cuda = inst;
+	struct gpu_visit visit;
 	struct span span;
 	uint64_t start = 0;
 	CUresult r;
-	int fd = -1, found = span_find(cuda, (uintptr_t)desc->addr, &span);
+	int fd = -1, found = span_cover(cuda, (uintptr_t)desc->addr, desc->len, &span);
 
 	if (found < 0)
 		return mc_fail(err, found, "address %p is not memory of kind 'cuda'", desc->addr);
-	r = gpu_enter(span.gpu);
+	r = gpu_enter(span.gpu, &visit);
 	if (r != CUDA_SUCCESS)
 		return fail_call(span.gpu, r, "exporting", desc->len, err);
 	sync_memops(span.gpu, desc);
 	if (!span.gpu->dmabuf) {
-		gpu_leave(span.gpu);
+		gpu_leave(span.gpu, &visit);
 		return mc_fail(err, -ENOTSUP, "the driver exports no dma-buf of 'cuda:%d' (CUDA 11.7 or newer with the open "
 			       "kernel modules does)", span.gpu->ordinal);
 	}
 	r = export_span(span.gpu, &span, &fd, &start);
-	gpu_leave(span.gpu);
+	gpu_leave(span.gpu, &visit);
 	if (r != CUDA_SUCCESS)
 		return mc_fail(err, cuda_errno(r), "cuMemGetHandleForAddressRange at 'cuda:%d': %s", span.gpu->ordinal,
 			       cuda_error_name(&cuda->cu, r));
@@ -294,17 +358,18 @@ static int cuda_export_dmabuf(void *inst, struct mc_mem_desc *desc, struct mc_er
 
 static int gpu_flush(struct gpu *gpu)
 {
+	struct gpu_visit visit;
 	CUresult r;
 
 	/* Who never met its memory gave none to a NIC. */
 	if (!gpu->must_flush || !atomic_load(&gpu->context))
 		return 0;
-	r = gpu->can_flush ? gpu_enter(gpu) : CUDA_ERROR_NOT_SUPPORTED;
+	r = gpu->can_flush ? gpu_enter(gpu, &visit) : CUDA_ERROR_NOT_SUPPORTED;
 	if (r != CUDA_SUCCESS)
 		return cuda_errno(r);
 	r = gpu->cuda->cu.cuFlushGPUDirectRDMAWrites(CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TARGET_CURRENT_CTX,
 						     CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TO_OWNER);
-	gpu_leave(gpu);
+	gpu_leave(gpu, &visit);
 	return cuda_errno(r);
 }
 
@@ -331,6 +396,7 @@ static int cuda_pin(void *inst, void *addr, uint64_t len)
 {
 	struct cuda *cuda = inst;
 	struct gpu *gpu = cuda->gpus;
+	struct gpu_visit visit;
 	CUresult r;
 
 	/* Pinned for one, pinned for all: do not wake up a GPU that is not used. */
@@ -339,11 +405,11 @@ static int cuda_pin(void *inst, void *addr, uint64_t len)
 			gpu = &cuda->gpus[i];
 			break;
 		}
-	r = gpu_enter(gpu);
+	r = gpu_enter(gpu, &visit);
 	if (r != CUDA_SUCCESS)
 		return cuda_errno(r);
 	r = cuda->cu.cuMemHostRegister(addr, len, CU_MEMHOSTREGISTER_PORTABLE);
-	gpu_leave(gpu);
+	gpu_leave(gpu, &visit);
 	if (r != CUDA_SUCCESS)
 		cuda->host->log(cuda->host, MC_LOG_WARN, "pinning %llu bytes of host memory: %s: copies to and from GPUs will "
 				"be slower", (unsigned long long)len, cuda_error_name(&cuda->cu, r));
@@ -354,14 +420,15 @@ static int cuda_pin(void *inst, void *addr, uint64_t len)
 static void cuda_unpin(void *inst, void *addr)
 {
 	struct cuda *cuda = inst;
+	struct gpu_visit visit;
 
 	for (int i = 0; i < cuda->nr_gpus; i++) {
 		struct gpu *gpu = &cuda->gpus[i];
 
-		if (!atomic_load(&gpu->context) || gpu_enter(gpu) != CUDA_SUCCESS)
+		if (!atomic_load(&gpu->context) || gpu_enter(gpu, &visit) != CUDA_SUCCESS)
 			continue;
 		cuda->cu.cuMemHostUnregister(addr);
-		gpu_leave(gpu);
+		gpu_leave(gpu, &visit);
 		return;
 	}
 }
@@ -406,12 +473,15 @@ static int cuda_distance(void *inst, int32_t ordinal, const char *pci)
 
 /* ---- opening and closing ------------------------------------------------------------------------------------- */
 
-enum { OPT_SYNC_BELOW, OPT_DEPTH };
+enum { OPT_SYNC_BELOW, OPT_DEPTH, OPT_JOIN_HANDLES };
 static const struct mc_option cuda_options[] = {
 	[OPT_SYNC_BELOW] = { .name = "sync_below", .type = MC_OPT_SIZE, .def = "16KiB", .max = 1 << 30,
 			     .doc = "copies between GPU and host memory that are smaller are waited for" },
 	[OPT_DEPTH] = { .name = "depth", .type = MC_OPT_INT, .def = "64", .min = 1, .max = 65536,
 			.doc = "copies under way per GPU and direction; further ones are tried again later" },
+	[OPT_JOIN_HANDLES] = { .name = "join_handles", .type = MC_OPT_BOOL, .def = "true",
+			       .doc = "memory mapped from several handles is one buffer, if the driver exports it as one "
+				      "dma-buf; false: a buffer per handle, as peermem may need" },
 	{ .name = NULL },
 };
 
@@ -485,6 +555,7 @@ static int cuda_open(void *inst, const struct mc_host *host, const struct mc_ope
 	cuda->host = host;
 	cuda->sync_below = args->options[OPT_SYNC_BELOW].i;
 	cuda->depth = (uint32_t)args->options[OPT_DEPTH].i;
+	cuda->join_handles = args->options[OPT_JOIN_HANDLES].b;
 	r = cuda_driver_open(&cuda->cu, &cuda->nr_gpus, err);
 	if (r < 0)
 		return r;

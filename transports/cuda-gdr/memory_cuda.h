@@ -57,6 +57,7 @@ struct cuda {
 	int nr_gpus;
 	int64_t sync_below;
 	uint32_t depth;
+	bool join_handles;
 	pthread_mutex_t lock; /* guards blocks */
 	struct cuda_block {
 		struct cuda_block *next;
@@ -65,9 +66,15 @@ struct cuda {
 	} *blocks; /* what alloc gave and free did not take */
 };
 
-/* Make the GPU's context this thread's; what was it before is so again after gpu_leave.  [any] */
-CUresult gpu_enter(struct gpu *gpu);
-void gpu_leave(struct gpu *gpu);
+/* What gpu_leave puts back. */
+struct gpu_visit {
+	CUstreamCaptureMode mode;
+	bool exchanged;
+};
+/* Make the GPU's context this thread's, and let our calls be no part of a graph that somebody captures; what
+ * was so before is again after gpu_leave.  [any] */
+CUresult gpu_enter(struct gpu *gpu, struct gpu_visit *visit);
+void gpu_leave(struct gpu *gpu, const struct gpu_visit *visit);
 
 /* memory_cuda_copy.c */
 int gpu_copies_init(struct gpu *gpu);  /* [helper] */

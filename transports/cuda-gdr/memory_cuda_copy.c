@@ -27,14 +27,15 @@ static int copy_errno(CUresult r)
 static int copy_now(struct gpu *gpu, const struct mc_copy *c)
 {
 	struct cuda_driver *cu = &gpu->cuda->cu;
-	CUresult r = gpu_enter(gpu);
+	struct gpu_visit visit;
+	CUresult r = gpu_enter(gpu, &visit);
 
 	if (r != CUDA_SUCCESS)
 		return cuda_errno(r);
 	r = start(cu, c, gpu->small);
 	if (r == CUDA_SUCCESS)
 		r = cu->cuStreamSynchronize(gpu->small);
-	gpu_leave(gpu);
+	gpu_leave(gpu, &visit);
 	return r == CUDA_SUCCESS ? MC_DONE : copy_errno(r);
 }
 
@@ -44,7 +45,8 @@ static void *wait_copies(void *arg)
 {
 	struct copy_queue *q = arg;
 	struct cuda *cuda = q->gpu->cuda;
-	CUresult context = gpu_enter(q->gpu);
+	struct gpu_visit visit;
+	CUresult context = gpu_enter(q->gpu, &visit);
 
 	pthread_mutex_lock(&q->lock);
 	while (!q->quit || q->nr) {
@@ -69,7 +71,7 @@ static void *wait_copies(void *arg)
 	}
 	pthread_mutex_unlock(&q->lock);
 	if (context == CUDA_SUCCESS)
-		gpu_leave(q->gpu);
+		gpu_leave(q->gpu, &visit);
 	return NULL;
 }
 
@@ -120,6 +122,7 @@ static int enqueue(struct copy_queue *q, struct mc_copy *c)
 int cuda_copy(void *inst, struct mc_copy *c)
 {
 	struct cuda *cuda = inst;
+	struct gpu_visit visit;
 	struct copy_queue *q;
 	struct gpu *gpu;
 	CUresult r;
@@ -132,14 +135,14 @@ int cuda_copy(void *inst, struct mc_copy *c)
 		return MC_DONE;
 	if ((int64_t)c->len < cuda->sync_below)
 		return copy_now(gpu, c);
-	r = gpu_enter(gpu);
+	r = gpu_enter(gpu, &visit);
 	if (r != CUDA_SUCCESS)
 		return cuda_errno(r);
 	q = &gpu->queues[c->to_host ? TO_HOST : TO_GPU];
 	pthread_mutex_lock(&q->lock);
 	status = q->nr == cuda->depth ? -EAGAIN : enqueue(q, c);
 	pthread_mutex_unlock(&q->lock);
-	gpu_leave(gpu);
+	gpu_leave(gpu, &visit);
 	return status;
 }
 
@@ -190,7 +193,8 @@ static void queue_close(struct copy_queue *q, struct cuda_driver *cu, bool conte
 void gpu_copies_close(struct gpu *gpu)
 {
 	struct cuda_driver *cu = &gpu->cuda->cu;
-	bool context = atomic_load(&gpu->context) && gpu_enter(gpu) == CUDA_SUCCESS;
+	struct gpu_visit visit;
+	bool context = atomic_load(&gpu->context) && gpu_enter(gpu, &visit) == CUDA_SUCCESS;
 
 	for (int i = 0; i < DIRECTIONS; i++) {
 		if (gpu->queues[i].gpu)
@@ -200,5 +204,5 @@ void gpu_copies_close(struct gpu *gpu)
 	if (context && gpu->small)
 		cu->cuStreamDestroy(gpu->small);
 	if (context)
-		gpu_leave(gpu);
+		gpu_leave(gpu, &visit);
 }
