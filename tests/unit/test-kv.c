@@ -248,6 +248,73 @@ static void test_forgotten(void **state)
 	fixture_free(b);
 }
 
+#define NR_THREADS 4
+
+struct worker {
+	pthread_t thread;
+	struct fixture *x;
+	int nr;
+};
+
+/* Whatever the lease does meanwhile: the key is there when it was written, and gone for good when it was removed. */
+static void *write_and_remove(void *arg)
+{
+	struct worker *w = arg;
+	char key[32], want[48];
+
+	for (int i = 0; i < 40; i++) {
+		struct seen seen = {.nr = 0};
+		int r;
+
+		snprintf(key, sizeof key, "m/%d/%d", w->nr, i % 3);
+		snprintf(want, sizeof want, "%s=%d", key, i);
+		assert_int_equal(mc_kv_write(&w->x->engine, key, strchr(want, '=') + 1, strlen(strchr(want, '=') + 1),
+					     MC_KV_LEASED, T, NULL, NULL), 0);
+		r = mc_kv_read(&w->x->engine, key, T, see, &seen, NULL);
+		if (r == 0)
+			assert_string_equal(seen.text, want);
+		else
+			assert_int_equal(r, -ENOENT); /* the lease ended just now */
+		r = mc_kv_remove(&w->x->engine, key, 0, T, NULL);
+		assert_true(r == 0 || r == -ENOENT);
+	}
+	return NULL;
+}
+
+static void test_threads(void **state)
+{
+	static const char *const quick[] = {"lease_ttl", "1s", NULL};
+	struct fixture *a = start("alpha", quick);
+	struct worker workers[NR_THREADS];
+	struct seen seen = {.nr = 0};
+	uint64_t deadline = fixture_deadline(T), written;
+
+	for (int i = 0; i < NR_THREADS; i++) {
+		workers[i] = (struct worker){.x = a, .nr = i};
+		assert_int_equal(pthread_create(&workers[i].thread, NULL, write_and_remove, &workers[i]), 0);
+	}
+	for (int i = 0; i < 8; i++) {
+		uint64_t lease;
+
+		pthread_mutex_lock(&a->engine.meta->lock);
+		lease = a->engine.meta->lease;
+		pthread_mutex_unlock(&a->engine.meta->lock);
+		mc_meta_revoke(a->engine.meta, lease, fixture_deadline(T));
+		usleep(20000);
+	}
+	for (int i = 0; i < NR_THREADS; i++)
+		pthread_join(workers[i].thread, NULL);
+	/* The last one to be written is so after all that was to be written again. */
+	assert_int_equal(mc_kv_write(&a->engine, "n", "last", 4, MC_KV_LEASED, T, &written, NULL), 0);
+	assert_int_equal(mc_meta_revoke(a->engine.meta, a->engine.meta->lease, fixture_deadline(T)), 0);
+	while ((mc_kv_read(&a->engine, "n", T, see, &seen, NULL) < 0 || seen.revision == written) &&
+	       mc_now_ns() < deadline)
+		sched_yield();
+	assert_true(seen.revision != written);
+	assert_int_equal(mc_kv_each(&a->engine, "m/", T, see, &seen, NULL), 0);
+	fixture_free(a);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -258,6 +325,7 @@ int main(void)
 		cmocka_unit_test(test_lease_lost),
 		cmocka_unit_test(test_write_finds_lease_lost),
 		cmocka_unit_test(test_forgotten),
+		cmocka_unit_test(test_threads),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, fixture_cleanup);
