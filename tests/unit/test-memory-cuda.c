@@ -76,8 +76,14 @@ static void nothing_left(void)
 /* ---- the host ------------------------------------------------------------------------------------------ */
 
 static void log_line(const struct mc_host *h, int level, const char *fmt, ...) MC_PRINTF(3, 4);
+static char logged[512]; /* the last line */
 static void log_line(const struct mc_host *h, int level, const char *fmt, ...)
 {
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(logged, sizeof logged, fmt, ap);
+	va_end(ap);
 }
 
 static void copied(const struct mc_host *h, struct mc_copy *c, int status)
@@ -179,6 +185,8 @@ static void test_copies(void **state)
 		assert_int_equal(out[sizes[i]], sizes[i] + 1 < MIB ? out[sizes[i]] : 0);
 	}
 	assert_int_equal(copy(inst, in, out, MIB, 0, true), -EFAULT);
+	assert_non_null(strstr(logged, "a copy at 'cuda:0' failed: cuMemcpyAsync answers CUDA_ERROR_INVALID_VALUE (1)"));
+	assert_non_null(strstr(logged, "was memory freed that is registered?"));
 	assert_int_equal(copy(inst, in, out, 8, 0, true), -EFAULT);
 	assert_int_equal(copy(inst, d.addr, out, 8, 2, true), -ENODEV);
 	assert_int_equal(copy(inst, d.addr, out, 8, -1, true), -ENODEV);

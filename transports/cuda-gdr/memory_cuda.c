@@ -110,6 +110,14 @@ struct span {
 	uint64_t start, end; /* of the allocation, or of one handle mapped into a reserved range */
 };
 
+/* What follows takes it for no memory of a GPU, which says too little: a GPU may have failed, or the process
+ * has forked. */
+static void lookup_failed(struct cuda *cuda, const char *call, uint64_t addr, CUresult r)
+{
+	cuda->host->log(cuda->host, MC_LOG_WARN, "%s of %p answers %s (%d): its memory is not found", call,
+			(void *)(uintptr_t)addr, cuda_error_name(&cuda->cu, r), (int)r);
+}
+
 /* The GPU that an address is memory of, or NULL.  Managed memory moves, and the CPU may touch it: it is
  * host memory to us.  Needs no context. */
 static struct gpu *gpu_of(struct cuda *cuda, uint64_t addr)
@@ -120,8 +128,13 @@ static struct gpu *gpu_of(struct cuda *cuda, uint64_t addr)
 	int ordinal = -1;
 	void *values[] = { &type, &managed, &ordinal };
 
-	if (cuda->cu.cuPointerGetAttributes(MC_ARRAY_SIZE(attributes), attributes, values, addr) != CUDA_SUCCESS)
+	CUresult r = cuda->cu.cuPointerGetAttributes(MC_ARRAY_SIZE(attributes), attributes, values, addr);
+
+	if (r != CUDA_SUCCESS) {
+		if (r != CUDA_ERROR_INVALID_VALUE) /* else it is nothing of the driver's */
+			lookup_failed(cuda, "cuPointerGetAttributes", addr, r);
 		return NULL;
+	}
 	if (type != CU_MEMORYTYPE_DEVICE || managed || ordinal < 0 || ordinal >= cuda->nr_gpus)
 		return NULL;
 	return &cuda->gpus[ordinal];
@@ -138,12 +151,14 @@ static int span_find(struct cuda *cuda, uint64_t addr, struct span *span)
 	if (!gpu)
 		return -ENOENT;
 	r = gpu_enter(gpu, &visit);
-	if (r != CUDA_SUCCESS)
+	if (r == CUDA_SUCCESS) {
+		r = cuda->cu.cuMemGetAddressRange(&base, &len, addr);
+		gpu_leave(gpu, &visit);
+	}
+	if (r != CUDA_SUCCESS) {
+		lookup_failed(cuda, "cuMemGetAddressRange", addr, r);
 		return cuda_errno(r);
-	r = cuda->cu.cuMemGetAddressRange(&base, &len, addr);
-	gpu_leave(gpu, &visit);
-	if (r != CUDA_SUCCESS)
-		return cuda_errno(r);
+	}
 	if (!mc_range_inside(base, len, addr, 1))
 		return -EIO;
 	*span = (struct span){ .gpu = gpu, .start = base, .end = base + len };

@@ -44,6 +44,7 @@ struct gpu {
 	bool dmabuf;         /* the driver exports its memory */
 	bool must_flush;     /* what NICs wrote is not visible before a flush */
 	bool can_flush;
+	_Atomic int told;    /* what the driver answered when a copy failed last */
 	pthread_mutex_t lock;
 	_Atomic(CUcontext) context; /* primary; NULL: not retained yet; set under lock */
 	CUstream small;      /* of copies that are waited for; set before context is */

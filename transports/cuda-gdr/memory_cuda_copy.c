@@ -10,6 +10,8 @@
 
 #include "memory_cuda.h"
 
+#define START "cuMemcpyAsync"
+
 static CUresult start(struct cuda_driver *cu, const struct mc_copy *c, CUstream stream)
 {
 	CUdeviceptr mem = (CUdeviceptr)(uintptr_t)c->mem;
@@ -18,9 +20,18 @@ static CUresult start(struct cuda_driver *cu, const struct mc_copy *c, CUstream 
 			  : cu->cuMemcpyHtoDAsync(mem, c->hostptr, c->len, stream);
 }
 
-/* An address that is no memory of the GPU is an invalid value to the driver. */
-static int copy_errno(CUresult r)
+/* The errno of a copy; who reads the log finds what the driver answered, once until it answers otherwise.  An
+ * address that is no memory of the GPU is an invalid value to it. */
+static int copied(struct gpu *gpu, const char *call, CUresult r)
 {
+	struct cuda *cuda = gpu->cuda;
+
+	if (r == CUDA_SUCCESS)
+		return 0;
+	if (atomic_exchange(&gpu->told, (int)r) != (int)r)
+		cuda->host->log(cuda->host, MC_LOG_WARN, "a copy at 'cuda:%d' failed: %s answers %s (%d): %s", gpu->ordinal, call,
+				cuda_error_name(&cuda->cu, r), (int)r, r == CUDA_ERROR_INVALID_VALUE ?
+				"was memory freed that is registered?" : "see the kernel's log for an Xid, and nvidia-smi");
 	return r == CUDA_ERROR_INVALID_VALUE ? -EFAULT : cuda_errno(r);
 }
 
@@ -30,13 +41,15 @@ static int copy_now(struct gpu *gpu, const struct mc_copy *c)
 	struct gpu_visit visit;
 	CUresult r = gpu_enter(gpu, &visit);
 
-	if (r != CUDA_SUCCESS)
-		return cuda_errno(r);
-	r = start(cu, c, gpu->small);
-	if (r == CUDA_SUCCESS)
-		r = cu->cuStreamSynchronize(gpu->small);
+	int status = copied(gpu, "cuCtxPushCurrent", r);
+
+	if (status < 0)
+		return status;
+	status = copied(gpu, START, start(cu, c, gpu->small));
+	if (status == 0)
+		status = copied(gpu, "cuStreamSynchronize", cu->cuStreamSynchronize(gpu->small));
 	gpu_leave(gpu, &visit);
-	return r == CUDA_SUCCESS ? MC_DONE : copy_errno(r);
+	return status == 0 ? MC_DONE : status;
 }
 
 /* ---- copies under way ------------------------------------------------------------------------------ */
@@ -66,7 +79,7 @@ static void *wait_copies(void *arg)
 		q->head = (q->head + 1) % cuda->depth;
 		q->nr--;
 		pthread_mutex_unlock(&q->lock);
-		cuda->host->copied(cuda->host, slot.copy, copy_errno(r));
+		cuda->host->copied(cuda->host, slot.copy, copied(q->gpu, "cuEventSynchronize", r));
 		pthread_mutex_lock(&q->lock);
 	}
 	pthread_mutex_unlock(&q->lock);
@@ -85,7 +98,7 @@ static int prepare(struct copy_queue *q, struct copy_slot *slot)
 		r = cu->cuEventCreate(&slot->event, CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING);
 	if (r != CUDA_SUCCESS) {
 		slot->event = NULL;
-		return cuda_errno(r);
+		return copied(q->gpu, "cuEventCreate", r);
 	}
 	if (!q->running && pthread_create(&q->thread, NULL, wait_copies, q))
 		return -ENOMEM;
@@ -103,14 +116,14 @@ static int enqueue(struct copy_queue *q, struct mc_copy *c)
 
 	if (error < 0)
 		return error;
-	r = start(&cuda->cu, c, q->stream);
-	if (r != CUDA_SUCCESS)
-		return copy_errno(r);
+	error = copied(q->gpu, START, start(&cuda->cu, c, q->stream));
+	if (error < 0)
+		return error;
 	r = cuda->cu.cuEventRecord(slot->event, q->stream);
 	if (r != CUDA_SUCCESS) {
 		/* It runs, and nothing would tell when it has ended. */
 		r = cuda->cu.cuStreamSynchronize(q->stream);
-		return r == CUDA_SUCCESS ? MC_DONE : copy_errno(r);
+		return r == CUDA_SUCCESS ? MC_DONE : copied(q->gpu, "cuStreamSynchronize", r);
 	}
 	slot->copy = c;
 	q->nr++;
@@ -125,7 +138,6 @@ int cuda_copy(void *inst, struct mc_copy *c)
 	struct gpu_visit visit;
 	struct copy_queue *q;
 	struct gpu *gpu;
-	CUresult r;
 	int status;
 
 	if (c->ordinal < 0 || c->ordinal >= cuda->nr_gpus)
@@ -135,9 +147,9 @@ int cuda_copy(void *inst, struct mc_copy *c)
 		return MC_DONE;
 	if ((int64_t)c->len < cuda->sync_below)
 		return copy_now(gpu, c);
-	r = gpu_enter(gpu, &visit);
-	if (r != CUDA_SUCCESS)
-		return cuda_errno(r);
+	status = copied(gpu, "cuCtxPushCurrent", gpu_enter(gpu, &visit));
+	if (status < 0)
+		return status;
 	q = &gpu->queues[c->to_host ? TO_HOST : TO_GPU];
 	pthread_mutex_lock(&q->lock);
 	status = q->nr == cuda->depth ? -EAGAIN : enqueue(q, c);
