@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,8 +49,8 @@ static void lease_name(uint64_t id, char name[FILE_NAME_SIZE])
 	snprintf(name, FILE_NAME_SIZE, "l.%016llx", (unsigned long long)id);
 }
 
-/* Start time of a process in clock ticks; 0: there is none, or /proc cannot say. */
-static uint64_t process_start(const char *pid, bool *ret_gone)
+/* Start time of a process in clock ticks; 0: /proc cannot say, or hides it (hidepid). */
+static uint64_t process_start(const char *pid)
 {
 	unsigned long long start = 0;
 	char path[64], buf[1024], *p;
@@ -58,15 +59,12 @@ static uint64_t process_start(const char *pid, bool *ret_gone)
 
 	snprintf(path, sizeof path, "/proc/%s/stat", pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	*ret_gone = fd < 0 && errno == ENOENT;
 	if (fd < 0)
 		return 0;
 	n = read(fd, buf, sizeof buf - 1);
 	close(fd);
-	if (n <= 0) {
-		*ret_gone = true; /* it ended between open and read */
+	if (n <= 0)
 		return 0;
-	}
 	buf[n] = '\0';
 	p = strrchr(buf, ')');
 	/* Field 22, counted from 1; the name in parentheses is field 2. */
@@ -77,12 +75,23 @@ static uint64_t process_start(const char *pid, bool *ret_gone)
 	return start;
 }
 
+/* Where our pid and start time mean what they mean to others: the PID name space, and above it the time name
+ * space, by which start times are shifted.  0: unknown, as when /proc is that of another PID name space. */
+static uint64_t process_space(void)
+{
+	char link[16] = "";
+	struct stat pid, time;
+
+	if (readlink("/proc/self", link, sizeof link - 1) < 0 || strtol(link, NULL, 10) != getpid() ||
+	    stat("/proc/self/ns/pid", &pid) < 0)
+		return 0;
+	return pid.st_ino ^ (stat("/proc/self/ns/time", &time) == 0 ? (uint64_t)time.st_ino << 32 : 0);
+}
+
 void file_self_init(struct file_self *s)
 {
 	char boot[64] = "";
 	struct utsname uts;
-	struct stat st;
-	bool gone;
 	int fd;
 
 	memset(s, 0, sizeof *s);
@@ -95,10 +104,9 @@ void file_self_init(struct file_self *s)
 			s->boot = file_hash(boot, (size_t)n) | 1;
 		close(fd);
 	}
-	if (stat("/proc/self/ns/pid", &st) == 0)
-		s->pidns = st.st_ino;
+	s->pidns = process_space();
 	s->pid = (uint32_t)getpid();
-	s->start = process_start("self", &gone);
+	s->start = process_start("self");
 	if (uname(&uts) == 0)
 		snprintf(s->host, sizeof s->host, "%.*s", FILE_HOST_MAX, uts.nodename);
 }
@@ -333,19 +341,21 @@ void file_lease_fini(struct file_inst *f)
 
 /* ---- leases of others -------------------------------------------------------------------- */
 
-/* The lock stands, but it may be a copy that a child of the dead holder inherited. */
+/* The lock stands, but it may be a copy that a child of the dead holder inherited.  Only the kernel says that
+ * there is no such process: /proc may hide those of other users. */
 static bool holder_gone(const struct file_inst *f, const struct file_self *h)
 {
 	char pid[16];
 	uint64_t start;
-	bool gone;
 
 	if (!h->start || !h->boot || h->boot != f->self.boot || !h->pidns ||
-	    h->pidns != f->self.pidns)
+	    h->pidns != f->self.pidns || !h->pid || h->pid > INT32_MAX)
 		return false;
+	if (kill((pid_t)h->pid, 0) < 0 && errno == ESRCH)
+		return true;
 	snprintf(pid, sizeof pid, "%u", h->pid);
-	start = process_start(pid, &gone);
-	return gone || (start && start != h->start);
+	start = process_start(pid);
+	return start && start != h->start;
 }
 
 /*

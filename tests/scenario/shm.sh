@@ -85,11 +85,12 @@ as() {
 	setpriv --reuid="$who" --regid="$who" --clear-groups --inh-caps=-all --bounding-set=-all "$@"
 }
 
-# The bench as another user; it needs no folder of its own.
+# The bench as another user; it needs no folder of its own.  $around: what it runs in.
+around=
 foreign() {
 	who=$1 name=$2
 	shift 2
-	as "$who" timeout 120 "$BENCH" --metadata_server="$metadata" --local_server_name="$name" --port=0 --duration=0.3 \
+	$around setpriv --reuid="$who" --regid="$who" --clear-groups --inh-caps=-all --bounding-set=-all timeout 120 "$BENCH" --metadata_server="$metadata" --local_server_name="$name" --port=0 --duration=0.3 \
 		--threads=1 --block_size=4096 --batch_size=16 --log_level=info --segment_id=t --check \
 		--nic_priority_matrix="$matrix" "$@" >"$dir/$name.out" 2>"$dir/$name.err" </dev/null
 }
@@ -114,6 +115,15 @@ case_other_user() {
 	check_run j
 	carried j no yes
 	grep -q "cross-memory attach is refused" "$dir/j.err" || die "the rail's end is not explained"
+	# Where /proc hides others' processes they live nevertheless.
+	if unshare --mount mount -t proc -o hidepid=2 proc /proc 2>/dev/null; then
+		printf '%s\n' 'mount -t proc -o hidepid=2 proc /proc && exec "$@"' >"$dir/hidden"
+		around="unshare --mount sh $dir/hidden"
+		foreign 65534 h --local_socket="$sockets" || die "hidden: $?"
+		check_run h
+		carried h yes no
+		around=
+	fi
 	# May not dial.
 	chmod 700 "$sockets"
 	foreign 65534 k --local_socket=off || die "no socket: $?"
