@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/access.h"
@@ -62,6 +63,23 @@ static void check_addresses(struct lint *lint, const struct mc_settings *set)
 	}
 	if (*set->listen_address && mc_addr_parse(set->listen_address, &addr) < 0)
 		lint_add(lint, LINT_ERROR, "value", "listen_address: '%s' is not an address", set->listen_address);
+}
+
+/* A folder that a user names is not made for him, and without it the engine does not open. */
+static void check_socket(struct lint *lint, const char *path)
+{
+	struct stat st;
+	int error = 0;
+
+	if (*path != '/')
+		return;
+	if (stat(path, &st) < 0 || access(path, W_OK | X_OK) < 0)
+		error = errno;
+	else if (!S_ISDIR(st.st_mode))
+		error = ENOTDIR;
+	if (error)
+		lint_add(lint, LINT_ERROR, "value", "local_socket '%.300s': cannot listen there: %s; name a folder of yours, "
+			 "or \"off\"", path, strerror(error));
 }
 
 static void check_admission(struct lint *lint, const struct mc_settings *set)
@@ -140,6 +158,7 @@ void lint_config(struct lint *lint)
 
 	check_name(lint, set->local_server_name);
 	check_addresses(lint, set);
+	check_socket(lint, set->local_socket);
 	check_admission(lint, set);
 	check_metadata(lint, set->metadata_server);
 	if (set->staging_pool > 0 && set->staging_chunk > set->staging_pool)

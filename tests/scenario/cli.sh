@@ -242,6 +242,8 @@ case_lint_config() {
 	lint 1 'error [value]' "'reed' is no right" -- --access='{"a": "reed"}' --nic_priority_matrix="$tcp_matrix"
 	lint 1 'error [value]' "advertise_address '300.1.1.1': no IPv4 or IPv6" -- --advertise_address=192.0.2.1,300.1.1.1 \
 		--nic_priority_matrix="$tcp_matrix"
+	lint 1 'error [value]' "local_socket '$dir/nosuch': cannot listen there: No such file" -- \
+		--local_socket="$dir/nosuch" --nic_priority_matrix="$tcp_matrix"
 	ask 0 lint --advertise_address=192.0.2.1,node0.example --nic_priority_matrix="$tcp_matrix"
 	lint 1 'error [value]' "there is no directory '$dir/nosuch/'" -- --metadata_server="file://$dir/nosuch/records/" \
 		--nic_priority_matrix="$tcp_matrix"
