@@ -13,9 +13,11 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,6 +49,25 @@ int __wrap_clock_gettime(clockid_t id, struct timespec *t)
 		return __real_clock_gettime(id, t);
 	*t = (struct timespec){.tv_sec = (time_t)(boot_now / MC_SEC), .tv_nsec = (long)(boot_now % MC_SEC)};
 	return 0;
+}
+
+/* The next message comes without its descriptor, as when there is no place for it. */
+static bool lose_next;
+
+ssize_t __real_recvmsg(int fd, struct msghdr *h, int flags);
+ssize_t __wrap_recvmsg(int fd, struct msghdr *h, int flags);
+ssize_t __wrap_recvmsg(int fd, struct msghdr *h, int flags)
+{
+	ssize_t n = __real_recvmsg(fd, h, flags);
+	struct cmsghdr *c = n > 0 && lose_next ? CMSG_FIRSTHDR(h) : NULL;
+
+	if (c) {
+		close(*(int *)(void *)CMSG_DATA(c));
+		h->msg_controllen = 0;
+		h->msg_flags |= MSG_CTRUNC;
+		lose_next = false;
+	}
+	return n;
 }
 
 static void open_both(struct pair *p, const char *mode)
@@ -498,11 +519,66 @@ static void other_start(struct shm *x)
 	x->self.start++;
 }
 
+static void no_place(struct shm *x)
+{
+	(void)x;
+	lose_next = true;
+}
+
 static void test_impostors(void **state)
 {
 	impostor(other_pid, -EPERM, "holds the socket");
 	impostor(other_boot, -EHOSTUNREACH, "another kernel");
 	impostor(other_start, -ESTALE, "began at another time");
+	impostor(no_place, -EMFILE, "raise the limit of descriptors");
+}
+
+/* Start times of another time name space are shifted, and say nothing here. */
+static void test_other_times(void **state)
+{
+	struct pair p;
+
+	open_both(&p, "mode=auto");
+	p.far->self.pid_ns ^= UINT64_C(1) << 32;
+	p.far->self.start++;
+	join(&p, MC_ACCESS_ALL);
+	end(&p);
+}
+
+static bool peer_told(void *ctx)
+{
+	return ((struct pair *)ctx)->peer->status < 0;
+}
+
+/* The other process has ended, but a child of it holds its end of the stream: here we hold it. */
+static void test_orphaned(void **state)
+{
+	struct shm_peer *near;
+	struct pair p;
+	pid_t child;
+
+	start(&p, "mode=auto");
+	near = p.peer->area;
+	assert_true(near->life.fd >= 0);
+	p.near->host->unwatch(p.near->host, &near->life);
+	close(near->life.fd);
+	child = fork();
+	if (!child) {
+		pause();
+		_exit(0);
+	}
+	assert_true(child > 0);
+	near->pid = child;
+	assert_int_equal(shm_life_watch(near), 0);
+	kill(child, SIGKILL);
+	fake_run(p.w, peer_told, &p, BOUND);
+	waitpid(child, NULL, 0);
+	assert_int_equal(p.peer->status, -ECONNRESET);
+	assert_non_null(strstr(p.peer->why, "its process has ended"));
+	assert_true(transfer(&p, MC_OP_WRITE, 0, 4096, NULL) < 0);
+	assert_true(untouched(&p));
+	assert_int_equal(fake_peer_fence(p.peer, BOUND), 0);
+	end(&p);
 }
 
 int main(void)
@@ -523,6 +599,8 @@ int main(void)
 		cmocka_unit_test(test_one_call),
 		cmocka_unit_test(test_hole),
 		cmocka_unit_test(test_impostors),
+		cmocka_unit_test(test_other_times),
+		cmocka_unit_test(test_orphaned),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -71,7 +71,8 @@ struct shm_region {
 struct shm_self {
 	uint32_t pid;
 	uint8_t boot[16];
-	uint64_t pid_ns, start;
+	uint64_t pid_ns, start; /* pid_ns: with the time name space in its upper half, by which start is shifted */
+	bool proc;              /* /proc is that of our PID name space, so numbers of ours mean something there */
 };
 
 /* A slice that waits for flush.  In the slice's private area. */
@@ -115,13 +116,14 @@ struct shm_peer {
 	uint8_t in[SHM_MSG_SIZE];
 	uint32_t in_len;
 	int in_fd; /* came with the message, or -1 */
+	bool in_lost; /* one came, and there was no place for it */
 	/* Initiator: the target's table, and our connection in it. */
 	const shm_word *table;
 	uint32_t slot; /* target: ours for it */
 	uint64_t key;  /* 0: none */
 	pid_t pid;     /* as seen from here; 0: not visible */
 	uint32_t uid;
-	int pidfd;
+	struct mc_watch life; /* of its process, by a pidfd; fd -1: none */
 	struct shm_remote *wants;
 	uint64_t next_cookie;
 	/* Target. */
@@ -188,6 +190,8 @@ void shm_peer_attach(void *inst, void *peer, const struct mc_stream *stream);
 void shm_peer_close(void *inst, void *peer);
 int shm_fence(void *inst, void *peer, uint32_t epoch);
 void shm_peer_break(struct shm_peer *p, int status, const char *why);
+/* Be told when its process ends, whoever else holds its end of the stream: 0 or -errno. */
+int shm_life_watch(struct shm_peer *p);
 /* Tell the host what it has not been told; how many things. */
 int shm_settle(struct shm *x);
 /* 0, -EAGAIN, or -errno: the stream is broken. */

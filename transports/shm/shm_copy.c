@@ -281,15 +281,16 @@ static int gather(struct shm *x, struct shm_op *first, unsigned *ret_nr)
 static ssize_t attach(struct shm *x, const struct shm_op *first)
 {
 	const struct shm_peer *p = first->slice->peer;
-	struct pollfd gone = {.fd = p->pidfd, .events = POLLIN};
+	struct pollfd gone[] = {{.fd = p->life.fd, .events = POLLIN}, {.fd = p->watch.fd}};
 	bool write = first->slice->opcode == MC_OP_WRITE;
 	unsigned nr = 0;
 	ssize_t n;
 	int r;
 
-	/* A pid may be another process's by now; its descriptor never is. */
-	if (poll(&gone, 1, 0) != 0)
-		return -ESRCH;
+	/* A pid may be another process's by now, its descriptor never is; a program that it executes is told by the
+	 * end of the stream alone. */
+	if (poll(gone, MC_ARRAY_SIZE(gone), 0) != 0)
+		return gone[0].revents ? -ESRCH : -ENOTCONN;
 	if (shm_was_frozen(x))
 		return -ETIMEDOUT;
 	flag_raise(x);

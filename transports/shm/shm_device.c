@@ -16,6 +16,7 @@
 
 #define DEVICE "shm0"
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
+#define MORE_FDS "raise the limit of descriptors (ulimit -n)"
 
 /* A small file as text: its length, or -errno. */
 static int read_text(const char *path, char *buf, size_t cap)
@@ -74,8 +75,8 @@ int shm_probe(const struct mc_host *host, const char *device, struct mc_device_i
 	r = read_subnet(info->subnet, sizeof info->subnet);
 	if (r < 0) {
 		info->state = MC_STATE_DOWN;
-		snprintf(info->remedy, sizeof info->remedy,
-			 "this host cannot be told from others: " BOOT_ID ": %s: mount /proc", strerror(-r));
+		snprintf(info->remedy, sizeof info->remedy, "this host cannot be told from others: " BOOT_ID ": %s: %s",
+			 strerror(-r), r == -EMFILE || r == -ENFILE ? MORE_FDS : "mount /proc");
 	}
 	return 0;
 }
@@ -95,7 +96,8 @@ int shm_start_of(pid_t pid, uint64_t *ret_start)
 int shm_self_read(struct shm_self *self)
 {
 	char text[64];
-	struct stat st;
+	struct stat st, time;
+	char link[16] = "";
 	int r = read_text(BOOT_ID, text, sizeof text);
 
 	if (r < 0)
@@ -106,7 +108,8 @@ int shm_self_read(struct shm_self *self)
 	if (stat("/proc/self/ns/pid", &st) < 0)
 		return -errno;
 	self->pid = (uint32_t)getpid();
-	self->pid_ns = st.st_ino;
+	self->pid_ns = st.st_ino ^ (stat("/proc/self/ns/time", &time) == 0 ? (uint64_t)time.st_ino << 32 : 0);
+	self->proc = readlink("/proc/self", link, sizeof link - 1) > 0 && atoi(link) == getpid();
 	/* Not by our number, which a /proc of another PID namespace gives to somebody else. */
 	{
 		char stat_text[1024];
@@ -137,6 +140,8 @@ void shm_attach_remedy(int error, pid_t pid, uint32_t uid, char *ret_text, size_
 	else if (error == ENOSYS)
 		snprintf(ret_text, cap, "this kernel lacks process_vm_readv or pidfd_open: it takes Linux 5.3 "
 			 "with CONFIG_CROSS_MEMORY_ATTACH");
+	else if (error == EMFILE || error == ENFILE)
+		snprintf(ret_text, cap, "there is no descriptor left for its process: " MORE_FDS);
 	else if (error != EPERM && error != EACCES)
 		snprintf(ret_text, cap, "process_vm_readv: %s", strerror(error));
 	else if (uid != geteuid() && geteuid() != 0)

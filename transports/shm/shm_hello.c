@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "shm.h"
@@ -53,7 +52,9 @@ static int check_identity(struct shm_peer *p, const struct shm_hello *h, const s
 			 (int)cred->pid, h->pid);
 		return -EPERM;
 	}
-	if (cred->pid > 0 && shm_start_of(cred->pid, &start) == 0 && start != h->start) {
+	/* Start times of another time name space are shifted; a /proc of another PID name space tells of others. */
+	if (cred->pid > 0 && self->proc && h->pid_ns >> 32 == self->pid_ns >> 32 &&
+	    shm_start_of(cred->pid, &start) == 0 && start != h->start) {
 		snprintf(p->why, sizeof p->why, "process %d is not the one that says hello: it began at another time",
 			 (int)cred->pid);
 		return -ESTALE;
@@ -61,22 +62,22 @@ static int check_identity(struct shm_peer *p, const struct shm_hello *h, const s
 	return 0;
 }
 
-/* Read the bytes that it told: 0, or an errno (> 0) of why we cannot. */
-static int probe(const struct shm_peer *p, const struct shm_hello *h, uint8_t ret_bytes[SHM_PROBE])
+/* Read the bytes that it told: 0, or an errno (> 0) of why we cannot.  unwatched: why there is no pidfd. */
+static int probe(const struct shm_peer *p, const struct shm_hello *h, int unwatched, uint8_t ret_bytes[SHM_PROBE])
 {
 	struct iovec near = {ret_bytes, SHM_PROBE}, far = {(void *)(uintptr_t)h->probe_addr, SHM_PROBE};
 	ssize_t n;
 
 	if (!p->pid)
 		return ESRCH;
-	if (p->pidfd < 0)
-		return ENOSYS;
+	if (p->life.fd < 0)
+		return unwatched;
 	n = process_vm_readv(p->pid, &near, 1, &far, 1, 0);
 	return n == SHM_PROBE ? 0 : n < 0 ? errno : EFAULT;
 }
 
 /* Initiator: may we reach its memory?  Where we may not, what is mapped has to do. */
-static int check_attach(struct shm_peer *p, const struct shm_hello *h)
+static int check_attach(struct shm_peer *p, const struct shm_hello *h, int unwatched)
 {
 	struct shm *x = p->shm;
 	uint8_t bytes[SHM_PROBE];
@@ -85,7 +86,7 @@ static int check_attach(struct shm_peer *p, const struct shm_hello *h)
 
 	if (x->mode == SHM_MAP)
 		return 0;
-	error = probe(p, h, bytes);
+	error = probe(p, h, unwatched, bytes);
 	if (!error && memcmp(bytes, h->probe, sizeof bytes) != 0)
 		return refuse(p, -ESTALE, "the process that holds the socket is not the one that says hello");
 	p->attach = !error;
@@ -102,10 +103,14 @@ static int check_attach(struct shm_peer *p, const struct shm_hello *h)
 	return 0;
 }
 
+#define LOST "there was no descriptor left for one that it sent: raise the limit of descriptors (ulimit -n)"
+
 static int take_table(struct shm_peer *p, const struct shm_hello *h, int fd)
 {
 	const void *table = fd < 0 || !h->key ? NULL : shm_map_words(fd, SHM_TABLE_SIZE);
 
+	if (!table && p->in_lost)
+		return refuse(p, -EMFILE, LOST);
 	if (!table)
 		return refuse(p, -EPROTO, "the other end sent no table of what may be touched");
 	p->table = table;
@@ -117,6 +122,8 @@ static int take_table(struct shm_peer *p, const struct shm_hello *h, int fd)
 static int take_flag(struct shm_peer *p, int fd)
 {
 	p->watcher = fd < 0 ? NULL : shm_watcher_new(p->shm->dev, fd);
+	if (!p->watcher && p->in_lost)
+		return refuse(p, -EMFILE, LOST);
 	return p->watcher ? 0 : refuse(p, -EPROTO, "the other end sent no flag to wait for");
 }
 
@@ -125,21 +132,21 @@ int shm_hello_check(struct shm_peer *p, const struct shm_hello *h, int fd)
 {
 	struct ucred cred = {.pid = 0};
 	socklen_t len = sizeof cred;
-	int r = 0;
+	int r = 0, unwatched = 0;
 
 	if (getsockopt(p->watch.fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || cred.uid == (uid_t)-1)
 		r = refuse(p, -EPROTONOSUPPORT, "the stream is no Unix socket: the core at this end is too old for shm");
 	/* First the descriptor, then the look at what it stands for. */
 	p->pid = cred.pid;
 	p->uid = cred.uid;
-	if (r == 0 && !p->passive && p->pid > 0)
-		p->pidfd = (int)syscall(SYS_pidfd_open, p->pid, 0);
+	if (r == 0 && p->pid > 0)
+		unwatched = -shm_life_watch(p);
 	if (r == 0)
 		r = check_identity(p, h, &cred);
 	if (r == 0)
 		r = p->passive ? take_flag(p, fd) : take_table(p, h, fd);
 	if (r == 0 && !p->passive)
-		r = check_attach(p, h);
+		r = check_attach(p, h, unwatched);
 	if (fd >= 0)
 		close(fd);
 	return r;

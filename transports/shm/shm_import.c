@@ -141,7 +141,7 @@ void shm_given(struct shm_peer *p, const struct shm_give *g, int fd)
 	if (r) {
 		LL_DELETE(p->wants, r);
 		r->waiting = false;
-		status = g->status < 0 ? g->status : fd < 0 ? -EPROTO : map(r, g, fd);
+		status = g->status < 0 ? g->status : fd < 0 ? (p->in_lost ? -EMFILE : -EPROTO) : map(r, g, fd);
 		if (status < 0)
 			cannot_map(p, r, status);
 		/* The other way does as well, where it is open. */

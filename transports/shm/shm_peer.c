@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <utlist.h>
 
@@ -85,8 +86,12 @@ static void stream_shut(struct shm_peer *p)
 		h->unwatch(h, &p->watch);
 		close_fd(&p->watch.fd);
 	}
+	if (p->life.fd >= 0) {
+		h->unwatch(h, &p->life);
+		close_fd(&p->life.fd);
+	}
 	close_fd(&p->in_fd);
-	close_fd(&p->pidfd);
+	p->in_lost = false;
 	p->in_len = 0;
 	p->owes = false;
 }
@@ -194,10 +199,12 @@ static int receive(struct shm_peer *p)
 			return -EPROTO;
 		memcpy(&p->in_fd, CMSG_DATA(c), sizeof p->in_fd);
 	}
+	p->in_lost |= p->in_fd < 0 && h.msg_flags & MSG_CTRUNC;
 	p->in_len += (uint32_t)n;
 	if (p->in_len == SHM_MSG_SIZE) {
 		int r = handle(p);
 
+		p->in_lost = false;
 		return r < 0 ? r : 1;
 	}
 	return 1;
@@ -221,11 +228,9 @@ static int stream_serve(struct shm_peer *p)
 	return r;
 }
 
-/* Fenced, but the flag is raised: only the end of the stream is news. */
-static void fencing_ready(struct shm_peer *p, uint32_t revents)
+/* Fenced, but the flag is raised: only that the other process has gone is news. */
+static void fencing_over(struct shm_peer *p)
 {
-	if (!(revents & (POLLHUP | POLLERR)))
-		return;
 	if (p->watcher)
 		atomic_store(&p->watcher->dead, true);
 	fence_over(p);
@@ -238,7 +243,8 @@ static void stream_ready(struct mc_watch *watch, uint32_t revents)
 	int r;
 
 	if (p->fencing) {
-		fencing_ready(p, revents);
+		if (revents & (POLLHUP | POLLERR))
+			fencing_over(p);
 		return;
 	}
 	r = stream_serve(p);
@@ -253,6 +259,34 @@ static void stream_ready(struct mc_watch *watch, uint32_t revents)
 			       r == -EPROTO ? "the other end sent no message of ours"
 					    : "the process at the other end has gone");
 	shm_settle(p->shm);
+}
+
+/* [worker] A child of it may hold its end of the stream open. */
+static void life_over(struct mc_watch *life, uint32_t revents)
+{
+	struct shm_peer *p = MC_CONTAINER_OF(life, struct shm_peer, life);
+
+	(void)revents;
+	if (p->fencing) {
+		fencing_over(p);
+		return;
+	}
+	shm_peer_break(p, -ECONNRESET, "its process has ended");
+	shm_settle(p->shm);
+}
+
+int shm_life_watch(struct shm_peer *p)
+{
+	const struct mc_host *h = p->shm->host;
+	int r;
+
+	p->life.fd = (int)syscall(SYS_pidfd_open, p->pid, 0);
+	if (p->life.fd < 0)
+		return -errno;
+	r = h->watch(h, &p->life);
+	if (r < 0)
+		close_fd(&p->life.fd);
+	return r;
 }
 
 /* ---- what the host is told ------------------------------------------------------------------------- */
@@ -308,8 +342,9 @@ static void peer_init(struct shm *x, struct shm_peer *p, const struct mc_peer_ar
 	p->shm = x;
 	p->passive = args->passive;
 	p->epoch = args->epoch;
-	p->in_fd = p->pidfd = -1;
+	p->in_fd = -1;
 	p->watch = (struct mc_watch){.size = sizeof p->watch, .fd = -1, .ready = stream_ready};
+	p->life = (struct mc_watch){.size = sizeof p->life, .fd = -1, .events = POLLIN, .ready = life_over};
 	p->timer = (struct mc_timer){.size = sizeof p->timer, .fire = timer_fired};
 	snprintf(p->name, sizeof p->name, "%s", args->segment ? args->segment : "");
 	DL_APPEND(x->peers, p);
@@ -399,7 +434,7 @@ int shm_fence(void *inst, void *peer, uint32_t epoch)
 	p->news = false;
 	if (p->passive && p->key) {
 		shm_slot_empty(x->dev, p->slot);
-			p->flag_seen = p->watcher ? atomic_load(p->watcher->flag) : 0;
+		p->flag_seen = p->watcher ? atomic_load(p->watcher->flag) : 0;
 	}
 	shm_end_queued(x, p, -ECONNRESET, MC_SCOPE_PEER);
 	if (p->passive && p->key && !flag_lowered(p)) {
