@@ -237,6 +237,7 @@ static int check_all(struct p2pc_offer *o, bool force, struct mc_error *err)
 		struct mc_error why = {0};
 		int r = e->dir ? 0 : check_entry(o, e, data, &why);
 
+		o->nr_files += !e->dir;
 		if (r < 0 && !force)
 			return mc_fail(err, r, "%.900s; --force serves it all the same", why.text);
 		if (r < 0)

@@ -12,8 +12,9 @@ struct p2pc_offer {
 	char *text; /* of the manifest */
 	size_t text_len;
 	struct p2pc_map map;
+	size_t nr_files;
 	uint64_t nr_tensors; /* of its safetensors files */
-	bool registered;
+	bool held, registered; /* its memory, with the engine; the object, with the store */
 };
 
 /* Look at paths and map them: a file, a folder, or (nr > 1) several files as one object.

@@ -6,10 +6,14 @@
 #include <mooncake/mooncake.h>
 #include <mooncake/p2p_store.h>
 
+#include <pthread.h>
+
 #include "flags.h"
+#include "map.h"
 
 #define P2PC_OPEN_NS (30 * MC_SEC)
 #define P2PC_ASK_NS (30 * MC_SEC)  /* metadata, unless --timeout says otherwise */
+#define P2PC_MEMORY_NS (60 * MC_SEC)
 #define P2PC_CLOSE_NS (3 * MC_SEC) /* each of the steps of an end */
 
 /* The verbs: exit codes. */
@@ -27,6 +31,9 @@ struct p2pc_session {
 	struct mc_engine *engine;
 	struct mc_p2p *store;
 	bool usage; /* it was not opened for a mistake of the user's: exit code 2 */
+	pthread_mutex_t lock;
+	char **removed; /* under lock: what the store said of objects that somebody removed */
+	size_t nr_removed;
 };
 
 /* aside: nobody looks for this engine by name, so that it takes any port and a name of its own unless they were
@@ -34,6 +41,13 @@ struct p2pc_session {
 int p2pc_session_open(struct p2pc_session *s, const struct p2pc_options *o, struct mc_config *config, bool aside,
 		      struct mc_error *err);
 void p2pc_session_close(struct p2pc_session *s);
+/* Has somebody removed this object for all?  Said once, as a note. */
+bool p2pc_session_removed(struct p2pc_session *s, const char *name);
+
+/* Files that lie beside each other are registered as one buffer, so that peers hear of one and not of thousands;
+ * ranges in it, which the store registers, are then counted only.  Undo with p2pc_session_release. */
+int p2pc_session_hold(struct p2pc_session *s, const struct p2pc_map *map, struct mc_error *err);
+void p2pc_session_release(struct p2pc_session *s, const struct p2pc_map *map);
 
 /* --timeout, or fallback; in nanoseconds. */
 uint64_t p2pc_timeout(const struct p2pc_options *o, uint64_t fallback_ns);

@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One table of flags, as the bench has: --flag=value, --flag value, --bool, --nobool; dashes
+ * and underscores are the same, one leading dash will do.  What the table lacks is looked up
+ * among the config's keys; what neither knows is refused with the closest known one.
+ */
+#include "flags.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include <core/util/check.h>
+
+#include "text.h"
+
+enum flag_type { FLAG_BOOL, FLAG_TEXT, FLAG_COUNT, FLAG_SIZE, FLAG_RATE, FLAG_SECONDS };
+
+/* Verbs that a flag is for. */
+#define SERVE (1u << P2PC_SERVE)
+#define GET (1u << P2PC_GET)
+#define SAMPLE (1u << P2PC_TRAINER | 1u << P2PC_INFERENCER)
+#define ANY 0u
+
+struct flag {
+	const char *name;
+	enum flag_type type;
+	size_t offset;
+	uint64_t min, max; /* of a count or a size */
+	unsigned verbs;    /* ANY: all */
+	const char *doc;
+};
+
+#define FIELD(f) offsetof(struct p2pc_options, f)
+
+static const struct flag flags[] = {
+	{"output", FLAG_TEXT, FIELD(output), 0, 0, GET, "the file or folder that get makes; -o for short"},
+	{"name", FLAG_TEXT, FIELD(name), 0, 0, SERVE, "the object's name; beside several files: one object of them all"},
+	{"force", FLAG_BOOL, FIELD(force), 0, 0, SERVE | GET,
+	 "serve a checkpoint that is not whole; get over what is there already"},
+	{"serve", FLAG_BOOL, FIELD(serve), 0, 0, GET, "when all has arrived, go on serving it"},
+	{"duration", FLAG_SECONDS, FIELD(duration), 0, 0, SERVE | GET | SAMPLE,
+	 "how long to serve; 0: until a signal comes, which is the default (trainer: 100)"},
+	{"wait", FLAG_SECONDS, FIELD(wait), 0, 0, GET | SAMPLE, "for an object that nobody serves yet"},
+	{"timeout", FLAG_SECONDS, FIELD(timeout), 0, 0, ANY, "for a whole get, 0: none; for other verbs, 0: 30 s"},
+	{"patience", FLAG_SECONDS, FIELD(patience), 0, 0, GET | SAMPLE,
+	 "how long a get goes on when nobody offers what it lacks; default 15 s"},
+	{"max_rate", FLAG_RATE, FIELD(max_rate), 0, 0, SERVE | GET | SAMPLE,
+	 "bytes per second, for all that is served and for all that is got; 100M, 10Gbit"},
+	{"max_serve", FLAG_COUNT, FIELD(max_serve), 1, 1024, SERVE | GET | SAMPLE,
+	 "shards of an object that others may copy from here at once; default 4"},
+	{"threads", FLAG_COUNT, FIELD(threads), 1, 256, GET | SAMPLE, "that copy and verify; default 4, or the processors if fewer"},
+	{"shard_size", FLAG_SIZE, FIELD(shard_size), 4096, UINT64_C(1) << 32, SERVE | SAMPLE,
+	 "bytes; default: a 64th of the object, from 1 MiB to 64 MiB"},
+	{"rack", FLAG_TEXT, FIELD(rack), 0, 0, SERVE | GET | SAMPLE, "a label of where this host stands: same label, near"},
+	{"sync", FLAG_BOOL, FIELD(sync), 0, 0, GET, "have the disk written before the file appears; --nosync: not"},
+	{"ready_file", FLAG_TEXT, FIELD(ready_file), 0, 0, SERVE | GET | SAMPLE, "written when all is served, for scripts"},
+	{"json", FLAG_BOOL, FIELD(json), 0, 0, ANY, "one object on stdout"},
+	{"cmd", FLAG_TEXT, FIELD(cmd), 0, 0, ANY, "trainer or inferencer: the public project's sample, instead of a verb"},
+	{"file_size_mb", FLAG_COUNT, FIELD(file_size_mb), 1, 1048576, SAMPLE, "of the sample's object, MiB; default 2048"},
+	{"device_name", FLAG_TEXT, FIELD(device_name), 0, 0, ANY, "these devices, A,B, instead of a matrix"},
+	{"config", FLAG_TEXT, FIELD(config), 0, 0, ANY, "a config file, below MC_* variables and flags"},
+	{"help", FLAG_BOOL, FIELD(help), 0, 0, ANY, "one screen"},
+	{"helpfull", FLAG_BOOL, FIELD(helpfull), 0, 0, ANY, "all flags and config keys"},
+	{"version", FLAG_BOOL, FIELD(version), 0, 0, ANY, "which this is"},
+};
+
+static const struct {
+	const char *name;
+	enum p2pc_verb verb;
+	size_t min_args, max_args;
+	const char *args;
+} verbs[] = {
+	{"serve", P2PC_SERVE, 1, SIZE_MAX, "FILE... | DIR"}, {"get", P2PC_GET, 1, 1, "NAME"},
+	{"ls", P2PC_LS, 0, 1, "[PREFIX]"},		     {"rm", P2PC_RM, 1, 1, "NAME"},
+	{"stat", P2PC_STAT, 1, 1, "NAME"},		     {"list", P2PC_LS, 0, 1, "[PREFIX]"},
+};
+
+void p2pc_options_init(struct p2pc_options *o)
+{
+	*o = (struct p2pc_options){
+		.output = "",
+		.name = "",
+		.rack = "",
+		.ready_file = "",
+		.device_name = "",
+		.cmd = "",
+		.config = "",
+		.file_size_mb = 2048,
+		.duration = -1,
+		.sync = true,
+	};
+}
+
+/* ---- values ----------------------------------------------------------------------------------- */
+
+static int parse_bool(const struct flag *flag, const char *text, bool *ret, struct mc_error *err)
+{
+	static const char *const words[] = {"false", "true", "0", "1", "no", "yes", "off", "on", "f", "t", "n", "y"};
+
+	for (size_t i = 0; i < MC_ARRAY_SIZE(words); i++) {
+		if (strcasecmp(text, words[i]) == 0) {
+			*ret = i % 2;
+			return 0;
+		}
+	}
+	return mc_fail(err, -EINVAL, "flag --%s: '%s' is neither true nor false", flag->name, text);
+}
+
+static int parse_number(const struct flag *flag, const char *text, uint64_t *ret, struct mc_error *err)
+{
+	uint64_t v;
+	int r = flag->type == FLAG_RATE ? p2pc_parse_rate(text, &v) : p2pc_parse_size(text, &v);
+
+	if (flag->type == FLAG_COUNT && text[strspn(text, "0123456789")])
+		r = -EINVAL;
+	if (r < 0 && flag->type == FLAG_RATE)
+		return mc_fail(err, -EINVAL, "flag --%s: '%s' is no rate; write bytes per second as 100M, or 10Gbit", flag->name,
+			       text);
+	if (r < 0 || (flag->max && (v < flag->min || v > flag->max)))
+		return mc_fail(err, -EINVAL, "flag --%s: '%s' is not a number from %" PRIu64 " to %" PRIu64, flag->name, text,
+			       flag->min, flag->max);
+	*ret = v;
+	return 0;
+}
+
+static int flag_apply(struct p2pc_options *o, const struct flag *flag, const char *text, struct mc_error *err)
+{
+	void *field = (char *)o + flag->offset;
+	int r = 0;
+
+	if (flag->type == FLAG_BOOL) {
+		r = parse_bool(flag, text, field, err);
+	} else if (flag->type == FLAG_TEXT) {
+		*(const char **)field = text;
+	} else if (flag->type == FLAG_SECONDS) {
+		double v;
+
+		if (p2pc_parse_seconds(text, &v) < 0 || v > 31536000)
+			r = mc_fail(err, -EINVAL, "flag --%s: '%s' is no time; write seconds, 500ms, 10min or 2h", flag->name, text);
+		else
+			*(double *)field = v;
+	} else {
+		r = parse_number(flag, text, field, err);
+	}
+	if (r == 0)
+		o->set |= UINT64_C(1) << (flag - flags);
+	return r;
+}
+
+/* ---- names ------------------------------------------------------------------------------------ */
+
+#define NAME_MAX_LEN 127
+
+static const struct flag *flag_find(const char *name)
+{
+	if (strcmp(name, "o") == 0)
+		name = "output";
+	if (strcmp(name, "h") == 0)
+		name = "help";
+	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++)
+		if (strcmp(flags[i].name, name) == 0)
+			return &flags[i];
+	return NULL;
+}
+
+struct key_search {
+	const char *name;
+	bool found, is_bool;
+	size_t best;
+	char closest[NAME_MAX_LEN + 1];
+};
+
+static void search_offer(struct key_search *s, const char *known)
+{
+	size_t d = p2pc_distance(s->name, known);
+
+	if (d < s->best) {
+		s->best = d;
+		snprintf(s->closest, sizeof s->closest, "%s", known);
+	}
+}
+
+static int search_key(void *ctx, const struct mc_config_key *key)
+{
+	struct key_search *s = ctx;
+
+	if (strcmp(key->key, s->name) == 0) {
+		s->found = true;
+		s->is_bool = key->type && strcmp(key->type, "bool") == 0;
+		return 1;
+	}
+	search_offer(s, key->key);
+	return 0;
+}
+
+static int unknown_flag(struct key_search *s, const char *dashes, struct mc_error *err)
+{
+	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++)
+		search_offer(s, flags[i].name);
+	if (s->best <= MC_MAX((size_t)2, strlen(s->name) / 3))
+		return mc_fail(err, -EINVAL, "flag %s%s is not known (did you mean --%s?)", dashes, s->name, s->closest);
+	return mc_fail(err, -EINVAL, "flag %s%s is not known; --helpfull lists them all", dashes, s->name);
+}
+
+static int verb_set(struct p2pc_options *o, const char *word, struct mc_error *err)
+{
+	struct key_search s = {.name = word, .best = SIZE_MAX};
+
+	for (size_t i = 0; i < MC_ARRAY_SIZE(verbs); i++) {
+		if (strcmp(verbs[i].name, word) == 0) {
+			o->verb = verbs[i].verb;
+			return 0;
+		}
+		search_offer(&s, verbs[i].name);
+	}
+	if (s.best <= 2)
+		return mc_fail(err, -EINVAL, "'%s' is no verb (did you mean %s?)", word, s.closest);
+	return mc_fail(err, -EINVAL, "'%s' is no verb: serve, get, ls, rm, stat; mooncake_p2p --help", word);
+}
+
+/* ---- the command line ------------------------------------------------------------------------- */
+
+struct arg {
+	char name[NAME_MAX_LEN + 1]; /* dashes made underscores */
+	const char *dashes, *value, *next; /* value: after '='; next: the following word; NULL: none */
+};
+
+static int arg_split(const char *text, const char *next, struct arg *arg, struct mc_error *err)
+{
+	size_t nr_dashes = 1 + (text[1] == '-');
+	const char *name = text + nr_dashes;
+	size_t len = strcspn(name, "=");
+
+	if (!len || len > NAME_MAX_LEN)
+		return mc_fail(err, -EINVAL, "argument '%s' is not a flag; flags look like --max_rate=100M", text);
+	for (size_t i = 0; i < len; i++)
+		arg->name[i] = name[i] == '-' ? '_' : name[i];
+	arg->name[len] = '\0';
+	arg->value = name[len] == '=' ? name + len + 1 : NULL;
+	arg->dashes = nr_dashes == 1 ? "-" : "--";
+	arg->next = next;
+	return 0;
+}
+
+static const char *arg_value(const struct arg *arg, bool *used, struct mc_error *err)
+{
+	if (arg->value)
+		return arg->value;
+	if (!arg->next) {
+		mc_fail(err, -EINVAL, "flag %s%s: the value is missing", arg->dashes, arg->name);
+		return NULL;
+	}
+	*used = true;
+	return arg->next;
+}
+
+/* --set KEY=VALUE */
+static int apply_set(struct mc_config *config, const char *text, struct mc_error *err)
+{
+	const char *eq = strchr(text, '=');
+	char key[NAME_MAX_LEN + 1];
+
+	if (!eq || eq == text || eq - text > NAME_MAX_LEN)
+		return mc_fail(err, -EINVAL, "flag --set: '%s' is not KEY=VALUE", text);
+	snprintf(key, sizeof key, "%.*s", (int)(eq - text), text);
+	return mc_config_set(config, key, eq + 1, err);
+}
+
+static int apply_config_key(struct mc_config *config, const struct arg *arg, bool *used, struct mc_error *err)
+{
+	struct key_search s = {.name = arg->name, .best = SIZE_MAX};
+	const char *value;
+
+	mc_config_each(config, search_key, &s);
+	if (!s.found && strncmp(arg->name, "no", 2) == 0 && !arg->value) {
+		struct key_search no = {.name = arg->name + 2, .best = SIZE_MAX};
+
+		mc_config_each(config, search_key, &no);
+		if (no.found && no.is_bool)
+			return mc_config_set(config, no.name, "false", err);
+	}
+	/* Keys of plugins have dots; the config knows better than we what exists. */
+	if (!s.found && !strchr(arg->name, '.'))
+		return unknown_flag(&s, arg->dashes, err);
+	if (s.is_bool && !arg->value)
+		return mc_config_set(config, arg->name, "true", err);
+	value = arg_value(arg, used, err);
+	return value ? mc_config_set(config, arg->name, value, err) : -EINVAL;
+}
+
+static int apply_arg(struct p2pc_options *o, struct mc_config *config, const struct arg *arg, bool *used,
+		     struct mc_error *err)
+{
+	const struct flag *flag = flag_find(arg->name);
+	const char *value;
+
+	if (!flag && strncmp(arg->name, "no", 2) == 0 && !arg->value) {
+		const struct flag *no = flag_find(arg->name + 2);
+
+		if (no && no->type == FLAG_BOOL)
+			return flag_apply(o, no, "false", err);
+	}
+	if (flag && flag->type == FLAG_BOOL)
+		return flag_apply(o, flag, arg->value ? arg->value : "true", err);
+	if (!flag && strcmp(arg->name, "set") != 0)
+		return apply_config_key(config, arg, used, err);
+	value = arg_value(arg, used, err);
+	if (!value)
+		return -EINVAL;
+	return flag ? flag_apply(o, flag, value, err) : apply_set(config, value, err);
+}
+
+/* Load the file of every --config, wherever it stands. */
+static int load_files(int argc, char **argv, struct mc_config *config, struct mc_error *err)
+{
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+		const char *name = argv[i] + strspn(argv[i], "-");
+		const char *path = NULL;
+		int r;
+
+		if (argv[i][0] != '-' || strncmp(name, "config", 6) != 0)
+			continue;
+		if (name[6] == '=')
+			path = name + 7;
+		else if (!name[6] && i + 1 < argc)
+			path = argv[++i];
+		r = path ? mc_config_load(config, path, err) : 0;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int p2pc_options_parse(struct p2pc_options *o, int argc, char **argv, struct mc_config *config, struct mc_error *err)
+{
+	int r = load_files(argc, argv, config, err);
+	bool dashes = true, has_verb = false;
+
+	if (r == 0)
+		r = mc_config_env(config, err);
+	o->args = argv; /* words move down to here; a word never moves up */
+	for (int i = 1; r == 0 && i < argc; i++) {
+		struct arg arg;
+		bool used = false;
+
+		if (dashes && strcmp(argv[i], "--") == 0) {
+			dashes = false;
+		} else if (dashes && argv[i][0] == '-' && argv[i][1]) {
+			r = arg_split(argv[i], i + 1 < argc ? argv[i + 1] : NULL, &arg, err);
+			if (r == 0)
+				r = apply_arg(o, config, &arg, &used, err);
+			i += used;
+		} else if (!has_verb) {
+			has_verb = true;
+			r = verb_set(o, argv[i], err);
+		} else {
+			o->args[o->nr_args++] = argv[i];
+		}
+	}
+	return r;
+}
+
+/* ---- together --------------------------------------------------------------------------------- */
+
+static int check_cmd(const struct p2pc_options *o, struct mc_error *err)
+{
+	if (strcmp(o->cmd, "trainer") != 0 && strcmp(o->cmd, "inferencer") != 0)
+		return mc_fail(err, -EINVAL, "flag --cmd: '%s' is neither 'trainer' nor 'inferencer'", o->cmd);
+	return o->verb ? mc_fail(err, -EINVAL, "--cmd=%s stands instead of a verb; leave one out", o->cmd) : 0;
+}
+
+int p2pc_options_check(const struct p2pc_options *o, struct mc_error *err)
+{
+	enum p2pc_verb verb = *o->cmd ? (*o->cmd == 't' ? P2PC_TRAINER : P2PC_INFERENCER) : o->verb;
+	const char *word = *o->cmd ? o->cmd : "";
+
+	if (*o->cmd && check_cmd(o, err) < 0)
+		return -EINVAL;
+	if (!verb)
+		return mc_fail(err, -EINVAL, "what to do is missing: serve, get, ls, rm or stat; mooncake_p2p --help");
+	for (size_t i = 0; i < MC_ARRAY_SIZE(verbs) && !*o->cmd; i++) {
+		if (verbs[i].verb != verb)
+			continue;
+		word = verbs[i].name;
+		if (o->nr_args < verbs[i].min_args)
+			return mc_fail(err, -EINVAL, "%s: %s is missing; mooncake_p2p --help", word, verbs[i].args);
+		if (o->nr_args > verbs[i].max_args)
+			return mc_fail(err, -EINVAL, "%s: '%s' is one too many; it takes %s", word, o->args[verbs[i].max_args],
+				       verbs[i].args);
+		break;
+	}
+	if (*o->cmd && o->nr_args)
+		return mc_fail(err, -EINVAL, "--cmd=%s takes no '%s'", o->cmd, o->args[0]);
+	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++)
+		if ((o->set >> i & 1) && flags[i].verbs && !(flags[i].verbs >> verb & 1))
+			return mc_fail(err, -EINVAL, "flag --%s is not for %s", flags[i].name, word);
+	if (verb == P2PC_GET && !o->serve && o->duration >= 0)
+		return mc_fail(err, -EINVAL, "flag --duration: it says how long --serve lasts, which is not there");
+	return 0;
+}
+
+/* ---- help ------------------------------------------------------------------------------------- */
+
+static int print_key(void *ctx, const struct mc_config_key *key)
+{
+	fprintf(ctx, "  --%s=%s  (%s) %s\n", key->key, key->type, key->value ? key->value : "", key->doc ? key->doc : "");
+	return 0;
+}
+
+void p2pc_help_full(FILE *f, const struct mc_config *config)
+{
+	fputs("Flags of mooncake_p2p:\n", f);
+	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++)
+		fprintf(f, "  --%-14s %s\n", flags[i].name, flags[i].doc);
+	fputs("Config keys, with what they are now:\n", f);
+	mc_config_each(config, print_key, f);
+}
+
+/* clang-format off */
+void p2pc_help(FILE *f)
+{
+	fputs("Give files to many hosts; each passes on what it has, no server is needed.\n"
+	      "  mooncake_p2p serve ./llama --metadata_server=10.0.0.1:2379\n"
+	      "  mooncake_p2p get llama -o /models/llama --metadata_server=10.0.0.1:2379\n"
+	      "Verbs:\n"
+	      "  serve FILE...    offer each file under its name; with --name=N, all as one\n"
+	      "  serve DIR        offer a folder as one object; safetensors are looked at first\n"
+	      "  get NAME [-o P]  fetch, verify, then make the file or folder P appear\n"
+	      "  ls [PREFIX]      what is offered        stat NAME   its files, and who has it\n"
+	      "  rm NAME          take it from all       --cmd=trainer|inferencer   the sample\n"
+	      "Flags:\n"
+	      "  --metadata_server=URL   file:///dir (default: one per user), etcd://host:2379\n"
+	      "  --max_rate=RATE         bytes per second, both ways: 100M, 10Gbit\n"
+	      "  --rack=LABEL            hosts with the same label are near\n"
+	      "  --serve                 get: go on serving   --duration=S   serve so long\n"
+	      "  --wait=S                get: if nobody offers it yet   --timeout=S   for all\n"
+	      "  --force                 get: replace P; serve: a checkpoint that is not whole\n"
+	      "  --shard_size=BYTES      serve: what is verified and passed on as one\n"
+	      "  --json                  one object on stdout   --ready_file=F   serve is up\n"
+	      "Every config key is a flag too: --log_level=debug; --config=FILE reads them;\n"
+	      "--helpfull lists all; '-' is '_'.  A get that was interrupted goes on by the\n"
+	      "same command.  Exit: 0 done (serve: ended by a signal), 1 failed, 2 usage.\n",
+	      f);
+}
+/* clang-format on */

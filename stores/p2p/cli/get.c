@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * get: fetch an object into files beside the place where they will appear, and let them appear
+ * when all is verified.  What was interrupted lies there for the same command to go on with.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <string.h>
+
+#include "program.h"
+#include "stop.h"
+#include "target.h"
+#include "text.h"
+
+#define SHOW_MS 200
+#define RETRY_NS (500 * MC_MSEC)
+
+struct getting {
+	const struct p2pc_options *o;
+	const char *name;
+	struct p2pc_session session;
+	struct p2pc_progress progress;
+	struct mc_p2p_info *info;
+	struct p2pc_manifest manifest;
+	struct p2pc_target target;
+	struct mc_p2p_progress last;
+	bool target_open, held, replica;
+};
+
+/* ---- before ----------------------------------------------------------------------------------- */
+
+/* What is it?  With --wait it may come later. */
+static int find(struct getting *g, struct mc_error *err)
+{
+	uint64_t end = p2pc_now_ns() + (uint64_t)(g->o->wait * 1e9);
+
+	for (;;) {
+		int r = mc_p2p_stat(g->session.store, g->name, P2PC_ASK_NS, &g->info, err);
+		uint64_t now = p2pc_now_ns();
+
+		if (r == 0 && g->info->attachment_len && !g->info->attachment) {
+			r = mc_fail(err, -ENODATA, "'%s': nobody who offers it answers", g->name);
+			mc_p2p_info_free(g->info);
+			g->info = NULL;
+		}
+		if ((r != -ENOENT && r != -ENODATA) || now >= end || p2pc_stopping())
+			return p2pc_stopping() && r < 0 ? mc_fail(err, -ECANCELED, "interrupted") : r;
+		p2pc_progress_text(&g->progress, "waiting for '%s'", g->name);
+		p2pc_stop_wait(end - now < RETRY_NS ? end - now : RETRY_NS);
+	}
+}
+
+/* Its files.  What a program has registered need not have a manifest: one file of that name. */
+static int read_manifest(struct getting *g, struct mc_error *err)
+{
+	const char *slash = strrchr(g->name, '/'), *base = slash ? slash + 1 : g->name;
+	struct p2pc_entry file = {.size = g->info->len};
+	struct mc_error why = {0};
+	int r;
+
+	if (g->info->attachment)
+		r = p2pc_manifest_parse(g->info->attachment, g->info->attachment_len, &g->manifest, &why);
+	else if (p2pc_manifest_add(&g->manifest, *base ? base : "object", NULL, &file) < 0)
+		r = mc_fail(&why, -ENOMEM, "out of memory");
+	else
+		r = p2pc_manifest_seal(&g->manifest, &why);
+	if (r == 0 && g->manifest.size != g->info->len)
+		r = mc_fail(&why, -EBADMSG, "its manifest names %" PRIu64 " bytes, it has %" PRIu64, g->manifest.size, g->info->len);
+	return r < 0 ? mc_fail(err, r, "'%.200s': %.800s", g->name, why.text) : 0;
+}
+
+/* ---- the get ---------------------------------------------------------------------------------- */
+
+/* Show it and wait for its end, or for a signal's. */
+static int follow(struct getting *g, struct mc_p2p_get *get, struct mc_error *err)
+{
+	int r;
+
+	for (;;) {
+		struct pollfd fds[2] = {{.fd = mc_p2p_get_fd(get), .events = POLLIN}, {.fd = p2pc_stop_fd(), .events = POLLIN}};
+
+		mc_p2p_get_progress(get, &g->last);
+		p2pc_progress_show(&g->progress, &g->last);
+		poll(fds, 2, g->progress.on ? SHOW_MS : -1);
+		if (fds[0].revents || p2pc_stopping())
+			break;
+	}
+	if (p2pc_stopping())
+		mc_p2p_get_cancel(get);
+	r = mc_p2p_get_wait(get, MC_FOREVER, err);
+	mc_p2p_get_progress(get, &g->last);
+	g->replica = r == 0;
+	return r;
+}
+
+static int fetch(struct getting *g, struct mc_error *err)
+{
+	struct mc_p2p_get_options options = {.size = sizeof options, .flags = g->target.resumed ? MC_P2P_RESUME : 0};
+	struct mc_p2p_get *get;
+	struct mc_error why = {0};
+	int r = mc_p2p_get_start(g->session.store, g->name, g->target.map.ranges, g->target.map.nr, &options,
+				 p2pc_timeout(g->o, MC_FOREVER), &get, &why);
+
+	g->last.size = sizeof g->last;
+	if (r == 0) {
+		r = follow(g, get, &why);
+		mc_p2p_get_free(get);
+	}
+	p2pc_progress_end(&g->progress);
+	if (r < 0 && g->last.done_len) {
+		char done[P2PC_SIZE_TEXT], len[P2PC_SIZE_TEXT];
+
+		return mc_fail(err, r, "%.600s; %s of %s are kept in '%.200s', and the same command goes on from there",
+			       r == -ECANCELED ? "interrupted" : why.text, p2pc_size_text(g->last.done_len, done),
+			       p2pc_size_text(g->info->len, len), g->target.part);
+	}
+	return r < 0 ? mc_fail(err, r, "%s", r == -ECANCELED ? "interrupted" : why.text) : 0;
+}
+
+/* ---- telling ---------------------------------------------------------------------------------- */
+
+static void tell(const struct getting *g)
+{
+	const struct mc_p2p_progress *l = &g->last;
+	double seconds = (double)l->elapsed_ns / 1e9, rate = seconds > 0 ? (double)(l->done_len - l->resumed_len) / seconds : 0;
+	char size[P2PC_SIZE_TEXT], per[P2PC_SIZE_TEXT], had[P2PC_SIZE_TEXT];
+	size_t nr_files = 0;
+
+	for (size_t i = 0; i < g->manifest.nr; i++)
+		nr_files += !g->manifest.entries[i].dir;
+	if (g->o->json) {
+		fputs("{\"name\": ", stdout);
+		p2pc_text_json(stdout, g->name);
+		fputs(", \"path\": ", stdout);
+		p2pc_text_json(stdout, g->target.path);
+		printf(", \"size\": %" PRIu64 ", \"files\": %zu, \"root\": \"%s\", \"seconds\": %.3f, \"rate\": %.0f, \"resumed\": %" PRIu64
+		       ", \"moved\": %" PRIu64 ", \"sources\": %u, \"dropped\": %u, \"corrupt\": %u}\n",
+		       g->info->len, nr_files, g->info->root, seconds, rate, l->resumed_len, l->moved_len, l->nr_sources,
+		       l->dropped, l->corrupt);
+	} else {
+		fputs("got '", stdout);
+		p2pc_text_tame(stdout, g->target.path);
+		printf("': %s in %.1f s, %s/s, verified", p2pc_size_text(g->info->len, size), seconds,
+		       p2pc_size_text((uint64_t)rate, per));
+		if (l->resumed_len)
+			printf("; %s were there already", p2pc_size_text(l->resumed_len, had));
+		if (l->dropped)
+			printf("; %u source%s failed", l->dropped, l->dropped == 1 ? "" : "s");
+		if (l->corrupt)
+			printf("; %u shard%s did not verify and came again", l->corrupt, l->corrupt == 1 ? "" : "s");
+		putchar('\n');
+	}
+	fflush(stdout);
+}
+
+/* ---- after ------------------------------------------------------------------------------------ */
+
+static int serve_on(struct getting *g)
+{
+	uint64_t end = g->o->duration > 0 ? p2pc_now_ns() + (uint64_t)(g->o->duration * 1e9) : UINT64_MAX, now;
+
+	while (!p2pc_stopping() && (now = p2pc_now_ns()) < end) {
+		struct mc_error err = {0};
+
+		if (p2pc_session_removed(&g->session, g->name))
+			return P2PC_EXIT_OK;
+		if (p2pc_map_look(&g->target.map, &err) < 0) {
+			p2pc_note("mooncake_p2p: %s while '%s' was served; it is taken back", err.text, g->name);
+			return P2PC_EXIT_FAILED;
+		}
+		p2pc_stop_wait(end - now < MC_SEC ? end - now : MC_SEC);
+	}
+	return P2PC_EXIT_OK;
+}
+
+static int get(struct getting *g, struct mc_config *config, struct mc_error *err)
+{
+	int r = p2pc_session_open(&g->session, g->o, config, true, err);
+
+	if (r == 0)
+		r = find(g, err);
+	if (r == 0)
+		r = read_manifest(g, err);
+	if (r == 0) {
+		r = p2pc_target_open(&g->target, g->o->output, g->name, &g->manifest, g->info->root, g->o->force, err);
+		g->target_open = r == 0;
+	}
+	if (r == 0) {
+		r = p2pc_session_hold(&g->session, &g->target.map, err);
+		g->held = r == 0;
+	}
+	if (r == 0)
+		r = fetch(g, err);
+	if (r == 0)
+		r = p2pc_target_finish(&g->target, g->o->sync, err);
+	return r;
+}
+
+int p2pc_get(const struct p2pc_options *o, struct mc_config *config)
+{
+	struct getting g = {.o = o, .name = o->args[0]};
+	struct mc_error err = {0};
+	int r, code = P2PC_EXIT_OK;
+
+	p2pc_progress_init(&g.progress, g.name, false);
+	r = get(&g, config, &err);
+	p2pc_progress_end(&g.progress);
+	if (r == 0) {
+		tell(&g);
+		r = p2pc_ready(o, &g.session, &err);
+	}
+	if (r == 0 && o->serve)
+		code = serve_on(&g);
+	if (r < 0)
+		code = p2pc_tell_error(o, err.text, g.session.usage ? P2PC_EXIT_USAGE : P2PC_EXIT_FAILED);
+	if (g.replica)
+		mc_p2p_delete_replica(g.session.store, g.name, P2PC_CLOSE_NS, NULL);
+	if (g.held)
+		p2pc_session_release(&g.session, &g.target.map);
+	p2pc_session_close(&g.session);
+	if (g.target_open)
+		p2pc_target_close(&g.target, g.target.resumed || g.last.done_len > 0);
+	p2pc_manifest_free(&g.manifest);
+	mc_p2p_info_free(g.info);
+	return code;
+}
