@@ -84,6 +84,8 @@ int p2pc_map_seal(struct p2pc_map *m, struct mc_error *err)
 	return mc_fail(err, -E2BIG, "more than %d objects; serve some from another process", GUARDED_MAX);
 }
 
+#define SYNC_FILES 64
+
 /* ---- maps ------------------------------------------------------------------------------------- */
 
 int p2pc_map_open(struct p2pc_map *m, size_t nr, uint64_t size, bool write, struct mc_error *err)
@@ -178,11 +180,15 @@ int p2pc_map_look(const struct p2pc_map *m, struct mc_error *err)
 	return p2pc_map_whole(m, err);
 }
 
-int p2pc_map_settle(struct p2pc_map *m, bool sync, struct mc_error *err)
+int p2pc_map_settle(struct p2pc_map *m, int fd, struct mc_error *err)
 {
 	struct stat st;
+	int r = 0;
 
-	if (sync && msync(m->base, m->used, MS_SYNC) < 0)
+	/* msync waits for the disk once per file; of many, the file system writes all back at once. */
+	if (fd >= 0)
+		r = m->nr > SYNC_FILES ? syncfs(fd) : msync(m->base, m->used, MS_SYNC);
+	if (r < 0)
 		return mc_fail(err, -errno, "what has arrived could not be written to the disk: %s", strerror(errno));
 	mprotect(m->base, m->used, PROT_READ);
 	for (size_t i = 0; i < m->nr; i++)

@@ -47,8 +47,8 @@ int p2pc_map_seal(struct p2pc_map *m, struct mc_error *err);
 int p2pc_map_look(const struct p2pc_map *m, struct mc_error *err);
 /* Are all files as long as they were, so that what was written to the map is in them?  0; -ESTALE. */
 int p2pc_map_whole(const struct p2pc_map *m, struct mc_error *err);
-/* What we wrote is written back; read-only from now on. */
-int p2pc_map_settle(struct p2pc_map *m, bool sync, struct mc_error *err);
+/* What we wrote is on the disk (fd: something open on their file system; -1: no need to be); read-only from now on. */
+int p2pc_map_settle(struct p2pc_map *m, int fd, struct mc_error *err);
 void p2pc_map_close(struct p2pc_map *m);
 
 #endif

@@ -326,7 +326,7 @@ int p2pc_target_finish(struct p2pc_target *t, bool sync, struct mc_error *err)
 	umask(mask);
 	r = p2pc_map_whole(&t->map, err);
 	if (r == 0)
-		r = p2pc_map_settle(&t->map, sync, err);
+		r = p2pc_map_settle(&t->map, sync ? t->part_fd : -1, err);
 	if (r == 0 && fchmod(t->part_fd, mode & ~mask) < 0)
 		r = mc_fail(err, -errno, "'%s': %s", t->part, strerror(errno));
 	if (r == 0 && sync && fsync(t->part_fd) < 0)
