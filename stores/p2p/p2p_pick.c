@@ -15,11 +15,15 @@
 #include "core/util/check.h"
 
 #define MAX_FLIGHTS 256         /* per_getter is at most this */
+/* Of many sources these are read again and again, and each time so many others: what was read once of each of
+ * a thousand would be seconds old. */
+#define FRIENDS 12
+#define STRANGERS 2
 #define RETRY_MIN_NS 20000000ull
 #define RETRY_MAX_NS 1000000000ull
 
 struct source {
-	bool live, whole, known, reading;
+	bool live, whole, known, reading, friend;
 	uint8_t near;
 	uint8_t refusals;       /* in a row */
 	uint32_t asks, flights; /* GRANTs open, shards coming */
@@ -107,9 +111,9 @@ int mc_p2p_pick_new(uint32_t nr_shards, uint32_t max_sources, const struct mc_p2
 	if (limits)
 		p->limits = *limits;
 	if (!p->limits.per_source)
-		p->limits.per_source = 2;
+		p->limits.per_source = 4;
 	if (!p->limits.per_getter)
-		p->limits.per_getter = 4;
+		p->limits.per_getter = 6;
 	p->limits.per_getter = MC_MIN(p->limits.per_getter, MAX_FLIGHTS);
 	if (!p->limits.nr_candidates || p->limits.nr_candidates > MC_P2P_CANDIDATES)
 		p->limits.nr_candidates = MC_P2P_CANDIDATES;
@@ -271,20 +275,52 @@ static bool has_wanted(struct mc_p2p_pick *p, uint32_t source)
 	return false;
 }
 
-/* Smaller is better.  Who is near; who has few in flight; peers before those that have everything, for what
- * peers have need not leave the seed again; then by lot. */
-static uint64_t cost_of(struct mc_p2p_pick *p, const struct source *s)
+/* A wanted shard that only those have who have everything: it has to leave them before peers can share it. */
+static bool has_fresh(const struct mc_p2p_pick *p, uint32_t nr_whole)
+{
+	for (uint32_t w = 0; w < p->words; w++)
+		for (uint64_t m = p->wanted[w]; m; m &= m - 1)
+			if (p->count[w * 64 + (uint32_t)__builtin_ctzll(m)] == nr_whole)
+				return true;
+	return false;
+}
+
+/* Smaller is better.  One GRANT is kept open at a seed while it has what nobody else has, or its uplink
+ * idles; else: who is near; who has few in flight; peers before seeds, for what peers have need not leave a
+ * seed again; then by lot. */
+static uint64_t cost_of(struct mc_p2p_pick *p, const struct source *s, bool fresh)
 {
 	uint64_t cost = s->near;
 
+	if (s->whole && fresh)
+		return cost << 24 | draw(p) >> 40;
 	cost = cost << 8 | MC_MIN(s->asks + s->flights, 255u);
 	cost = cost << 1 | s->whole;
-	return cost << 32 | (draw(p) >> 32);
+	return (cost + 1) << 32 | (draw(p) >> 32);
+}
+
+/* How much may be under way at one of nr sources that are equally near: what is spread over many waits for none
+ * of them. */
+static uint32_t bound_of(const struct mc_p2p_pick *p, uint32_t nr)
+{
+	return MC_MIN(p->limits.per_source, (p->limits.per_getter + nr - 1) / nr);
 }
 
 /* The best source that may be asked and has something wanted; -1: none. */
 static int64_t best_source(struct mc_p2p_pick *p, uint64_t now_ns)
 {
+	uint32_t nr_whole = 0, busy = 0, nr_near[MC_P2P_FAR + 1] = {0};
+	bool fresh;
+
+	for (uint32_t i = 0; i < p->top; i++) {
+		const struct source *s = &p->sources[i];
+
+		nr_near[s->near] += s->live;
+		nr_whole += s->whole;
+		busy += s->whole ? s->asks + s->flights : 0;
+	}
+	fresh = nr_whole && !busy && has_fresh(p, nr_whole);
+
 	for (;;) {
 		uint64_t best = UINT64_MAX;
 		int64_t found = -1;
@@ -294,9 +330,9 @@ static int64_t best_source(struct mc_p2p_pick *p, uint64_t now_ns)
 			uint64_t cost;
 
 			if (!s->live || s->barren == p->news || s->retry_ns > now_ns ||
-			    s->asks + s->flights >= p->limits.per_source)
+			    s->asks + s->flights >= bound_of(p, nr_near[s->near]))
 				continue;
-			cost = cost_of(p, s);
+			cost = cost_of(p, s, fresh);
 			if (cost < best) {
 				best = cost;
 				found = i;
@@ -382,16 +418,16 @@ int mc_p2p_pick_granted(struct mc_p2p_pick *p, uint32_t source, uint32_t shard, 
 	return 0;
 }
 
+/* Longer each time in a row, and by lot, or all who were refused together come together again. */
 static void back_off(struct mc_p2p_pick *p, struct source *s, uint64_t retry_at_ns, uint64_t now_ns)
 {
-	uint64_t wait = RETRY_MIN_NS << MC_MIN(s->refusals, 6u);
+	uint64_t wait = retry_at_ns > now_ns ? retry_at_ns - now_ns : RETRY_MIN_NS;
 
-	wait = MC_MIN(wait, RETRY_MAX_NS);
+	wait = MC_MIN(wait << MC_MIN(s->refusals, 4u), RETRY_MAX_NS);
 	if (s->refusals < UINT8_MAX)
 		s->refusals++;
-	if (!retry_at_ns)       /* by half and by lot, or all who were refused together come together again */
-		retry_at_ns = now_ns + wait / 2 + draw(p) % wait;
-	s->retry_ns = MC_MAX(s->retry_ns, retry_at_ns);
+	wait = MC_MAX(wait / 2 + draw(p) % wait, retry_at_ns > now_ns ? retry_at_ns - now_ns : 0);
+	s->retry_ns = MC_MAX(s->retry_ns, now_ns + wait);
 }
 
 void mc_p2p_pick_refused(struct mc_p2p_pick *p, uint32_t source, uint64_t retry_at_ns, uint64_t now_ns)
@@ -427,8 +463,13 @@ void mc_p2p_pick_failed(struct mc_p2p_pick *p, uint32_t source, uint32_t shard, 
 	back_off(p, s, 0, now_ns);
 }
 
-/* Whose bitmap tells most: first those never read, the nearest of them; then the oldest. */
-static int64_t stalest(struct mc_p2p_pick *p, uint64_t now_ns)
+static bool may_read(const struct source *s, uint64_t now_ns)
+{
+	return s->live && !s->whole && !s->reading && (!s->read_ns || s->read_ns + MC_P2P_SAMPLE_NS <= now_ns);
+}
+
+/* Friends are read in turn; of the others, those nearest that were never read, then the oldest, by lot. */
+static int64_t stalest(struct mc_p2p_pick *p, bool friend, uint64_t now_ns)
 {
 	uint64_t best = UINT64_MAX;
 	int64_t found = -1;
@@ -437,15 +478,41 @@ static int64_t stalest(struct mc_p2p_pick *p, uint64_t now_ns)
 		const struct source *s = &p->sources[i];
 		uint64_t key;
 
-		if (!s->live || s->whole || s->reading || (s->read_ns && s->read_ns + MC_P2P_SAMPLE_NS > now_ns))
+		if (s->friend != friend || !may_read(s, now_ns))
 			continue;
-		key = s->read_ns ? s->read_ns + 3 : s->near;
+		key = s->read_ns ? s->read_ns : (uint64_t)s->near << 16 | draw(p) >> 48;
 		if (key < best) {
 			best = key;
 			found = i;
 		}
 	}
 	return found;
+}
+
+/* Who has everything needs no reading; a friend that has gone that way, or altogether, is replaced. */
+static void make_friends(struct mc_p2p_pick *p)
+{
+	uint32_t nr = 0;
+
+	for (uint32_t i = 0; i < p->top; i++)
+		nr += p->sources[i].live && p->sources[i].friend && !p->sources[i].whole;
+	for (; nr < FRIENDS; nr++) {
+		uint64_t best = UINT64_MAX;
+		struct source *found = NULL;
+
+		for (uint32_t i = 0; i < p->top; i++) {
+			struct source *s = &p->sources[i];
+			uint64_t key = (uint64_t)s->near << 32 | draw(p) >> 32;
+
+			if (!s->live || s->friend || s->whole || key >= best)
+				continue;
+			best = key;
+			found = s;
+		}
+		if (!found)
+			return;
+		found->friend = true;
+	}
 }
 
 size_t mc_p2p_pick_sample(struct mc_p2p_pick *p, uint32_t *ret_sources, size_t max, uint64_t now_ns)
@@ -457,10 +524,14 @@ size_t mc_p2p_pick_sample(struct mc_p2p_pick *p, uint32_t *ret_sources, size_t m
 	if (!p->sampled || now_ns >= p->sample_ns + MC_P2P_SAMPLE_NS) {
 		p->sample_ns = now_ns;
 		p->sampled = 0;
+		make_friends(p);
 	}
 	while (nr < max && p->sampled < MC_P2P_SAMPLE) {
-		int64_t i = stalest(p, now_ns);
+		bool stranger = p->sampled >= MC_P2P_SAMPLE - STRANGERS;
+		int64_t i = stalest(p, !stranger, now_ns);
 
+		if (i < 0)
+			i = stalest(p, stranger, now_ns);
 		if (i < 0)
 			break;
 		p->sources[i].reading = true;

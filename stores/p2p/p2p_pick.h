@@ -26,8 +26,8 @@ enum mc_p2p_near { MC_P2P_HOST, MC_P2P_RACK, MC_P2P_FAR };
 struct mc_p2p_pick;
 
 struct mc_p2p_pick_limits {
-	uint32_t per_source;    /* GRANTs and shards in flight at one source; 0: 2 */
-	uint32_t per_getter;    /* the same, at all of them; 0: 4 */
+	uint32_t per_source;    /* most GRANTs and shards in flight at one source, fewer at many sources; 0: 4 */
+	uint32_t per_getter;    /* the same, at all of them: lanes and two more; 0: 6 */
 	uint32_t nr_candidates; /* 0: MC_P2P_CANDIDATES, which is also the most */
 };
 
@@ -57,7 +57,7 @@ int mc_p2p_pick_next(struct mc_p2p_pick *pick, uint64_t now_ns, uint32_t *ret_so
 /* The source chose this shard.  0: READ it · -EALREADY: it has come, or comes, from elsewhere by now: say DONE
  * (declined) and ask again · -EINVAL: no such shard or no GRANT open there: a foreign answer gone wrong. */
 int mc_p2p_pick_granted(struct mc_p2p_pick *pick, uint32_t source, uint32_t shard, uint64_t now_ns);
-/* It had no slot.  retry_at_ns: not to be asked before; 0: we choose, longer each time in a row. */
+/* It had no slot.  retry_at_ns: not to be asked before, and later each time in a row; 0: we choose. */
 void mc_p2p_pick_refused(struct mc_p2p_pick *pick, uint32_t source, uint64_t retry_at_ns, uint64_t now_ns);
 /* The shard is here and verified. */
 void mc_p2p_pick_done(struct mc_p2p_pick *pick, uint32_t source, uint32_t shard, uint64_t bytes,

@@ -52,7 +52,7 @@ int mc_p2p_serve_new(const struct mc_p2p_serve_limits *limits, struct mc_p2p_ser
 	if (s->limits.rate)
 		s->limits.slots = MC_MIN(s->limits.slots, CAPPED_SLOTS);
 	if (!s->limits.queue)
-		s->limits.queue = 4 * s->limits.slots;
+		s->limits.queue = s->limits.slots; /* who waits long had better look elsewhere */
 	if (!s->limits.slot_ns)
 		s->limits.slot_ns = 30000000000ull;
 	s->service_ns = SERVICE_FIRST_NS;
@@ -141,7 +141,7 @@ int mc_p2p_serve_ask(struct mc_p2p_serve *s, const struct mc_p2p_tally *tally, u
 	if (!nr_here)
 		return -ENODATA;
 	expire_slots(s, now_ns);
-	*ret = (struct mc_p2p_grant){.ticket = ++s->last_ticket};
+	*ret = (struct mc_p2p_grant){.ticket = ++s->last_ticket, .getter = getter};
 	if (s->active < s->limits.slots && !s->waiting) {
 		grant(s, tally, getter, here, nr_here, now_ns, ret);
 		return 0;
@@ -187,7 +187,7 @@ int mc_p2p_serve_next(struct mc_p2p_serve *s, uint64_t now_ns, struct mc_p2p_gra
 	if (s->waiting && s->active < s->limits.slots) {
 		const struct ask *a = &s->queue[0];
 
-		*ret = (struct mc_p2p_grant){.ticket = a->ticket};
+		*ret = (struct mc_p2p_grant){.ticket = a->ticket, .getter = a->getter};
 		grant(s, a->tally, a->getter, a->candidates, a->nr, now_ns, ret);
 		leave_queue(s, 0);
 		return 1;
@@ -195,7 +195,8 @@ int mc_p2p_serve_next(struct mc_p2p_serve *s, uint64_t now_ns, struct mc_p2p_gra
 	for (uint32_t i = 0; i < s->waiting; i++) {
 		if (s->queue[i].deadline_ns > now_ns)
 			continue;
-		*ret = (struct mc_p2p_grant){.ticket = s->queue[i].ticket, .status = -EAGAIN};
+		*ret = (struct mc_p2p_grant){
+			.ticket = s->queue[i].ticket, .getter = s->queue[i].getter, .status = -EAGAIN};
 		leave_queue(s, i);
 		ret->retry_ns = retry_after(s);
 		return 1;

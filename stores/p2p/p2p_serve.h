@@ -17,7 +17,7 @@ struct mc_p2p_serve;
 
 struct mc_p2p_serve_limits {
 	uint32_t slots;         /* shards on their way at once; 0: 4 */
-	uint32_t queue;         /* GRANTs that wait for a slot; 0: 4 per slot */
+	uint32_t queue;         /* GRANTs that wait for a slot; 0: as many as slots */
 	uint64_t slot_ns;       /* a slot that nobody ended ends after this; 0: 30 s */
 	uint64_t rate;          /* bytes/s that the process may serve; 0: no cap */
 };
@@ -31,6 +31,7 @@ struct mc_p2p_tally {
 
 struct mc_p2p_grant {
 	uint64_t ticket;        /* of _ask */
+	uint64_t getter;        /* likewise */
 	int status;             /* 0: granted · -EAGAIN: no slot came, ask again after retry_ns */
 	uint64_t slot;          /* never 0, never the same again */
 	uint32_t shard;

@@ -135,6 +135,7 @@ static void sources_that_fail(void **state)
 
 	a = source_with(p, MC_P2P_HOST, 3, all);
 	b = source_with(p, MC_P2P_FAR, 3, all);
+	assert_int_equal(b, 1);
 	shard = fly(p, &a);
 	mc_p2p_pick_failed(p, a, shard, false, MS);
 	assert_int_equal(mc_p2p_pick_flying(p), 0);
@@ -159,7 +160,7 @@ static void sources_that_fail(void **state)
 
 static void refused(void **state)
 {
-	struct mc_p2p_pick *p = pick_of(8, 1, 8);
+	struct mc_p2p_pick *p = pick_of(2, 1, 8);
 	const uint32_t all[] = {0, 1};
 	uint32_t a, c[MC_P2P_CANDIDATES], nr;
 
@@ -167,8 +168,33 @@ static void refused(void **state)
 	assert_int_equal(mc_p2p_pick_next(p, MS, &a, c, &nr), 0);
 	mc_p2p_pick_refused(p, a, 50 * MS, MS);
 	assert_int_equal(mc_p2p_pick_next(p, 49 * MS, &a, c, &nr), -EAGAIN);
-	assert_int_equal(mc_p2p_pick_wake(p, 49 * MS), 50 * MS);
-	assert_int_equal(mc_p2p_pick_next(p, 50 * MS, &a, c, &nr), 0);
+	assert_in_range(mc_p2p_pick_wake(p, 49 * MS), 50 * MS, 80 * MS);
+	for (uint64_t now = 100 * MS, last = 0; now < 800 * MS; last = now) {   /* later each time, by lot */
+		assert_int_equal(mc_p2p_pick_next(p, now, &a, c, &nr), 0);
+		mc_p2p_pick_refused(p, a, 0, now);
+		now = mc_p2p_pick_wake(p, now + 1);
+		assert_true(now > last);
+	}
+	mc_p2p_pick_free(p);
+}
+
+/* What only a seed has is fetched from it before more is asked of peers, also while peers are nearer; then
+ * peers, so that the seed's uplink is left to what is new. */
+static void seed_is_kept_busy(void **state)
+{
+	struct mc_p2p_pick *p = pick_of(64, 4, 8);
+	const uint32_t some[] = {0, 1, 2, 3, 4, 5, 6, 7};
+	uint32_t seed, peer, source, c[MC_P2P_CANDIDATES], nr;
+
+	seed = (uint32_t)mc_p2p_pick_source_add(p, MC_P2P_FAR, MS);
+	mc_p2p_pick_source_map(p, seed, NULL, MS);
+	peer = source_with(p, MC_P2P_HOST, 8, some);
+	assert_int_equal(mc_p2p_pick_next(p, MS, &source, c, &nr), 0);
+	assert_int_equal(source, seed);
+	for (uint32_t i = 0; i < nr; i++)
+		assert_true(c[i] > 7);
+	fly(p, &source);
+	assert_int_equal(source, peer);
 	mc_p2p_pick_free(p);
 }
 
@@ -198,6 +224,33 @@ static void sampling(void **state)
 	}
 	for (int i = 0; i < 20; i++)
 		assert_in_range(reads[i], i == 5 ? 0 : 1, i == 5 ? 0 : 10);
+	mc_p2p_pick_free(p);
+}
+
+/* Of many, some are read again and again, for what was read once is soon old; and strangers beside. */
+static void sampling_of_many(void **state)
+{
+	struct mc_p2p_pick *p = pick_of(8, 1, 8);
+	uint32_t who[8], reads[500] = {0}, often = 0, once = 0;
+	const uint8_t none[1] = {0};
+
+	for (int i = 0; i < 500; i++)
+		assert_int_equal(mc_p2p_pick_source_add(p, MC_P2P_FAR, MS), i);
+	for (uint64_t now = MS; now < 4000 * MS; now += 200 * MS) {
+		size_t nr = mc_p2p_pick_sample(p, who, 8, now);
+
+		assert_int_equal(nr, 8);
+		for (size_t i = 0; i < nr; i++) {
+			reads[who[i]]++;
+			mc_p2p_pick_source_map(p, who[i], none, now);
+		}
+	}
+	for (int i = 0; i < 500; i++) {
+		often += reads[i] > 4;
+		once += reads[i] == 1;
+	}
+	assert_in_range(often, 6, 16);
+	assert_in_range(once, 20, 60);
 	mc_p2p_pick_free(p);
 }
 
@@ -248,8 +301,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rarest_first), cmocka_unit_test(near_first_then_idle),
 		cmocka_unit_test(bounds), cmocka_unit_test(what_came_meanwhile),
-		cmocka_unit_test(sources_that_fail), cmocka_unit_test(refused), cmocka_unit_test(sampling),
-		cmocka_unit_test(all_sizes), cmocka_unit_test(arguments),
+		cmocka_unit_test(sources_that_fail), cmocka_unit_test(refused),
+		cmocka_unit_test(seed_is_kept_busy), cmocka_unit_test(sampling),
+		cmocka_unit_test(sampling_of_many), cmocka_unit_test(all_sizes), cmocka_unit_test(arguments),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
