@@ -293,7 +293,7 @@ static void *driver(void *arg)
 static int prepare(struct mc_p2p_get *g, struct mc_error *err)
 {
 	uint32_t nr = g->object->layout.nr_shards;
-	struct mc_p2p_pick_limits limits = {.per_source = 2, .per_getter = g->store->options.lanes + 2};
+	struct mc_p2p_pick_limits limits = {.per_getter = g->store->options.lanes + 2};
 	void *arena;
 	int r;
 

@@ -178,7 +178,7 @@ static int take_options(struct mc_p2p *s, const struct mc_p2p_options *options, 
 
 static int serve_new(struct mc_p2p *s)
 {
-	struct mc_p2p_serve_limits limits = {.slots = s->options.max_serve, .queue = P2P_ASKS,
+	struct mc_p2p_serve_limits limits = {.slots = s->options.max_serve, .queue = MC_MIN(s->options.max_serve, P2P_ASKS),
 					     .slot_ns = SLOT_NS, .rate = s->options.max_rate_serve};
 
 	/* A capped shard takes its time, which is no sign of death. */
