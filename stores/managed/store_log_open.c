@@ -176,6 +176,9 @@ static int find_begin(struct mc_store_log *log, const struct mc_store_log_at *fr
 {
 	uint64_t want = from ? from->seq : 1;
 
+	/* Also when the file that was read to has not reached the disk. */
+	if (from)
+		log->next_number = MC_MAX(log->next_number, from->file + 1);
 	while (log->files && from && log->files->number < from->file)
 		file_forget(log, log->files);
 	*at = (struct mc_store_log_at){.file = log->next_number, .offset = LOG_FILE_HEAD, .seq = want};
