@@ -3,7 +3,7 @@
 # that one is there without asking dpkg (it may come from elsewhere), and how to install them.
 
 pkg_build="meson ninja-build gcc pkg-config libc6-dev libuv1-dev libyajl-dev uthash-dev
-	libhwloc-dev libxxhash-dev libssl-dev libmicrohttpd-dev libcurl4-openssl-dev
+	libhwloc-dev libxxhash-dev liblmdb-dev libssl-dev libmicrohttpd-dev libcurl4-openssl-dev
 	libibverbs-dev libcxl-dev libdaxctl-dev"
 pkg_tests="libcmocka-dev g++ clang libclang-rt-14-dev iperf3 ucx-utils etcd-server etcd-client openssl python3
 	iproute2 valgrind qemu-system-x86 busybox-static cpio kmod xz-utils curl ibverbs-providers perftest ndctl daxctl"
@@ -40,6 +40,7 @@ present() {
 	libcmocka-dev) pkg-config --exists cmocka 2>/dev/null ;;
 	uthash-dev) have_header uthash.h ;;
 	libxxhash-dev) have_header xxhash.h ;;
+	liblmdb-dev) pkg-config --exists lmdb 2>/dev/null ;;
 	libcurl4-openssl-dev) pkg-config --exists libcurl 2>/dev/null ;;
 	libcxl-dev) pkg-config --exists libcxl 2>/dev/null ;;
 	libdaxctl-dev) pkg-config --exists libdaxctl 2>/dev/null ;;
