@@ -83,7 +83,7 @@ static struct cxl_ledger *ledger_of(struct fake_inst *inst)
 	return &device_of(inst)->ledger;
 }
 
-static bool told(void *ctx)
+static inline bool told(void *ctx)
 {
 	const struct fake_peer *p = ctx;
 
@@ -91,7 +91,7 @@ static bool told(void *ctx)
 }
 
 /* Of a slice that was set: what submit says; 1 (MC_DONE): it is done. */
-static int one(struct fake_inst *inst, struct fake_peer *peer, enum mc_opcode op, struct fake_buf *local,
+static inline int one(struct fake_inst *inst, struct fake_peer *peer, enum mc_opcode op, struct fake_buf *local,
 	       struct fake_remote *remote, uint64_t off, uint64_t len, unsigned flags)
 {
 	struct fake_slice *s = fake_slice_new(inst);

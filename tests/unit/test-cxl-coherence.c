@@ -42,6 +42,27 @@ struct play {
 			return #cond;                                                              \
 	} while (0)
 
+static bool is_joined(void *inst)
+{
+	return ledger_of(inst)->joined && ledger_of(inst)->step == CXL_IDLE;
+}
+
+/* What another host reads of our slot, without our doing anything more. */
+static bool slot_seen(struct fake_inst *inst)
+{
+	struct cxl_place place;
+	struct cxl_ident ident;
+	struct cxl_pool pool;
+	char path[128];
+
+	pool_path("pool", path);
+	if (cxl_device_find_path(path, &place, NULL) < 0 || cxl_pool_open(&pool, &place, NULL) < 0)
+		return false;
+	cxl_slot_read(&pool, ledger_of(inst)->slot, &ident);
+	cxl_pool_close(&pool);
+	return ident.generation == inst->generation;
+}
+
 static const char *play_open(struct play *p)
 {
 	struct mc_error err = {0};
@@ -52,6 +73,8 @@ static const char *play_open(struct play *p)
 	p->w = fake_world_new(FAKE_QUIET);
 	RIGHT(fake_plugin_init(&mc_plugin_desc, MC_KIND_TRANSPORT, &p->plugin, &err) == 0);
 	RIGHT(engine_open(p->w, &p->plugin, "pool", NULL, &p->a, &err) == 0);
+	RIGHT(fake_run(p->w, is_joined, p->a, BOUND) == 0);
+	RIGHT(slot_seen(p->a));
 	RIGHT(engine_open(p->w, &p->plugin, "pool", NULL, &p->b, &err) == 0);
 	RIGHT(fake_link(p->a, p->b, &p->la, &p->lb) == 0);
 	RIGHT(fake_buf_new(p->a, LEN, 0, NULL, MC_ACCESS_LOCAL, &p->local, &err) == 0);

@@ -133,6 +133,7 @@ static void cxl_close(void *inst)
 
 	if (c->own_device) {
 		c->host->timer_set(c->host, &c->device->ledger.timer, 0);
+		c->host->timer_set(c->host, &c->device->ledger.beat_timer, 0);
 		device_free(c->device);
 	}
 	c->device = NULL;

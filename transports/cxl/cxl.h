@@ -30,6 +30,8 @@ struct cxl_known {
 	uint64_t generation;
 	uint64_t missing_since; /* 0: it is there */
 	uint32_t slot;
+	uint64_t beat, seen, quiet; /* of one that the grants do not know: its beat, when it was found, when it last beat */
+	bool beats;    /* it has, since it was found */
 	bool checked;  /* we have asked, or heard, whether it is there */
 	bool stripped; /* dead: its keys are gone; ours to clear */
 	bool cleared;  /* and nobody touches its memory any more */
@@ -55,7 +57,9 @@ struct cxl_ledger {
 	uint64_t revision;
 	struct cxl_doc *doc, *next; /* as it stands; as it shall be */
 	uint32_t check;  /* of known, that is asked for */
-	struct mc_timer timer;
+	struct mc_timer timer, beat_timer;
+	uint64_t beat;
+	char stranger[CXL_NAME_MAX + 1]; /* who uses the pool by another service */
 	struct mc_work kick;
 
 	/* Guards all below: the worker writes, helpers and lanes ask. */
@@ -64,6 +68,7 @@ struct cxl_ledger {
 	bool kicked;
 	bool joined;       /* we have a slot; read without the lock too */
 	uint32_t slot;
+	bool doubt;        /* our lease lapsed, and the grants have not been read since; read by lanes */
 	bool evicted;      /* our grants were given back behind our back */
 	int status;        /* why the last step failed, for who waits; 0: it did not */
 	char why[256];
@@ -86,11 +91,31 @@ void cxl_ledger_stop(struct cxl_ledger *l);
 /* Ask for units in a row and wait for them.  [helper], one at a time */
 int cxl_ledger_grow(struct cxl_ledger *l, uint32_t least, uint32_t wanted, struct cxl_grant *ret,
 		    struct mc_error *err);
+/* Somebody has given our extents back: nothing of ours may be touched any more.  [worker] */
+void cxl_ledger_evicted(struct cxl_ledger *l);
+
+/* ---- cxl_known.c ---------------------------------------------------------------------------------- */
+
+/* The rest of what is known of an engine; NULL: nothing.  [worker], or under the lock */
+struct cxl_known *cxl_known_find(struct cxl_ledger *l, uint64_t generation);
+/* Those that the grants name are known, no others.  [worker] */
+void cxl_known_members(struct cxl_ledger *l);
+/* Its key is missing at the service, or is there.  [worker] */
+void cxl_known_missing(struct cxl_ledger *l, uint64_t generation, bool missing);
+/* Before we join: who has a slot in the pool and no place in the grants.  0: those of our own service that has lost
+ * the grants, and dead ones; -EAGAIN: ask again; -EXDEV: l->stranger lives by another service.  [worker] */
+int cxl_known_strangers(struct cxl_ledger *l, struct cxl_doc *doc);
+/* When to ask again, by now_ns. */
+uint64_t cxl_known_look(const struct cxl_ledger *l);
+/* Does our slot still say that it is ours?  [worker] */
+bool cxl_beat_ours(const struct cxl_ledger *l);
+/* The next beat; it goes on until the timer is disarmed.  [worker] */
+void cxl_beat_start(struct cxl_ledger *l);
 /* Is the lease of a slot's engine over for as long as the quarantine?  [any] */
 bool cxl_ledger_dead(struct cxl_ledger *l, uint64_t generation);
 
 /* cxl_plan.c: change *doc to what we want; true: it did.  Else *ret_status says whether we are in: 0; -ENOSPC: there
- * is no slot; -EOWNERDEAD: we were, and what we had was given back.  [worker] */
+ * is no slot; -EAGAIN, -EXDEV: as cxl_known_strangers; -EOWNERDEAD: we were, and what we had was given back.  [worker] */
 bool cxl_ledger_plan(struct cxl_ledger *l, struct cxl_doc *doc, int *ret_status);
 
 /* cxl_reap.c: what is left of engines that died.  [worker] */
@@ -180,6 +205,7 @@ struct cxl {
 	struct cxl_peer *waiting;
 	struct mc_work joined; /* the ledger tells each lane */
 	bool lapsed;           /* and that was said */
+	bool cut_said;         /* why a WRITE that cuts a line is refused */
 	uint64_t *nr_written, *nr_read, *nr_refused;
 };
 

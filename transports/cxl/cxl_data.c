@@ -114,7 +114,7 @@ static int lease_check(struct cxl *c)
 {
 	if (MC_UNLIKELY(__atomic_load_n(&c->device->ledger.evicted, __ATOMIC_ACQUIRE)))
 		return -ENODEV;
-	if (MC_LIKELY(mc_lease_left(c->host))) {
+	if (MC_LIKELY(mc_lease_left(c->host) && !__atomic_load_n(&c->device->ledger.doubt, __ATOMIC_ACQUIRE))) {
 		c->lapsed = false;
 		return 0;
 	}
@@ -140,6 +140,17 @@ static int slice_check(const struct cxl *c, const struct mc_slice *s, const stru
 	return mc_range_inside(r->base, r->len, s->remote_offset, s->len) ? 0 : -EACCES;
 }
 
+static void cut_refused(struct cxl *c, const struct mc_slice *s)
+{
+	mc_counter_add(c->nr_refused, 1);
+	if (c->cut_said)
+		return;
+	c->cut_said = true;
+	c->host->log(c->host, MC_LOG_WARN, "a WRITE of %llu bytes at 0x%llx cuts a cache line, and is refused: let both be multiples "
+		     "of %u, or, if nobody else writes to that line, say MC_REQUEST_SOLE or transports.cxl.sole=true (said once)",
+		     (unsigned long long)s->len, (unsigned long long)s->remote_offset, CXL_LINE);
+}
+
 int cxl_submit(void *inst, struct mc_slice *s)
 {
 	struct cxl *c = inst;
@@ -154,7 +165,7 @@ int cxl_submit(void *inst, struct mc_slice *s)
 	if (!s->len)
 		return MC_DONE;
 	if (write && ((s->remote_offset | s->len) % CXL_LINE) && !c->sole && !(s->flags & MC_SLICE_SOLE)) {
-		mc_counter_add(c->nr_refused, 1);
+		cut_refused(c, s);
 		return -EINVAL;
 	}
 	status = lease_check(c);

@@ -116,66 +116,6 @@ static void put_doc(struct cxl_ledger *l)
 
 /* ---- others ----------------------------------------------------------------------------------- */
 
-static struct cxl_known *known_find(struct cxl_ledger *l, uint64_t generation)
-{
-	for (uint32_t i = 0; i < l->nr_known; i++)
-		if (l->known[i].generation == generation)
-			return &l->known[i];
-	return NULL;
-}
-
-bool cxl_ledger_dead(struct cxl_ledger *l, uint64_t generation)
-{
-	uint64_t now = l->host->now_ns(l->host);
-	const struct cxl_known *k;
-	bool dead;
-
-	pthread_mutex_lock(&l->lock);
-	k = known_find(l, generation);
-	dead = k && k->missing_since && now - k->missing_since >= l->quarantine_ns;
-	pthread_mutex_unlock(&l->lock);
-	return dead;
-}
-
-/* The grants name them; those that left are forgotten. */
-static void know_members(struct cxl_ledger *l)
-{
-	struct cxl_known before[CXL_SLOTS_MAX];
-	uint32_t nr_before;
-
-	pthread_mutex_lock(&l->lock);
-	nr_before = l->nr_known;
-	memcpy(before, l->known, nr_before * sizeof before[0]);
-	l->nr_known = 0;
-	for (uint32_t i = 0; i < l->doc->nr_members; i++) {
-		const struct cxl_member *m = &l->doc->members[i];
-		struct cxl_known *k = &l->known[l->nr_known];
-
-		if (m->generation == l->generation)
-			continue;
-		*k = (struct cxl_known){.generation = m->generation, .slot = m->slot};
-		for (uint32_t j = 0; j < nr_before; j++)
-			if (before[j].generation == m->generation)
-				*k = before[j];
-		l->nr_known++;
-	}
-	pthread_mutex_unlock(&l->lock);
-}
-
-static void set_missing(struct cxl_ledger *l, uint64_t generation, bool missing)
-{
-	uint64_t now = l->host->now_ns(l->host);
-	struct cxl_known *k;
-
-	pthread_mutex_lock(&l->lock);
-	k = known_find(l, generation);
-	if (k) {
-		k->checked = true;
-		k->missing_since = !missing ? 0 : k->missing_since ? k->missing_since : now;
-	}
-	pthread_mutex_unlock(&l->lock);
-}
-
 /* Ask for the keys of those that nothing was heard of yet, one after the other; false: none is left. */
 static bool check_next(struct cxl_ledger *l)
 {
@@ -203,7 +143,7 @@ static void watched(struct mc_kv_call *c, int status, const struct mc_kv *kv)
 			     "theirs", l->device->pool.path, strerror(-status));
 	if (!kv || status < 0)
 		return;
-	set_missing(l, generation, !kv->value);
+	cxl_known_missing(l, generation, !kv->value);
 	/* Our own key went with a lease that lapsed: are we still in?  Another's: when is it over? */
 	turn(l);
 }
@@ -260,7 +200,7 @@ static void write_slot(struct cxl_ledger *l)
 
 static void arm(struct cxl_ledger *l)
 {
-	uint64_t at = cxl_reap_next(l);
+	uint64_t at = l->joined ? cxl_reap_next(l) : cxl_known_look(l);
 
 	l->host->timer_set(l->host, &l->timer, at == UINT64_MAX ? 0 : at);
 }
@@ -279,6 +219,9 @@ static void settled(struct cxl_ledger *l)
 	if (fresh) {
 		l->slot = me->slot;
 		cxl_slot_clear(&l->device->pool, l->slot);
+	} else if (!cxl_beat_ours(l)) {
+		cxl_ledger_evicted(l);
+		return;
 	}
 	pthread_mutex_lock(&l->lock);
 	take_extents(l);
@@ -289,9 +232,10 @@ static void settled(struct cxl_ledger *l)
 	write_slot(l);
 	pthread_mutex_lock(&l->lock);
 	__atomic_store_n(&l->joined, true, __ATOMIC_RELEASE);
+	__atomic_store_n(&l->doubt, false, __ATOMIC_RELEASE);
 	pthread_cond_broadcast(&l->changed);
 	pthread_mutex_unlock(&l->lock);
-	know_members(l);
+	cxl_known_members(l);
 	if (fresh) {
 		l->host->log(l->host, MC_LOG_INFO, "pool '%s': joined in slot %u of %u, %u other engines", l->device->pool.path,
 			     l->slot, l->device->pool.g.nr_slots, l->nr_known);
@@ -299,10 +243,10 @@ static void settled(struct cxl_ledger *l)
 	}
 }
 
-/* Somebody has given our extents back: nothing of ours may be touched any more. */
-static void evicted(struct cxl_ledger *l)
+void cxl_ledger_evicted(struct cxl_ledger *l)
 {
-	static const char why[] = "its lease had lapsed, and what it had was given back: open the engine anew";
+	static const char why[] = "what it had was taken from it, for its lease had lapsed, the pool was formatted anew, or "
+				  "engines of another metadata service use it: open the engine anew";
 
 	l->gone = true;
 	l->step = CXL_IDLE;
@@ -391,7 +335,18 @@ static void have_doc(struct cxl_ledger *l, int status, const struct mc_kv *kv)
 		return;
 	}
 	if (r == -EOWNERDEAD) {
-		evicted(l);
+		cxl_ledger_evicted(l);
+		return;
+	}
+	if (r == -EAGAIN) {
+		l->step = CXL_IDLE;
+		next(l);
+		return;
+	}
+	if (r == -EXDEV) {
+		snprintf(what, sizeof what, "engine '%s' uses it by another metadata service or cluster: give all engines of a "
+			 "pool the same metadata_server and cluster, or this one another pool", l->stranger);
+		trouble(l, r, what);
 		return;
 	}
 	if (r < 0) {
@@ -435,8 +390,10 @@ static void answered(struct mc_kv_call *c, int status, const struct mc_kv *kv)
 			return;
 		}
 		l->alive = true;
-		if (!l->watching && !l->stopping)
+		if (!l->watching && !l->stopping) {
 			begin_watch(l);
+			cxl_beat_start(l);
+		}
 		get_doc(l);
 		return;
 	case CXL_GET:
@@ -448,7 +405,7 @@ static void answered(struct mc_kv_call *c, int status, const struct mc_kv *kv)
 	case CXL_CHECK:
 		l->step = CXL_IDLE;
 		if (l->check < l->nr_known && (status == 0 || status == -ENOENT))
-			set_missing(l, l->known[l->check].generation, status == -ENOENT);
+			cxl_known_missing(l, l->known[l->check].generation, status == -ENOENT);
 		else if (status < 0) {
 			trouble_call(l, status, "read");
 			return;
@@ -556,6 +513,7 @@ int cxl_ledger_init(struct cxl_ledger *l, struct cxl_device *device, const struc
 	l->call = (struct mc_kv_call){.size = sizeof l->call, .done = answered, .user = l};
 	l->watch = (struct mc_kv_call){.size = sizeof l->watch, .done = watched, .user = l};
 	l->timer = (struct mc_timer){.size = sizeof l->timer, .fire = timer_fired, .user = l};
+	l->beat_timer = (struct mc_timer){.size = sizeof l->beat_timer, .user = l};
 	l->kick = (struct mc_work){.size = sizeof l->kick, .run = kicked, .user = l};
 	l->watch.key = malloc(sizeof l->prefix + 8);
 	if (!l->doc || !l->next || !l->watch.key)
@@ -580,6 +538,7 @@ void cxl_ledger_stop(struct cxl_ledger *l)
 {
 	l->stopping = true;
 	l->host->timer_set(l->host, &l->timer, 0);
+	l->host->timer_set(l->host, &l->beat_timer, 0);
 	if (l->watching) {
 		struct mc_kv_call *c = &l->watch;
 

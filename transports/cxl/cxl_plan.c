@@ -33,6 +33,10 @@ static int plan_join(struct cxl_ledger *l, struct cxl_doc *doc)
 	uint32_t slot;
 
 	if (!l->joined) {
+		int r = cxl_known_strangers(l, doc);
+
+		if (r < 0)
+			return r;
 		plan_adopt(l, doc);
 		return cxl_doc_join(doc, l->generation, l->name, &slot);
 	}
@@ -80,7 +84,8 @@ bool cxl_ledger_plan(struct cxl_ledger *l, struct cxl_doc *doc, int *ret_status)
 	if (l->stopping) {
 		if (!me || me->state != CXL_LIVE)
 			return false;
-		cxl_slot_clear(&l->device->pool, me->slot);
+		if (l->joined && cxl_beat_ours(l))
+			cxl_slot_clear(&l->device->pool, l->slot);
 		cxl_doc_leave(doc, l->generation);
 		return true;
 	}

@@ -306,6 +306,16 @@ void cxl_slot_clear(const struct cxl_pool *pool, uint32_t slot)
 	pool->cache->fence(CXL_SLOT_SET);
 }
 
+void cxl_beat_write(const struct cxl_pool *pool, uint32_t slot, uint64_t beat)
+{
+	word_write(pool, slot_at(pool, slot) + CXL_SLOT_BEAT, beat, CXL_SLOT_SET);
+}
+
+uint64_t cxl_beat_read(const struct cxl_pool *pool, uint32_t slot)
+{
+	return word_read(pool, slot_at(pool, slot) + CXL_SLOT_BEAT, CXL_SLOT_LOOK);
+}
+
 void cxl_key_write(const struct cxl_pool *pool, uint32_t slot, uint32_t idx, uint64_t key)
 {
 	word_write(pool, slot_at(pool, slot) + CXL_SLOT_KEYS + (size_t)idx * 8, key, CXL_KEY_SET);

@@ -58,6 +58,10 @@ uint32_t cxl_slot_extents(const struct cxl_pool *pool, uint32_t slot, const stru
 void cxl_slot_clear_keys(const struct cxl_pool *pool, uint32_t slot);
 void cxl_slot_clear(const struct cxl_pool *pool, uint32_t slot);
 
+/* A word that says that the slot's engine lives. */
+void cxl_beat_write(const struct cxl_pool *pool, uint32_t slot, uint64_t beat);
+uint64_t cxl_beat_read(const struct cxl_pool *pool, uint32_t slot);
+
 void cxl_key_write(const struct cxl_pool *pool, uint32_t slot, uint32_t idx, uint64_t key);
 uint64_t cxl_key_read(const struct cxl_pool *pool, uint32_t slot, uint32_t idx);
 

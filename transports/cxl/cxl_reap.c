@@ -20,14 +20,6 @@
 #define LOOK_AGAIN_NS (10 * MC_MSEC)
 #define STAGGER_NS (50 * MC_MSEC) /* so that not all go for it at once */
 
-static struct cxl_known *known_of(struct cxl_ledger *l, uint64_t generation)
-{
-	for (uint32_t i = 0; i < l->nr_known; i++)
-		if (l->known[i].generation == generation)
-			return &l->known[i];
-	return NULL;
-}
-
 static bool ours_to_clear(const struct cxl_ledger *l, const struct cxl_member *m)
 {
 	return m->state == CXL_REAPED && m->reaper == l->generation;
@@ -47,7 +39,7 @@ bool cxl_reap_plan(struct cxl_ledger *l, struct cxl_doc *doc)
 
 	for (uint32_t i = 0; i < doc->nr_members; i++) {
 		struct cxl_member *m = &doc->members[i];
-		const struct cxl_known *k = known_of(l, m->generation);
+		const struct cxl_known *k = cxl_known_find(l, m->generation);
 
 		if (m->generation == l->generation)
 			continue;
@@ -73,7 +65,7 @@ uint64_t cxl_reap_next(struct cxl_ledger *l)
 
 	for (uint32_t i = 0; i < l->doc->nr_members; i++) {
 		const struct cxl_member *m = &l->doc->members[i];
-		const struct cxl_known *k = known_of(l, m->generation);
+		const struct cxl_known *k = cxl_known_find(l, m->generation);
 		uint64_t at = UINT64_MAX;
 
 		if (m->generation == l->generation || !k)
@@ -111,7 +103,7 @@ bool cxl_reap_clear(struct cxl_ledger *l)
 
 	for (uint32_t i = 0; i < l->doc->nr_members; i++) {
 		const struct cxl_member *m = &l->doc->members[i];
-		struct cxl_known *k = known_of(l, m->generation);
+		struct cxl_known *k = cxl_known_find(l, m->generation);
 
 		/* If our own lease is over, another one may have been put in our place. */
 		if (k && !k->cleared && ours_to_clear(l, m) && mc_lease_left(l->host))

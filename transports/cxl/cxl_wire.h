@@ -13,6 +13,7 @@
  *   0     identity: u64 generation (0: free), u32 lanes, u32 nr_extents, name
  *   64    guards: a line per lane; its first word says which other engine's memory the lane
  *         is touching: sequence << 8 | slot + 1, 0 in the low byte: none
+ *   1088  beat: u64, another value every few seconds as long as the engine's lease holds
  *   2048  extents: u32 first unit, u32 number; what the grants say, for others to check
  *   4096  keys: a u64 per buffer that peers may reach, 0: none
  */
@@ -33,6 +34,7 @@
 #define CXL_NAME_MAX 47u
 
 #define CXL_SLOT_GUARDS 64u
+#define CXL_SLOT_BEAT (CXL_SLOT_GUARDS + CXL_LANES_MAX * CXL_LINE)
 #define CXL_SLOT_EXTENTS 2048u
 #define CXL_SLOT_KEYS 4096u
 #define CXL_SLOT_MIN (CXL_SLOT_KEYS + 4096u)
