@@ -10,12 +10,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mempolicy.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/util/check.h"
+#include "log.h"
 
 #define HUGE_SIZE ((size_t)2 << 20)
 #define MAX_NODE 1023
@@ -77,6 +79,22 @@ void *mc_pages_alloc(uint64_t len, int32_t node)
 	return addr;
 }
 
+/* A buffer costs a descriptor here and one in each transport that shares it.  Sockets and files need some, too:
+ * at most half of what the process may have goes into memory. */
+static bool is_scarce(int fd)
+{
+	static atomic_bool told;
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY || (rlim_t)fd < limit.rlim_cur / 2)
+		return false;
+	if (!atomic_exchange(&told, true))
+		mc_warn("descriptors get scarce (%d of %llu are in use): from here on mc_memory_alloc gives memory that other "
+			"processes cannot map, shm attaches to it, or leaves it to the next tier; raise ulimit -n, or "
+			"allocate fewer, larger ranges", fd, (unsigned long long)limit.rlim_cur);
+	return true;
+}
+
 /* A memfd of that size; huge: of huge pages that were set aside. */
 static int file_new(size_t size, bool huge)
 {
@@ -92,6 +110,10 @@ static int file_new(size_t size, bool huge)
 		fd = memfd_create("mooncake", flags);
 	if (fd < 0)
 		return -errno;
+	if (is_scarce(fd)) {
+		close(fd);
+		return -EMFILE;
+	}
 	/* Whoever maps it relies on its size. */
 	if (ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
 		int r = -errno;

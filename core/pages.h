@@ -8,7 +8,7 @@
 /* Zeroed pages, len rounded up to pages, bound to a node (-1: any); NULL: errno.  [any] */
 void *mc_pages_alloc(uint64_t len, int32_t node);
 /* The same from a memfd, whose offset 0 is the first page: sealed against shrinking and growing, the
- * caller's to close, before or after the pages are freed.  Where the system gives none they are plain
+ * caller's to close, before or after the pages are freed.  Where the system gives none, or descriptors are scarce, they are plain
  * pages and *ret_fd is -1.  A child of fork shares them.  [any] */
 void *mc_pages_share(uint64_t len, int32_t node, int *ret_fd);
 void mc_pages_free(void *addr, uint64_t len);

@@ -62,7 +62,8 @@ struct mc_import *mc_import_new(struct mc_path *path, uint32_t id, const struct 
 		r = -EACCES;
 	else
 		r = lane->ops->mem_import(lane->inst, imp->area, path->peer->area, &shown);
-	imp->status = r == -ENOTSUP ? 0 : r;
+	/* The stub's answer means that nothing need be imported; a plugin's own, that it cannot reach the buffer. */
+	imp->status = r == -ENOTSUP && !lane->device->plugin->has_mem_import ? 0 : r;
 	imp->next = path->imports[imp->buf_id & (path->cap_imports - 1)];
 	path->imports[imp->buf_id & (path->cap_imports - 1)] = imp;
 	path->nr_imports++;

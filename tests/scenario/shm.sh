@@ -29,6 +29,11 @@ case_modes() {
 			--block_size=3000001 --batch_size=3 --transports.shm.max_slice=1000000 || die "odd sizes with $mode"
 		check_run i
 	done
+	# What is not shared cannot be mapped, and takes the next tier.
+	target u --nic_priority_matrix="$matrix" --transports.shm.mode=attach
+	initiate i --segment_id=u --check --nic_priority_matrix="$matrix" --transports.shm.mode=map || die "not shared: $?"
+	check_run i
+	carried i no yes
 	# A lane of its own for each thread.
 	initiate i --segment_id=t --check --nic_priority_matrix="$matrix" --threads=3 || die "three threads"
 	check_run i

@@ -126,6 +126,16 @@ static void test_shared(void **state)
 	assert_int_equal(fd, -1);
 	p[2 * page - 1] = 1;
 	mc_pages_free(p, 2 * page);
+	/* Nor takes memory the last descriptors. */
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	small = limit;
+	small.rlim_cur = 6; /* 0, 1 and 2 are open */
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
+	p = mc_pages_share(page, -1, &fd);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_non_null(p);
+	assert_int_equal(fd, -1);
+	mc_pages_free(p, page);
 	assert_int_equal(nr_descriptors(), before);
 }
 

@@ -159,7 +159,7 @@ MC_EXPORT int mc_transport_devices(const struct mc_config *config, const char *t
 
 /* Allocate and register memory at a location ("cpu:0", "cxl:0", "*").  Host memory is made such that other
  * processes of this host can map it, if a device that does so is open (shm): a child of fork then shares it
- * instead of getting a copy.  [any]
+ * instead of getting a copy, and it costs two descriptors, while less than half of RLIMIT_NOFILE is in use.  [any]
  *   size      bytes, > 0; rounded up to pages
  *   returns   0; -ENOMEM, -EINVAL (location), -ETIMEDOUT
  *   since 0.1 */
