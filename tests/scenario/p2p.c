@@ -17,7 +17,7 @@
 #define T (60 * MC_SEC)
 #include "engines.h"
 
-#define SIZE ((size_t)9 * 1000 * 1000 + 123)
+#define SIZE ((size_t)3 * 1000 * 1000 + 123)
 #define SHARD (64u << 10)
 #define RANGES 7
 
@@ -59,7 +59,7 @@ static void cut(struct node *n, size_t nr, size_t total)
 
 static struct node node_new(const char *name, const char *matrix, size_t nr)
 {
-	struct mc_p2p_options options = {.size = sizeof options, .log = on_log, .patience_ns = 2 * MC_SEC, .lanes = 3};
+	struct mc_p2p_options options = {.size = sizeof options, .log = on_log, .patience_ns = MC_SEC, .lanes = 3};
 	struct node n = {.engine = engine_new(name, matrix)};
 	struct mc_error err = {0};
 

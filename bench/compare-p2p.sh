@@ -1,0 +1,79 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# How fast the P2P store gets 1 GiB from one source on this host, hashing and verifying included, beside the bench
+# reading blocks of 1 MiB from as much memory over the same transport.
+#
+# Both ends are processes of this host, and the memory of both is as large (1 GiB each) and allocated by the
+# engine.  The store's figure is bytes per second of whole calls of mc_p2p_get_replica: the record is read, the
+# source found and opened, our own offer written, every byte hashed.
+#
+# Prints per case "CASE ratio R reach L ok|short|unsure [LO..HI]": R is the store's throughput / the bench's; LO..HI
+# is R's 90 % interval.  With --quick the word is unjudged.
+# Exit: 0 all ok, 1 one is short or unsure or a run failed, 2 usage.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+. bench/env.sh
+. bench/lib/judge.sh
+. bench/lib/flags.sh
+. bench/lib/processes.sh
+
+all_cases="tcp-1g shm-1g"
+size=1073741824
+
+usage() {
+	usage_flags
+	printf '  %s\n' "$all_cases"
+}
+
+parse_flags "$@"
+use_build "$build" || exit 1
+make_dir
+[ -x "$build/bench/p2p_get" ] || die "$build/bench/p2p_get is not built: -Dp2p_store=enabled says why"
+
+# start_source NAME MATRIX: who offers the object; it ends when the script closes its input.
+start_source() {
+	mkdir -p "$dir/source-$1.metadata"
+	mkfifo "$dir/source-$1.input"
+	"$build/bench/p2p_get" serve "file://$dir/source-$1.metadata" "$2" $size <"$dir/source-$1.input" >"$dir/source-$1.out" 2>&1 &
+	children="$children $!"
+	exec 9>"$dir/source-$1.input"
+	n=0
+	until grep -q ready "$dir/source-$1.out"; do
+		n=$((n + 1))
+		[ $n -lt 600 ] && kill -0 "${children##* }" 2>/dev/null || die "the source did not start: $(cat "$dir/source-$1.out")"
+		sleep 0.1
+	done
+}
+
+ours_store() {
+	"$build/bench/p2p_get" get "file://$dir/source-$case.metadata" "$matrix" $size "$seconds" 2>"$dir/get.err" ||
+		die "getting failed: $(cat "$dir/get.err")"
+}
+
+peer_bench() {
+	run_ours "$case" "--nic_priority_matrix=$matrix" --buffer_size=$size --operation=read --block_size=1M --batch_size=16
+}
+
+giga() {
+	awk -v x="$1" 'BEGIN { printf "%.2f", x / 1e9 }'
+}
+
+# speed CASE DEVICE
+speed() {
+	case=$1 matrix="{\"*\":[[\"$2\"]]}"
+	start_target "$case" "--nic_priority_matrix=$matrix" --buffer_size=$size
+	start_source "$case" "$matrix"
+	pairs peer_bench ours_store "$case=o[1] / p[1]"
+	verdict "$case" 0.8 "GB/s: store $(giga "$(median "$dir/$case.ours")"), bench $(giga "$(median "$dir/$case.peer")")"
+	exec 9>&-
+}
+
+say "machine: $(machine)"
+warn_if_busy
+for c in $cases; do
+	case $c in
+	tcp-1g) speed tcp-1g tcp:lo ;;
+	shm-1g) speed shm-1g shm:shm0 ;;
+	esac
+done
+finish_report
