@@ -23,8 +23,17 @@ size=1073741824
 usage() {
 	usage_flags
 	printf '  %s\n' "$all_cases"
+	echo "  --size=NM    megabytes instead of 1 GiB, for a smoke run"
 }
 
+# A smoke run may take less memory.
+for arg in "$@"; do
+	shift
+	case $arg in
+	--size=[1-9]*M) size=${arg#*=} size=$((${size%M} * 1048576)) ;;
+	*) set -- "$@" "$arg" ;;
+	esac
+done
 parse_flags "$@"
 use_build "$build" || exit 1
 make_dir

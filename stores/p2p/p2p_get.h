@@ -94,6 +94,7 @@ struct mc_p2p_get {
 	uint8_t *hashes, *attachment; /* verified by the root */
 	struct mc_p2p_hash attachment_hash;
 	bool slots[GET_SLOTS];
+	uint32_t rounds; /* how often sources were listed */
 };
 
 /* p2p_source.c.  [scout] */

@@ -146,7 +146,7 @@ static int collect(struct lane *l, struct reading *r)
 static int fetch(struct lane *l, const struct get_task *task, struct mc_p2p_hash *ret)
 {
 	const struct p2p_object *o = l->get->object;
-	struct reading r = {.task = *task, .rate = {.rate = task->rate}, .group_max = P2P_PIECE};
+	struct reading r = {.task = *task, .rate = {.rate = task->rate, .next_ns = mc_p2p_now()}, .group_max = P2P_PIECE};
 	uint64_t cap = task->rate;
 	int e = 0;
 
@@ -167,6 +167,9 @@ static int fetch(struct lane *l, const struct get_task *task, struct mc_p2p_hash
 		mc_batch_cancel(l->groups[(r.first + i) % WINDOW].batch);
 	while (r.nr)
 		collect(l, &r);
+	/* A slot of a capped source is held for as long as its bytes take, or the next one would begin too early. */
+	if (e == 0 && task->rate && r.rate.next_ns > mc_p2p_now())
+		pause_ns(l->get, r.rate.next_ns - mc_p2p_now());
 	pthread_mutex_destroy(&r.rate.lock);
 	mc_p2p_hasher_end(&r.hasher, ret);
 	return e;

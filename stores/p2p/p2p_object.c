@@ -117,6 +117,18 @@ static void unpin(struct p2p_object *o, uint64_t timeout_ns)
 	}
 }
 
+static int ignore_counter(void *ctx, const struct mc_counter *counter)
+{
+	return 0;
+}
+
+/* What was written into registered memory so far is there for every worker: reading the counters asks each of them.
+ * Peers come by way of the metadata, which is an order that only people see. */
+static void settle(struct mc_engine *engine)
+{
+	mc_engine_counters(engine, ignore_counter, NULL);
+}
+
 int mc_p2p_object_block(struct p2p_object *o, const uint8_t *hashes, const void *attachment, bool full,
 			uint64_t deadline_ns, struct mc_error *err)
 {
@@ -147,6 +159,7 @@ int mc_p2p_object_block(struct p2p_object *o, const uint8_t *hashes, const void 
 		mc_p2p_bit_set(o->bitmap, k);
 	o->tally.nr_shards = b->nr_shards;
 	o->tally.map = full ? NULL : o->bitmap;
+	settle(o->store->engine);
 	return 0;
 }
 

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "p2p_get.h"
@@ -203,7 +202,8 @@ static void open_some(struct mc_p2p_get *g, const struct p2p_offer_at *offers, s
 	free(choices);
 }
 
-/* Who offers it now?  Returns when to ask again: with many sources seldom, for each getter asks. */
+/* Who offers it now?  Returns when to ask again: soon at first, when all start together, and with many sources
+ * seldom, for each getter asks. */
 static uint64_t look_round(struct mc_p2p_get *g)
 {
 	struct p2p_offer_at *offers = NULL;
@@ -215,7 +215,8 @@ static uint64_t look_round(struct mc_p2p_get *g)
 		return AGAIN_NS;
 	open_some(g, offers, nr);
 	free(offers);
-	span = MC_MIN(MC_MAX(nr * 10 * MC_MSEC, 500 * MC_MSEC), 10 * MC_SEC);
+	span = (MC_SEC / 4 << MC_MIN(g->rounds, 4u)) + nr * MC_MSEC;
+	g->rounds++;
 	pthread_mutex_lock(&g->lock);
 	if (g->nr_live == 0)
 		span = AGAIN_NS;

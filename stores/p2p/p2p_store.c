@@ -152,7 +152,6 @@ static void host_id(char host[64])
 
 static int take_options(struct mc_p2p *s, const struct mc_p2p_options *options, struct mc_error *err)
 {
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	struct mc_p2p_options *o = &s->options;
 
 	if (options)
@@ -161,7 +160,7 @@ static int take_options(struct mc_p2p *s, const struct mc_p2p_options *options, 
 	if (!o->max_serve)
 		o->max_serve = 4;
 	if (!o->lanes)
-		o->lanes = cpus > 0 && cpus < 4 ? (uint32_t)cpus : 4;
+		o->lanes = 4;
 	if (!o->patience_ns)
 		o->patience_ns = PATIENCE_NS;
 	if (o->max_serve > 1024 || o->lanes > 64)

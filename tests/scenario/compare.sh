@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # bench/compare-*.sh: what they print and how they judge, not how fast anything is.
-# compare.sh judge|run|rdma|cxl; SOURCE: the source tree, BUILD: the build to measure.
+# compare.sh judge|run|p2p|rdma|cxl; SOURCE: the source tree, BUILD: the build to measure.
 . "$(dirname "$0")/lib.sh"
 here=$SOURCE/bench
 
@@ -80,6 +80,12 @@ case_shm() {
 	for name in "$@"; do
 		grep "^$name " "$dir/text.out" | grep -Eq "$line" || die "no line about $name"
 	done
+}
+
+case_p2p() {
+	"$here/compare-p2p.sh" --build="$BUILD" --quick --size=64M tcp-1g >"$dir/p2p.out" 2>"$dir/p2p.err" ||
+		die "--quick ended with $?: $(tail -n 2 "$dir/p2p.err")"
+	grep '^tcp-1g ' "$dir/p2p.out" | grep -Eq "$line" || die "no line about tcp-1g"
 }
 
 case_cxl() {

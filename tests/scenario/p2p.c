@@ -2,14 +2,16 @@
 /*
  * The P2P store by its public header, several engines of one process over the matrix that is named:
  * what is registered in unequal ranges arrives in others; replicas serve on; who may have which name;
- * a source whose bytes changed is quarantined; an interrupted get goes on; cancel, remove, few writes
- * to the metadata.
+ * a source whose bytes changed is quarantined; an interrupted get goes on; caps are kept; cancel, remove, few
+ * writes to the metadata.
  *
  *   scenario-p2p MATRIX
  */
+#include <dlfcn.h>
 #include <poll.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include <mooncake/kv.h>
 #include <mooncake/p2p_store.h>
@@ -28,6 +30,46 @@ struct node {
 	struct mc_p2p_range ranges[RANGES];
 	size_t nr;
 };
+
+/* ---- writes to the metadata, counted on their way to the library ---------------------------------- */
+
+static int writes;
+
+static void *next_of(const char *name)
+{
+	void *f = dlsym(RTLD_NEXT, name);
+
+	if (!f)
+		abort();
+	__atomic_fetch_add(&writes, 1, __ATOMIC_RELAXED);
+	return f;
+}
+
+int mc_kv_write(struct mc_engine *engine, const char *key, const void *value, size_t len, uint32_t flags,
+		uint64_t timeout_ns, uint64_t *ret_revision, struct mc_error *err)
+{
+	__typeof__(mc_kv_write) *f = (__typeof__(mc_kv_write) *)next_of("mc_kv_write");
+
+	return f(engine, key, value, len, flags, timeout_ns, ret_revision, err);
+}
+
+int mc_kv_swap(struct mc_engine *engine, const char *key, const void *value, size_t len, uint64_t expect_revision,
+	       uint32_t flags, uint64_t timeout_ns, uint64_t *ret_revision, struct mc_error *err)
+{
+	__typeof__(mc_kv_swap) *f = (__typeof__(mc_kv_swap) *)next_of("mc_kv_swap");
+
+	return f(engine, key, value, len, expect_revision, flags, timeout_ns, ret_revision, err);
+}
+
+int mc_kv_remove(struct mc_engine *engine, const char *key, uint64_t expect_revision, uint64_t timeout_ns,
+		 struct mc_error *err)
+{
+	__typeof__(mc_kv_remove) *f = (__typeof__(mc_kv_remove) *)next_of("mc_kv_remove");
+
+	return f(engine, key, expect_revision, timeout_ns, err);
+}
+
+/* ---- nodes ------------------------------------------------------------------------------------- */
 
 static char last_log[2000];
 
@@ -57,9 +99,10 @@ static void cut(struct node *n, size_t nr, size_t total)
 	}
 }
 
-static struct node node_new(const char *name, const char *matrix, size_t nr)
+static struct node node_new(const char *name, const char *matrix, size_t nr, uint64_t rate_serve, uint64_t rate_get)
 {
-	struct mc_p2p_options options = {.size = sizeof options, .log = on_log, .patience_ns = MC_SEC, .lanes = 3};
+	struct mc_p2p_options options = {.size = sizeof options, .log = on_log, .patience_ns = MC_SEC, .lanes = 3,
+					 .max_rate_serve = rate_serve, .max_rate_get = rate_get};
 	struct node n = {.engine = engine_new(name, matrix)};
 	struct mc_error err = {0};
 
@@ -153,7 +196,9 @@ static void check_get(struct node *seed, struct node *a, struct node *b)
 	CHECK(put(seed, "models/ü 1", &err) == 0, "%s", err.text);
 	CHECK(put(seed, "models/ü 1", &err) == -EEXIST, "twice");
 	CHECK(get(a, "models/nothing", 0, &err) == -ENOENT, "%s", err.text);
+	writes = 0;
 	CHECK(get(a, "models/ü 1", 0, &err) == 0, "%s", err.text);
+	CHECK(writes == 1, "%d writes to the metadata of a get", writes);
 	CHECK(intact(a, 1), "the first getter's bytes");
 	check_stat(b, "models/ü 1", 2);
 	CHECK(mc_p2p_list(b->store, "models/", T, count_entry, &nr, &err) == 1 && nr == 1, "%s", err.text);
@@ -170,7 +215,9 @@ static void check_get(struct node *seed, struct node *a, struct node *b)
 	CHECK(p.state == MC_P2P_DONE && p.done_len == SIZE && p.done_shards == p.nr_shards && p.moved_len >= SIZE, "progress");
 	mc_p2p_get_free(g);
 	CHECK(intact(b, 1), "the second getter's bytes");
+	writes = 0;
 	CHECK(mc_p2p_delete_replica(a->store, "models/ü 1", T, &err) == 0, "%s", err.text);
+	CHECK(writes <= 2, "%d writes to the metadata of an end", writes);
 	CHECK(mc_p2p_delete_replica(b->store, "models/ü 1", T, &err) == 0, "%s", err.text);
 	CHECK(mc_p2p_list(b->store, "", T, count_entry, &nr, &err) == 0, "the last source takes the record along");
 }
@@ -267,20 +314,53 @@ static void check_end(struct node *seed, struct node *a, struct node *b)
 	CHECK(mc_p2p_remove(b->store, "broken", T, NULL, &err) == 0, "%s", err.text);
 }
 
+/* SIZE at RATE takes half a second; what is moved at once at the begin and the end is a small part of that. */
+#define RATE (2 * SIZE)
+
+static double seconds_of_get(struct node *from, struct node *to)
+{
+	struct timespec a, b;
+	struct mc_error err = {0};
+
+	CHECK(put(from, "slow", &err) == 0, "%s", err.text);
+	clock_gettime(CLOCK_MONOTONIC, &a);
+	CHECK(get(to, "slow", 0, &err) == 0, "%s", err.text);
+	clock_gettime(CLOCK_MONOTONIC, &b);
+	CHECK(intact(to, 7), "slowly");
+	CHECK(mc_p2p_delete_replica(to->store, "slow", T, &err) == 0, "%s", err.text);
+	CHECK(mc_p2p_unregister(from->store, "slow", T, &err) == 0, "%s", err.text);
+	return (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9;
+}
+
+static void check_rates(struct node *seed, struct node *a, const char *matrix)
+{
+	struct node capped = node_new("p2p-capped", matrix, 2, RATE, RATE);
+	double took;
+
+	fill(seed, 7);
+	took = seconds_of_get(seed, &capped);
+	CHECK(took > 0.35, "the cap on getting was not kept: %.3f s", took);
+	fill(&capped, 7);
+	took = seconds_of_get(&capped, a);
+	CHECK(took > 0.3, "the cap on serving was not kept: %.3f s", took);
+	node_free(&capped);
+}
+
 int main(int argc, char **argv)
 {
 	const char *matrix = argc > 1 ? argv[1] : "{\"*\": [[\"tcp:lo\"]]}";
 	struct node seed, a, b;
 
 	engines_begin();
-	seed = node_new("p2p-seed", matrix, 3);
-	a = node_new("p2p-a", matrix, 5);
-	b = node_new("p2p-b", matrix, RANGES);
+	seed = node_new("p2p-seed", matrix, 3, 0, 0);
+	a = node_new("p2p-a", matrix, 5, 0, 0);
+	b = node_new("p2p-b", matrix, RANGES, 0, 0);
 	check_get(&seed, &a, &b);
 	check_names(&seed, &a);
 	check_corrupt(&seed, &a, &b);
 	check_resume(&seed, &a);
 	check_end(&seed, &a, &b);
+	check_rates(&seed, &a, matrix);
 	node_free(&a);
 	node_free(&seed);
 	node_free(&b);

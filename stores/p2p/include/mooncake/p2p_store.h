@@ -49,8 +49,8 @@ struct mc_p2p_range {
 struct mc_p2p_options {
 	size_t size;             /* sizeof, set by the caller */
 	const char *rack;        /* where this host stands; engines with the same label are near.  NULL: unknown */
-	uint32_t max_serve;      /* shards of one object that others may copy from here at once: 4 */
-	uint32_t lanes;          /* threads that copy and verify, per get: 4 or the number of processors, if fewer */
+	uint32_t max_serve;      /* shards that others may copy from here at once: 4 */
+	uint32_t lanes;          /* threads that copy and verify, per get: 4 (they wait for the wire more than they work) */
 	uint64_t max_rate_serve; /* bytes per second, for all that copy from here; 0: no bound */
 	uint64_t max_rate_get;   /* bytes per second, for all gets of this store; 0: no bound */
 	uint64_t patience_ns;    /* how long a get goes on when nobody offers what it lacks: 15 s */
