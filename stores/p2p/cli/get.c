@@ -146,7 +146,7 @@ static void tell(const struct getting *g)
 		if (l->resumed_len)
 			printf("; %s were there already", p2pc_size_text(l->resumed_len, had));
 		if (l->dropped)
-			printf("; %u source%s failed", l->dropped, l->dropped == 1 ? "" : "s");
+			printf("; %u source%s left or failed", l->dropped, l->dropped == 1 ? "" : "s");
 		if (l->corrupt)
 			printf("; %u shard%s did not verify and came again", l->corrupt, l->corrupt == 1 ? "" : "s");
 		putchar('\n');
