@@ -407,11 +407,37 @@ static bool reaches(const struct mc_manifest *m, const char *kind)
 	return false;
 }
 
+/* ": rdma looks for it in /sys/class/infiniband, tcp in /sys/class/net", of those that reach the memory; "": none
+ * looks anywhere. */
+static void list_places(const struct mc_registry *registry, const char *kind, char *buf, size_t cap)
+{
+	size_t at = 0;
+
+	buf[0] = '\0';
+	for (size_t i = 0; i < registry->nr; i++) {
+		const struct mc_manifest *m = &registry->manifests[i];
+
+		if (m->kind != MC_KIND_TRANSPORT || !reaches(m, kind))
+			continue;
+		for (char **c = m->claims; *c && at < cap; c++) {
+			const char *dir = strncmp(*c, "sysfs:", 6) == 0 ? *c + 6 : NULL;
+			size_t len = dir ? strlen(dir) : 0;
+
+			if (!dir)
+				continue;
+			if (len >= 2 && strcmp(dir + len - 2, "/*") == 0)
+				len -= 2;
+			at += (size_t)snprintf(buf + at, cap - at, "%s%s %s/sys/%.*s", at ? ", " : ": ", m->name,
+					       at ? "in " : "looks for it in ", (int)len, dir);
+		}
+	}
+}
+
 const struct mc_manifest *mc_registry_claim(const struct mc_registry *registry, const char *device,
 					    const char *kind, struct mc_error *err)
 {
 	const struct mc_manifest *found = NULL, *unreached = NULL;
-	char names[512], how[512];
+	char names[256], how[512], places[256];
 	size_t nr = 0, at = 0, hat = 0;
 
 	how[0] = '\0';
@@ -444,9 +470,10 @@ const struct mc_manifest *mc_registry_claim(const struct mc_registry *registry, 
 			unreached->name, kind);
 	} else {
 		list_names(registry, MC_KIND_TRANSPORT, names, sizeof names);
+		list_places(registry, kind, places, sizeof places);
 		mc_fail(err, -ENODEV,
-			"device '%.64s': no transport claims it; if it exists, write 'TRANSPORT:%.64s' with one of: %s",
-			device, device, names);
+			"device '%.64s': no transport claims it%s; if it exists, write 'TRANSPORT:%.64s' with one of: %s",
+			device, places, device, names);
 	}
 	return NULL;
 }

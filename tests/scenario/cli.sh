@@ -309,7 +309,7 @@ case_lint_matrix() {
 	}
 	one 1 'error [matrix]' 'nic_priority_matrix:1:17: ' '{"*": [["tcp:lo"'
 	one 1 'error [no-transport]' "\$.*[0][0]: no transport 'tpc' (did you mean 'tcp'?)" '{"*": [["tpc:lo"]]}'
-	one 1 'error [device-claim]' "\$.*[1][0]: device 'nosuch0': no transport claims it" '{"*": [["tcp:lo"], ["nosuch0"]]}'
+	one 1 'error [device-claim]' "\$.*[1][0]: device 'nosuch0': no transport claims it: " '{"*": [["tcp:lo"], ["nosuch0"]]}'
 	one 1 'error [device-missing]' "\$.*[0][0]: device 'tcp:nosuch0' is not on this host: there is no interface" \
 		'{"*": [["tcp:nosuch0"]]}'
 	says "error [row-unusable]: nic_priority_matrix: \$.*: no device of the row"

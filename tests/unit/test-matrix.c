@@ -218,7 +218,7 @@ static void test_resolve(void **state)
 	resolve(reg, "{\"*\":[[\"mlx5_0\"]]}", -EINVAL,
 		"nic_priority_matrix: $.*[0][0]: device 'mlx5_0': several transports claim it (gdr, rdma); write 'gdr:mlx5_0' or 'rdma:mlx5_0'");
 	resolve(reg, "{\"cpu:0\":[[\"a\"],[]]}", -ENODEV,
-		"nic_priority_matrix: $.cpu:0[0][0]: device 'a': no transport claims it; if it exists, write 'TRANSPORT:a' with one of: efa, gdr, rdma, tcp");
+		"nic_priority_matrix: $.cpu:0[0][0]: device 'a': no transport claims it: tcp looks for it in /sys/class/net; if it exists, write 'TRANSPORT:a' with one of: efa, gdr, rdma, tcp");
 	resolve(reg, "{\"cxl:0\":[[\"eth0\"],[\"mlx5_1\"]]}", -ENODEV,
 		"nic_priority_matrix: $.cxl:0[1][0]: device 'mlx5_1': transport 'rdma' claims it, but does not reach cxl memory");
 	resolve(reg, "{\"cpux:0\":[[\"lo\"]]}", -EINVAL,

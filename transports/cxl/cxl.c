@@ -169,7 +169,7 @@ static const struct mc_transport_ops cxl_ops = {
 };
 
 static const char *const cxl_memory[] = { "cpu", "cxl", NULL };
-static const char *const cxl_claims[] = { "dax[0-9]*.[0-9]*", "sysfs:bus/cxl/devices/*", NULL };
+static const char *const cxl_claims[] = { "dax[0-9]*.[0-9]*", "mem[0-9]*", "region[0-9]*", "sysfs:bus/cxl/devices/*", NULL };
 
 const struct mc_plugin_desc mc_plugin_desc = {
 	MC_PLUGIN_HEAD(MC_KIND_TRANSPORT),
