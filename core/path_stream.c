@@ -14,7 +14,7 @@
 #include "path.h"
 #include "path_wire.h"
 
-#define WHY_ROOM 160 /* for the sentence of a failure */
+#define WHY_ROOM 400 /* for the sentence of a failure, the path of a socket in it */
 
 /* ---- dialled, active ---------------------------------------------------------------------------- */
 
@@ -94,8 +94,8 @@ void mc_path_dial(struct mc_path *path, uint64_t token)
 	snprintf(hello.from, sizeof hello.from, "%s", engine->name);
 	d->session = mc_session_ref(session);
 	if (local && !info->local_path) {
-		dialled(d, -ENETUNREACH, "the peer shows no Unix socket that we could dial: it is on another host, or "
-			"has local_socket off");
+		dialled(d, -ENETUNREACH, "the peer shows no Unix socket that we could dial: it is on another host, has "
+			"local_socket off, or could not make one, which its log says");
 		return;
 	}
 	fill_addresses(d, info, remote);

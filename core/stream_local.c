@@ -235,7 +235,8 @@ int mc_unix_listen(struct mc_port *port, struct mc_error *err)
 			       where, strerror(-fd));
 	if (fd < 0) {
 		mc_info("no Unix socket in %s (%s): engines of this host cannot use transports such as shm; set "
-			"XDG_RUNTIME_DIR or local_socket to a folder of this user alone", path, strerror(-fd));
+			"XDG_RUNTIME_DIR or local_socket to a folder of this user alone", path,
+			fd == -EPERM ? "it is another user's, or open to others" : strerror(-fd));
 		return 0;
 	}
 	snprintf(path + strlen(path), NAME_LEN + 2, "/%s", name);

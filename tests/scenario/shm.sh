@@ -5,7 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 
 matrix='{"*": [["shm:shm0"], ["tcp:lo"]]}'
-sockets=$dir/sockets
+sockets=$dir/sockets-of-the-engines-of-this-host-whoever-runs-them
 
 # carried NAME SHM TCP: which rails of the run have moved bytes (yes or no).
 carried() {
@@ -134,6 +134,8 @@ case_other_user() {
 	foreign 65534 k --local_socket=off || die "no socket: $?"
 	check_run k
 	carried k no yes
+	grep -q "Unix socket $sockets/.*: it is another user's: name a folder that both may enter by local_socket:" "$dir/k.err" ||
+		die "it does not say why the socket cannot be dialled"
 }
 
 case_pid_namespace() {
