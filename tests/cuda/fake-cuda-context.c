@@ -14,7 +14,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below but the thread's own */
 static long contexts[GPUS]; /* how often retained */
-static bool initialized;
+static bool initialized; /* atomic */
 long fake_streams, fake_events;
 static __thread uintptr_t stack[DEPTH]; /* current contexts of the thread: device number + 1 */
 static __thread int stacked;
@@ -77,7 +77,7 @@ CALL(cuInit, unsigned flags)
 		return INVALID_VALUE;
 	if (!devices())
 		return NO_DEVICE;
-	initialized = true;
+	__atomic_store_n(&initialized, true, __ATOMIC_RELAXED);
 	return OK;
 }
 
@@ -109,7 +109,7 @@ CALL(cuGetErrorName, int error, const char **name)
 CALL(cuDeviceGetCount, int *count)
 {
 	INJECT;
-	if (!initialized)
+	if (!fake_initialized())
 		return NOT_INITIALIZED;
 	*count = devices();
 	return OK;
@@ -229,7 +229,7 @@ int fake_current(void)
 
 bool fake_initialized(void)
 {
-	return initialized;
+	return __atomic_load_n(&initialized, __ATOMIC_RELAXED);
 }
 
 long fake_contexts(void)
