@@ -234,6 +234,24 @@ int mc_segment_buffer(const struct mc_segment *segment, size_t idx, struct mc_bu
 	return 0;
 }
 
+static int no_local_buffer(struct mc_segment *segment, const struct mc_request *request, struct mc_error *err)
+{
+	struct mc_local_buf *buf = mc_local_find(segment->engine, request->local, 1);
+	uint64_t end = buf ? buf->base + buf->len : 0;
+
+	if (!buf)
+		return mc_fail(err, -EFAULT, "segment '%s': our %llu bytes at %p are in no buffer that is "
+			       "registered here", segment->name, (unsigned long long)request->len,
+			       request->local);
+	mc_local_put(buf);
+	buf = mc_local_find(segment->engine, (void *)(uintptr_t)end, 1);
+	if (buf)
+		mc_local_put(buf);
+	return mc_fail(err, -EFAULT, "segment '%s': our %llu bytes at %p go on beyond their buffer, which ends at %#llx%s",
+		       segment->name, (unsigned long long)request->len, request->local, (unsigned long long)end,
+		       buf ? ", where another begins (a NUMA node's, or a GPU's handle): make it two requests" : "");
+}
+
 int mc_request_check(const struct mc_request *request, struct mc_error *err)
 {
 	struct mc_segment *segment = request ? request->segment : NULL;
@@ -249,9 +267,7 @@ int mc_request_check(const struct mc_request *request, struct mc_error *err)
 		return 0;
 	buf = mc_local_find(segment->engine, request->local, request->len);
 	if (!buf)
-		return mc_fail(err, -EFAULT, "segment '%s': our %llu bytes at %p are in no buffer that is "
-			       "registered here", segment->name, (unsigned long long)request->len,
-			       request->local);
+		return no_local_buffer(segment, request, err);
 	mc_local_put(buf);
 	return mc_req_explain(s, request->opcode, request->offset, request->len, err);
 }

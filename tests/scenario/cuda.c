@@ -352,6 +352,10 @@ static int handles(char **argv)
 	NEED(wrong(&a, 3, 0, 0, 0, 0) == 0, "read");
 	if (strcmp(argv[-1], "--handles-apart"))
 		across_handles(&a, &b, s);
+	else
+		NEED(mc_request_check(&(struct mc_request){.opcode = MC_OP_WRITE, .local = a.mem + 7, .segment = s,
+							   .offset = (uintptr_t)b.mem, .len = PIECE}, &err) == -EFAULT &&
+		     strstr(err.text, "where another begins"), "a request across handles: %s", err.text);
 	NEED(mc_memory_unregister(a.engine, a.mem, T, &err) == 0, "%s", err.text);
 	mc_segment_close(s);
 	NEED(mc_engine_close(a.engine, T) == 0 && mc_engine_close(b.engine, T) == 0, "close");

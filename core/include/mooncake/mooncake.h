@@ -173,7 +173,8 @@ MC_EXPORT int mc_memory_free(struct mc_engine *engine, void *addr, uint64_t time
 /* Register [addr, addr + len) so that requests may use it and peers may reach it.  The memory is
  * borrowed until unregister.  A range equal to, or inside, a registered one with the same rights
  * is counted; unregister it as often.  [any]
- *   location  "cpu:N", "cuda:N", ...; "*": find out, per NUMA node
+ *   location  "cpu:N", "cuda:N", ...; "*": find out; a range on several NUMA nodes is then a buffer on
+ *             each, and a request stays inside of one
  *   returns   0; -EEXIST: overlaps a buffer in part; -EINVAL; -ENOMEM; -ETIMEDOUT
  *   since 0.1 */
 MC_EXPORT int mc_memory_register(struct mc_engine *engine, void *addr, uint64_t len,
