@@ -17,12 +17,14 @@
 
 #include "core/util/check.h"
 #include "core/util/cleanup.h"
+#include "gpu_visible.h"
 #include "mc-config.h"
 #include "module.h"
 #include "topology.h"
 
 #define PCI_VENDOR_NVIDIA 0x10de
 #define PCI_CLASS_DISPLAY 0x03
+#define MAX_GPUS 64
 
 /* ---- small files of sysfs ------------------------------------------------------------------ */
 
@@ -194,25 +196,55 @@ static int scan_rdma(hwloc_topology_t topo, struct mc_topo_sink *sink)
 
 /* ---- GPUs, nodes ----------------------------------------------------------------------------------- */
 
+/* "GPU-8932f937-...", as its driver tells; "" without one. */
+static void gpu_uuid(const struct hwloc_pcidev_attr_s *pci, char uuid[MC_GPU_UUID_LEN + 1])
+{
+	char path[96], line[256];
+
+	uuid[0] = '\0';
+	snprintf(path, sizeof path, "/proc/driver/nvidia/gpus/%04x:%02x:%02x.%x/information", pci->domain, pci->bus, pci->dev,
+		 pci->func);
+	mc_cleanup(mc_fclosep) FILE *f = fopen(path, "re");
+	while (f && fgets(line, sizeof line, f))
+		if (sscanf(line, "GPU UUID: %40s", uuid) == 1)
+			return;
+}
+
+static int tell_gpu(hwloc_topology_t topo, hwloc_obj_t obj, int32_t ordinal, struct mc_topo_sink *sink)
+{
+	struct mc_topo_device d;
+	char name[32];
+
+	snprintf(name, sizeof name, "cuda%d", ordinal);
+	set_name(&d, name);
+	d.class = MC_TOPO_GPU;
+	d.ordinal = ordinal;
+	set_place(topo, obj, &d);
+	return sink->device(sink, &d);
+}
+
 static int scan_gpus(hwloc_topology_t topo, struct mc_topo_sink *sink)
 {
-	hwloc_obj_t obj = NULL;
-	int ordinal = 0, r = 0;
+	const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+	char uuids[MAX_GPUS][MC_GPU_UUID_LEN + 1];
+	hwloc_obj_t gpus[MAX_GPUS], obj = NULL;
+	uint32_t nr = 0;
+	int r = 0;
 
 	/* hwloc lists PCI devices in the order of their bus ids, as CUDA_DEVICE_ORDER=PCI_BUS_ID. */
-	while (r == 0 && (obj = hwloc_get_next_pcidev(topo, obj))) {
-		struct mc_topo_device d;
-		char name[32];
-
+	while (nr < MAX_GPUS && (obj = hwloc_get_next_pcidev(topo, obj))) {
 		if (obj->attr->pcidev.vendor_id != PCI_VENDOR_NVIDIA ||
 		    obj->attr->pcidev.class_id >> 8 != PCI_CLASS_DISPLAY)
 			continue;
-		snprintf(name, sizeof name, "cuda%d", ordinal);
-		set_name(&d, name);
-		d.class = MC_TOPO_GPU;
-		d.ordinal = ordinal++;
-		set_place(topo, obj, &d);
-		r = sink->device(sink, &d);
+		gpu_uuid(&obj->attr->pcidev, uuids[nr]);
+		gpus[nr++] = obj;
+	}
+	for (uint32_t i = 0; r == 0 && i < nr; i++) {
+		int32_t which = mc_gpu_visible(visible, i, uuids, nr);
+
+		if (which < 0)
+			break;
+		r = tell_gpu(topo, gpus[which], (int32_t)i, sink);
 	}
 	return r;
 }

@@ -8,7 +8,7 @@
 enum mc_topo_class {
 	MC_TOPO_NET = 1, /* a network interface that is up and has an address */
 	MC_TOPO_RDMA,    /* a device of class/infiniband with an active port */
-	MC_TOPO_GPU,     /* a GPU that has an ordinal in CUDA's PCI order */
+	MC_TOPO_GPU,     /* a GPU that CUDA shows this process (CUDA_VISIBLE_DEVICES), in PCI order */
 };
 
 #define MC_TOPO_DEPTH 24

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "core/discover.h"
+#include "core/gpu_visible.h"
 #include "core/module.h"
 #include "core/util/check.h"
 
@@ -181,13 +182,38 @@ static void test_no_module(void **state)
 	assert_null(found);
 }
 
+/* cuda:N is what the driver counts as N for this process. */
+static void test_gpus_visible(void **state)
+{
+	static const char uuids[4][MC_GPU_UUID_LEN + 1] = {"GPU-11110000-a", "GPU-22220000-a", "GPU-22223333-a", ""};
+	static const struct {
+		const char *list;
+		int32_t gpus[4]; /* of the first ordinals */
+	} cases[] = {
+		{NULL, {0, 1, 2, 3}}, {"", {-1}}, {"3", {3, -1}}, {"2,0", {2, 0, -1}}, {" 1 , 3", {1, 3, -1}},
+		{"0,-1,1", {0, -1, -1}}, {"0,4,1", {0, -1}}, {"1,1", {1, -1}}, {"0x1", {-1}}, {"NoDevFiles", {-1}},
+		{"GPU-22223333-a,0", {2, 0, -1}}, {"GPU-2222", {-1}}, {"GPU-1", {0, -1}}, {"GPU-", {-1}},
+		{"MIG-5a", {-1}}, {"0,,1", {0, -1}}, {"99999999999999999999", {-1}},
+	};
+
+	for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++)
+		for (uint32_t i = 0; i < 4; i++) {
+			int32_t got = mc_gpu_visible(cases[c].list, i, uuids, 4);
+
+			if (got != cases[c].gpus[i])
+				fail_msg("'%s': number %u is %d", cases[c].list ? cases[c].list : "-", i, got);
+			if (got < 0)
+				break;
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_interfaces),
 		cmocka_unit_test(test_rdma_by_node),
 		cmocka_unit_test(test_one_host),
-		cmocka_unit_test(test_gpus_by_bridge),
+		cmocka_unit_test(test_gpus_by_bridge), cmocka_unit_test(test_gpus_visible),
 		cmocka_unit_test(test_this_machine),
 		cmocka_unit_test(test_no_module),
 	};
