@@ -308,4 +308,34 @@ case_bad_server() {
 	refused "http://10.80.0.2:2379/v3/kv/range: no connection within 1000 ms; check the address" "10.80.0.2:2379"
 }
 
+# A pool's grants: beyond the leases nothing is touched; they are there again with etcd, and when it has lost all.
+case_cxl() {
+	begin
+	"$CLI" cxl format --size=32MiB "$dir/pool0" >"$dir/format.out" || die "no pool"
+	export MC_CXL_POOL_DIR="$dir"
+	pool='{"*": [["cxl:pool0"]]}'
+	over_pool() {
+		initiate "$1" --segment_id=t --nic_priority_matrix="$pool" --check --duration=1 --threads=1 --batch_size=4 \
+			--buffer_size=4M --lease_ttl=2s || die "$1 ended with $?"
+		grep -q '^rail.*cxl:pool0' "$dir/$1.out" || die "$1 did not go over the pool"
+	}
+	target t --nic_priority_matrix="$pool" --location=cxl:0 --buffer_size=8M --lease_ttl=2s
+	over_pool i
+	kill -KILL "$etcd"
+	wait "$etcd" 2>/dev/null
+	sleep 3
+	etcd_start one
+	wait_until "the record" record t
+	over_pool j
+	kill -KILL "$etcd"
+	wait "$etcd" 2>/dev/null
+	rm -rf "$dir/one.data"
+	etcd_start one
+	wait_until "the record to be published again" record t
+	over_pool k
+	"$CLI" cxl info "$dir/pool0" | grep -q '^0 *t ' || die "the target has lost its slot"
+	stop_and_check "$target" TERM 0
+	"$CLI" cxl info "$dir/pool0" | grep -q 'no engine uses it' || die "somebody is left in the pool"
+}
+
 "case_$1"
