@@ -40,7 +40,8 @@ static int find(struct getting *g, struct mc_error *err)
 		uint64_t now = p2pc_now_ns();
 
 		if (r == 0 && g->info->attachment_len && !g->info->attachment) {
-			r = mc_fail(err, -ENODATA, "'%s': nobody who offers it answers", g->name);
+			r = mc_fail(err, -ENODATA, "'%s': %s; --wait=S waits for it", g->name,
+				    g->info->nr_sources ? "nobody who offers it answers" : "nobody offers it now");
 			mc_p2p_info_free(g->info);
 			g->info = NULL;
 		}
