@@ -6,11 +6,14 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "p2p_impl.h"
 
 /* Memory and segments are given back also when a caller's time is over: that much is waited for. */
 #define RELEASE_NS (10 * MC_SEC)
+#define FINISH_NS MC_SEC /* for who copies from an object that is taken back */
+#define FINISH_LOOK_NS 5000000
 
 static struct p2p_object *find(const struct mc_p2p *store, const char *name)
 {
@@ -198,7 +201,7 @@ void mc_p2p_object_hush(struct p2p_object *o)
 	pthread_mutex_lock(&store->lock);
 	o->served = false;
 	if (o->tally.nr_shards)
-		nr = mc_p2p_serve_forget(store->serve, &o->tally, tickets, P2P_ASKS);
+		nr = mc_p2p_serve_close(store->serve, &o->tally, tickets, P2P_ASKS);
 	for (size_t i = 0; i < nr; i++)
 		for (size_t k = 0; k < P2P_ASKS; k++)
 			if (store->asks[k].ticket == tickets[i]) {
@@ -209,6 +212,26 @@ void mc_p2p_object_hush(struct p2p_object *o)
 	for (size_t i = 0; i < found; i++)
 		mc_rpc_reply(requests[i], -ENOENT, NULL, 0);
 	mc_p2p_answer_due(store);
+}
+
+/* Who copies a shard from here just now may finish it: what is left at the end is cut off. */
+static void let_finish(struct p2p_object *o, uint64_t deadline_ns)
+{
+	struct mc_p2p *store = o->store;
+	const struct timespec nap = {.tv_nsec = FINISH_LOOK_NS};
+	uint64_t now = mc_p2p_now(), end = MC_MIN(deadline_ns, now + FINISH_NS);
+	bool busy = o->tally.nr_shards > 0;
+
+	while (busy) {
+		now = mc_p2p_now();
+		pthread_mutex_lock(&store->lock);
+		busy = now < end && mc_p2p_serve_busy(store->serve, &o->tally, now);
+		if (!busy)
+			mc_p2p_serve_forget(store->serve, &o->tally, NULL, 0);
+		pthread_mutex_unlock(&store->lock);
+		if (busy)
+			nanosleep(&nap, NULL);
+	}
 }
 
 static void unlink_object(struct p2p_object *o)
@@ -228,6 +251,7 @@ int mc_p2p_object_retire(struct p2p_object *o, uint64_t deadline_ns, struct mc_e
 	int r = 0;
 
 	mc_p2p_object_hush(o);
+	let_finish(o, deadline_ns);
 	if (o->published) {
 		char key[MC_P2P_KEY_MAX];
 

@@ -214,14 +214,11 @@ void mc_p2p_serve_gone(struct mc_p2p_serve *s, uint64_t getter)
 			leave_queue(s, i);
 }
 
-size_t mc_p2p_serve_forget(struct mc_p2p_serve *s, const struct mc_p2p_tally *tally, uint64_t *ret_tickets,
-			   size_t max)
+size_t mc_p2p_serve_close(struct mc_p2p_serve *s, const struct mc_p2p_tally *tally, uint64_t *ret_tickets,
+			  size_t max)
 {
 	size_t nr = 0;
 
-	for (uint32_t i = 0; i < s->limits.slots; i++)
-		if (s->slots[i].id && s->slots[i].tally == tally)
-			end_slot(s, &s->slots[i]);
 	for (uint32_t i = 0; i < s->waiting;) {
 		if (s->queue[i].tally != tally) {
 			i++;
@@ -232,6 +229,25 @@ size_t mc_p2p_serve_forget(struct mc_p2p_serve *s, const struct mc_p2p_tally *ta
 		leave_queue(s, i);
 	}
 	return nr;
+}
+
+uint32_t mc_p2p_serve_busy(struct mc_p2p_serve *s, const struct mc_p2p_tally *tally, uint64_t now_ns)
+{
+	uint32_t nr = 0;
+
+	expire_slots(s, now_ns);
+	for (uint32_t i = 0; i < s->limits.slots; i++)
+		nr += s->slots[i].id && s->slots[i].tally == tally;
+	return nr;
+}
+
+size_t mc_p2p_serve_forget(struct mc_p2p_serve *s, const struct mc_p2p_tally *tally, uint64_t *ret_tickets,
+			   size_t max)
+{
+	for (uint32_t i = 0; i < s->limits.slots; i++)
+		if (s->slots[i].id && s->slots[i].tally == tally)
+			end_slot(s, &s->slots[i]);
+	return mc_p2p_serve_close(s, tally, ret_tickets, max);
 }
 
 uint64_t mc_p2p_serve_wake(const struct mc_p2p_serve *s)

@@ -63,8 +63,13 @@ int mc_p2p_serve_done(struct mc_p2p_serve *serve, uint64_t getter, uint64_t slot
 int mc_p2p_serve_next(struct mc_p2p_serve *serve, uint64_t now_ns, struct mc_p2p_grant *ret_grant);
 /* The getter is gone: its slots are free, what it waits for is not answered. */
 void mc_p2p_serve_gone(struct mc_p2p_serve *serve, uint64_t getter);
-/* The object is not served any more: as _gone for all that concerns it.  ret_tickets (room for max) are those
- * that still want an answer; returns how many, at most limits.queue. */
+/* The object gets no more slots: who waits for one is let go.  ret_tickets (room for max) are those that still want
+ * an answer; returns how many, at most limits.queue. */
+size_t mc_p2p_serve_close(struct mc_p2p_serve *serve, const struct mc_p2p_tally *tally, uint64_t *ret_tickets,
+			  size_t max);
+/* Slots in use of this object. */
+uint32_t mc_p2p_serve_busy(struct mc_p2p_serve *serve, const struct mc_p2p_tally *tally, uint64_t now_ns);
+/* The object is not served any more: its slots end, and as _close. */
 size_t mc_p2p_serve_forget(struct mc_p2p_serve *serve, const struct mc_p2p_tally *tally,
 			   uint64_t *ret_tickets, size_t max);
 /* When to call _next although nothing has happened; UINT64_MAX: never. */

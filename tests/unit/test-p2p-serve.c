@@ -111,7 +111,12 @@ static void getters_and_objects_that_go(void **state)
 	assert_int_equal(mc_p2p_serve_next(s, MS, &g), 1);
 	assert_int_equal(g.ticket, w.ticket);
 	assert_int_equal(mc_p2p_serve_next(s, MS, &g), 0);
-	assert_int_equal(mc_p2p_serve_forget(s, &tally, tickets, 8), 1);
+	/* One that is to go lets its slots finish, or expire; nobody gets a new one. */
+	assert_int_equal(mc_p2p_serve_close(s, &tally, tickets, 8), 1);
+	assert_int_equal(mc_p2p_serve_busy(s, &tally, MS), 1);
+	assert_int_equal(mc_p2p_serve_busy(s, &other, MS), 1);
+	assert_int_equal(mc_p2p_serve_forget(s, &tally, tickets, 8), 0);
+	assert_int_equal(mc_p2p_serve_busy(s, &tally, MS), 0);
 	assert_int_equal(mc_p2p_serve_active(s), 1);
 	assert_int_equal(mc_p2p_serve_waiting(s), 0);
 	mc_p2p_serve_free(s);
