@@ -127,6 +127,8 @@ void mc_p2p_advance(struct mc_p2p_get *g)
 			g->lack_ns = 0;
 		} else if (r == -ENODATA && !g->lack_ns) {
 			g->lack_ns = mc_p2p_now();
+			g->waked = true; /* somebody may have come since sources were listed */
+			pthread_cond_broadcast(&g->cond);
 		} else if (r == -EAGAIN && !g->over && mc_p2p_pick_flying(g->pick)) {
 			g->lack_ns = 0;
 		}

@@ -218,8 +218,8 @@ static uint64_t look_round(struct mc_p2p_get *g)
 	span = (MC_SEC / 4 << MC_MIN(g->rounds, 4u)) + nr * MC_MSEC;
 	g->rounds++;
 	pthread_mutex_lock(&g->lock);
-	if (g->nr_live == 0)
-		span = AGAIN_NS;
+	if (g->nr_live == 0 || g->lack_ns)
+		span = MC_MIN(span, AGAIN_NS);
 	pthread_mutex_unlock(&g->lock);
 	return span;
 }

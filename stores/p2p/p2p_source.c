@@ -244,7 +244,9 @@ void mc_p2p_source_drop(struct mc_p2p_get *g, struct get_source *s, bool corrupt
 	k->retry_ns = mc_p2p_now() + (RETRY_NS << MC_MIN(k->fails, 4u));
 	k->fails++;
 	mc_fail(&g->last_drop, status, "source '%s': %s (%s)", s->offer.engine, why, strerror(-status));
-	mc_p2p_log(g->store, MC_LOG_WARN, "object '%s': source '%s' is dropped%s: %s (%s)", g->object->name, s->offer.engine,
+	/* One that takes its object back does no wrong. */
+	mc_p2p_log(g->store, status == -ENOENT ? MC_LOG_INFO : MC_LOG_WARN,
+		   "object '%s': source '%s' is dropped%s: %s (%s)", g->object->name, s->offer.engine,
 		   corrupt ? " and quarantined" : "", why, strerror(-status));
 	g->waked = true;
 	pthread_cond_broadcast(&g->cond);

@@ -238,7 +238,7 @@ int mc_p2p_close(struct mc_p2p *store, uint64_t timeout_ns)
 		return -EBUSY;
 	}
 	store->stop = true;
-	pthread_cond_signal(&store->cond);
+	pthread_cond_broadcast(&store->cond);
 	pthread_mutex_unlock(&store->lock);
 	pthread_join(store->clerk, NULL);
 	while (store->objects) {

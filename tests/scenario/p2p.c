@@ -9,6 +9,7 @@
  */
 #include <dlfcn.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -71,12 +72,15 @@ int mc_kv_remove(struct mc_engine *engine, const char *key, uint64_t expect_revi
 
 /* ---- nodes ------------------------------------------------------------------------------------- */
 
-static char last_log[2000];
+static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
+static char last_log[2000]; /* read when no get goes on */
 
 static void on_log(void *arg, enum mc_log_level level, const char *line)
 {
+	pthread_mutex_lock(&log_lock);
 	if (level <= MC_LOG_WARN)
 		snprintf(last_log, sizeof last_log, "%s", line);
+	pthread_mutex_unlock(&log_lock);
 }
 
 static unsigned char byte_at(size_t i, unsigned seed)
@@ -101,7 +105,7 @@ static void cut(struct node *n, size_t nr, size_t total)
 
 static struct node node_new(const char *name, const char *matrix, size_t nr, uint64_t rate_serve, uint64_t rate_get)
 {
-	struct mc_p2p_options options = {.size = sizeof options, .log = on_log, .patience_ns = MC_SEC, .lanes = 3,
+	struct mc_p2p_options options = {.size = sizeof options, .log = on_log, .patience_ns = 3 * MC_SEC, .lanes = 3,
 					 .max_rate_serve = rate_serve, .max_rate_get = rate_get};
 	struct node n = {.engine = engine_new(name, matrix)};
 	struct mc_error err = {0};
@@ -314,6 +318,36 @@ static void check_end(struct node *seed, struct node *a, struct node *b)
 	CHECK(mc_p2p_remove(b->store, "broken", T, NULL, &err) == 0, "%s", err.text);
 }
 
+/* Two get at once from one that is slow, and from each other; it goes when half is there, and another one comes. */
+static void check_together(struct node *seed, struct node *a, struct node *b, const char *matrix)
+{
+	struct node slow = node_new("p2p-slow", matrix, 4, 4 * SIZE, 0);
+	struct node *to[2] = {a, b};
+	struct mc_p2p_get *g[2] = {NULL, NULL};
+	struct mc_p2p_progress p = {.size = sizeof p};
+	struct mc_error err = {0};
+
+	fill(&slow, 8);
+	fill(seed, 8);
+	CHECK(put(&slow, "t", &err) == 0, "%s", err.text);
+	for (int i = 0; i < 2; i++)
+		CHECK(mc_p2p_get_start(to[i]->store, "t", to[i]->ranges, to[i]->nr, NULL, T, &g[i], &err) == 0, "%s", err.text);
+	do {
+		usleep(2000);
+		mc_p2p_get_progress(g[0], &p);
+	} while (p.state < MC_P2P_DONE && p.done_len < SIZE / 2);
+	CHECK(mc_p2p_unregister(slow.store, "t", T, &err) == 0, "%s", err.text);
+	CHECK(put(seed, "t", &err) == 0, "%s", err.text);
+	for (int i = 0; i < 2; i++) {
+		CHECK(mc_p2p_get_wait(g[i], T, &err) == 0, "%s", err.text);
+		mc_p2p_get_free(g[i]);
+		CHECK(intact(to[i], 8), "getter %d of two", i);
+		CHECK(mc_p2p_delete_replica(to[i]->store, "t", T, &err) == 0, "%s", err.text);
+	}
+	CHECK(mc_p2p_unregister(seed->store, "t", T, &err) == 0, "%s", err.text);
+	node_free(&slow);
+}
+
 /* SIZE at RATE takes half a second; what is moved at once at the begin and the end is a small part of that. */
 #define RATE (2 * SIZE)
 
@@ -361,6 +395,7 @@ int main(int argc, char **argv)
 	check_resume(&seed, &a);
 	check_end(&seed, &a, &b);
 	check_rates(&seed, &a, matrix);
+	check_together(&seed, &a, &b, matrix);
 	node_free(&a);
 	node_free(&seed);
 	node_free(&b);
