@@ -275,8 +275,9 @@ int main(int argc, char **argv)
 		r = run_trace(argv[i], &o, i < optind + 2 ? svg : NULL, i == optind);
 		if (r < 0)
 			fprintf(stderr, "store_policy: %s: %s\n", argv[i],
-				r == -EBADMSG ? "a line has no list \"hash_ids\" of numbers"
-					      : strerror(-r));
+				r == -EBADMSG  ? "a line has no list \"hash_ids\" of numbers"
+				: r == -ERANGE ? "there is no request in it, or in this part of it"
+					       : strerror(-r));
 	}
 	if (o.json)
 		printf("]\n}\n");
