@@ -4,7 +4,7 @@
  * Threads: the scout (record, sources, blocks: all that may wait for metadata or a connection), the driver (time,
  * bitmaps) and the lanes (READ, hash).  GRANTs are asked for by whoever sees that something can be asked for; the
  * rpc worker brings the answers, which become tasks for the lanes.  get->lock guards all but what is said to be one
- * thread's; it is never held across a call of the engine. */
+ * thread's; it is never held across a call of the engine that may run a worker or wait. */
 #ifndef MC_P2P_GET_H
 #define MC_P2P_GET_H
 

@@ -2,8 +2,8 @@
 /* Inside of the P2P store.
  *
  * Locks: store->lock guards the list of objects, who is served, what waits, and the counters below it; get->lock
- * (p2p_get.h) a get.  get->lock comes first where both are held.  Neither is held across a call of the engine: a
- * reply or a call may run the rpc worker, and with it our handler, on the calling thread. */
+ * (p2p_get.h) a get.  get->lock comes first where both are held.  Neither is held across a call of the engine that may
+ * run a worker or wait: a reply or a call may run the rpc worker, and with it our handler, on the calling thread. */
 #ifndef MC_P2P_IMPL_H
 #define MC_P2P_IMPL_H
 
