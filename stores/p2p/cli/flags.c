@@ -51,7 +51,7 @@ static const struct flag flags[] = {
 	 "bytes per second, for all that is served and for all that is got; 100M, 10Gbit"},
 	{"max_serve", FLAG_COUNT, FIELD(max_serve), 1, 1024, SERVE | GET | SAMPLE,
 	 "shards of an object that others may copy from here at once; default 4"},
-	{"threads", FLAG_COUNT, FIELD(threads), 1, 256, GET | SAMPLE, "that copy and verify; default 4, or the processors if fewer"},
+	{"threads", FLAG_COUNT, FIELD(threads), 1, 64, GET | SAMPLE, "that copy and verify; default 4"},
 	{"shard_size", FLAG_SIZE, FIELD(shard_size), 4096, UINT64_C(1) << 32, SERVE | SAMPLE,
 	 "bytes; default: a 64th of the object, from 1 MiB to 64 MiB"},
 	{"rack", FLAG_TEXT, FIELD(rack), 0, 0, SERVE | GET | SAMPLE, "a label of where this host stands: same label, near"},

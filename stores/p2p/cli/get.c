@@ -109,12 +109,14 @@ static int fetch(struct getting *g, struct mc_error *err)
 		mc_p2p_get_free(get);
 	}
 	p2pc_progress_end(&g->progress);
-	if (r < 0 && g->last.done_len) {
-		char done[P2PC_SIZE_TEXT], len[P2PC_SIZE_TEXT];
+	if (r < 0 && (g->last.done_len || g->target.resumed)) {
+		char done[P2PC_SIZE_TEXT], len[P2PC_SIZE_TEXT], what[2 * P2PC_SIZE_TEXT + 8] = "what had arrived before";
 
-		return mc_fail(err, r, "%.600s; %s of %s are kept in '%.200s', and the same command goes on from there",
-			       r == -ECANCELED ? "interrupted" : why.text, p2pc_size_text(g->last.done_len, done),
-			       p2pc_size_text(g->info->len, len), g->target.part);
+		if (g->last.done_len)
+			snprintf(what, sizeof what, "%s of %s", p2pc_size_text(g->last.done_len, done),
+				 p2pc_size_text(g->info->len, len));
+		return mc_fail(err, r, "%.600s; %s: kept in '%.200s', and the same command goes on from there",
+			       r == -ECANCELED ? "interrupted" : why.text, what, g->target.part);
 	}
 	return r < 0 ? mc_fail(err, r, "%s", r == -ECANCELED ? "interrupted" : why.text) : 0;
 }
