@@ -103,7 +103,7 @@ int main(int argc, char **argv)
 	struct mc_p2p_range range = {0};
 	struct mc_error err = {0};
 	struct mc_engine *engine;
-	struct mc_p2p *store;
+	struct mc_p2p *store = NULL;
 	bool gets = argc == 6 && strcmp(argv[1], "get") == 0;
 	char name[64];
 	int r;
