@@ -379,6 +379,8 @@ int mc_space_release(struct mc_space *s, uint32_t id)
 	/* Both are far away, and it is as likely as not that either is a gap. */
 	if (next != SPACE_NONE)
 		__builtin_prefetch(&s->nodes[next]);
+	if (prev != SPACE_NONE)
+		__builtin_prefetch(&s->nodes[prev]);
 	s->used -= size;
 	s->nr_extents--;
 	if (is_gap(s, prev)) {
