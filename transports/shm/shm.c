@@ -116,7 +116,7 @@ static void shm_stop(void *inst)
 static int shm_progress(void *inst)
 {
 	struct shm *x = inst;
-	int nr = 0;
+	int nr = shm_settle(x);
 
 	if (x->queue) {
 		shm_flush(x);

@@ -324,6 +324,13 @@ static void attach_broken(struct shm *x, struct shm_peer *p, int status)
 	}
 }
 
+static void queue_add(struct shm *x, struct shm_op *op)
+{
+	op->next = NULL;
+	*x->queue_tail = op;
+	x->queue_tail = &op->next;
+}
+
 /* Do what one call does for the list: what is left of it. */
 static struct shm_op *run(struct shm *x, struct shm_op *op)
 {
@@ -331,6 +338,11 @@ static struct shm_op *run(struct shm *x, struct shm_op *op)
 	struct shm_op *next = op->next;
 	ssize_t n;
 
+	/* The host first hears why from the peer; a slice that fails before would be all that it has to say. */
+	if (p->state != SHM_READY && p->news && !op->cancelled && !x->stopped) {
+		queue_add(x, op);
+		return next;
+	}
 	if (op->cancelled || x->stopped || p->state != SHM_READY) {
 		if (op->cancelled || x->stopped)
 			op_end(x, op, -ECANCELED, MC_SCOPE_REQUEST);
