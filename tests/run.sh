@@ -216,7 +216,7 @@ release() {
 
 # Each option away, alone: it must build, its bench must start, and its checks must pass.
 options() {
-	for option in tcp rdma cxl cuda shm null example fault checksum etcd file discovery admission http bench tests; do
+	for option in tcp rdma cxl cuda shm null example fault checksum etcd file discovery admission http p2p_store managed_store allocator bench tests; do
 		step "without $option" "build/no-$option"
 		tree=build/no-$option
 		if build_tree "$tree" "-D$option=disabled"; then
