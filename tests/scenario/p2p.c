@@ -276,7 +276,7 @@ static void check_resume(struct node *seed, struct node *a)
 	CHECK(mc_p2p_get_start(a->store, "r", a->ranges, a->nr, &options, T, &g, &err) == 0, "%s", err.text);
 	CHECK(mc_p2p_get_wait(g, T, &err) == 0, "%s", err.text);
 	mc_p2p_get_progress(g, &p);
-	CHECK(p.resumed_len > 0 && p.resumed_len + p.moved_len == SIZE && p.resumed_len <= SIZE - a->ranges[1].len,
+	CHECK(p.resumed_len > 0 && p.resumed_len + p.moved_len >= SIZE && p.resumed_len <= SIZE - a->ranges[1].len,
 	      "resumed %llu, moved %llu", (unsigned long long)p.resumed_len, (unsigned long long)p.moved_len);
 	mc_p2p_get_free(g);
 	CHECK(intact(a, 6), "resumed");
