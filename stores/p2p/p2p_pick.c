@@ -15,15 +15,11 @@
 #include "core/util/check.h"
 
 #define MAX_FLIGHTS 256         /* per_getter is at most this */
-/* Of many sources these are read again and again, and each time so many others: what was read once of each of
- * a thousand would be seconds old. */
-#define FRIENDS 12
-#define STRANGERS 2
 #define RETRY_MIN_NS 20000000ull
 #define RETRY_MAX_NS 1000000000ull
 
 struct source {
-	bool live, whole, known, reading, friend;
+	bool live, whole, known, reading;
 	uint8_t near;
 	uint8_t refusals;       /* in a row */
 	uint32_t asks, flights; /* GRANTs open, shards coming */
@@ -463,13 +459,9 @@ void mc_p2p_pick_failed(struct mc_p2p_pick *p, uint32_t source, uint32_t shard, 
 	back_off(p, s, 0, now_ns);
 }
 
-static bool may_read(const struct source *s, uint64_t now_ns)
-{
-	return s->live && !s->whole && !s->reading && (!s->read_ns || s->read_ns + MC_P2P_SAMPLE_NS <= now_ns);
-}
-
-/* Friends are read in turn; of the others, those nearest that were never read, then the oldest, by lot. */
-static int64_t stalest(struct mc_p2p_pick *p, bool friend, uint64_t now_ns)
+/* Whose bitmap tells most: of those never read the nearest, by lot, or all getters would read the same ones and
+ * then ask the same ones; then the oldest. */
+static int64_t stalest(struct mc_p2p_pick *p, uint64_t now_ns)
 {
 	uint64_t best = UINT64_MAX;
 	int64_t found = -1;
@@ -478,7 +470,7 @@ static int64_t stalest(struct mc_p2p_pick *p, bool friend, uint64_t now_ns)
 		const struct source *s = &p->sources[i];
 		uint64_t key;
 
-		if (s->friend != friend || !may_read(s, now_ns))
+		if (!s->live || s->whole || s->reading || (s->read_ns && s->read_ns + MC_P2P_SAMPLE_NS > now_ns))
 			continue;
 		key = s->read_ns ? s->read_ns : (uint64_t)s->near << 16 | draw(p) >> 48;
 		if (key < best) {
@@ -487,32 +479,6 @@ static int64_t stalest(struct mc_p2p_pick *p, bool friend, uint64_t now_ns)
 		}
 	}
 	return found;
-}
-
-/* Who has everything needs no reading; a friend that has gone that way, or altogether, is replaced. */
-static void make_friends(struct mc_p2p_pick *p)
-{
-	uint32_t nr = 0;
-
-	for (uint32_t i = 0; i < p->top; i++)
-		nr += p->sources[i].live && p->sources[i].friend && !p->sources[i].whole;
-	for (; nr < FRIENDS; nr++) {
-		uint64_t best = UINT64_MAX;
-		struct source *found = NULL;
-
-		for (uint32_t i = 0; i < p->top; i++) {
-			struct source *s = &p->sources[i];
-			uint64_t key = (uint64_t)s->near << 32 | draw(p) >> 32;
-
-			if (!s->live || s->friend || s->whole || key >= best)
-				continue;
-			best = key;
-			found = s;
-		}
-		if (!found)
-			return;
-		found->friend = true;
-	}
 }
 
 size_t mc_p2p_pick_sample(struct mc_p2p_pick *p, uint32_t *ret_sources, size_t max, uint64_t now_ns)
@@ -524,14 +490,10 @@ size_t mc_p2p_pick_sample(struct mc_p2p_pick *p, uint32_t *ret_sources, size_t m
 	if (!p->sampled || now_ns >= p->sample_ns + MC_P2P_SAMPLE_NS) {
 		p->sample_ns = now_ns;
 		p->sampled = 0;
-		make_friends(p);
 	}
 	while (nr < max && p->sampled < MC_P2P_SAMPLE) {
-		bool stranger = p->sampled >= MC_P2P_SAMPLE - STRANGERS;
-		int64_t i = stalest(p, !stranger, now_ns);
+		int64_t i = stalest(p, now_ns);
 
-		if (i < 0)
-			i = stalest(p, stranger, now_ns);
 		if (i < 0)
 			break;
 		p->sources[i].reading = true;
