@@ -37,7 +37,7 @@ struct mc_engine;
 struct mc_p2p;
 struct mc_p2p_get;
 
-/* A part of an object: memory of the caller's. */
+/* A part of an object: memory of the caller's, which the CPU can read (all of it is hashed), so none of a GPU. */
 struct mc_p2p_range {
 	void *addr;
 	uint64_t len; /* > 0 */
@@ -157,7 +157,7 @@ struct mc_p2p_info {
 };
 
 /* Everything about one object: its record, and what the engines that offer it say.  [any]; blocks
- *   returns   0; -ENOENT: no such object (err names the closest name); -EBADMSG: the record is broken; -ETIMEDOUT
+ *   returns   0; -ENOENT: no such object; -EBADMSG: the record is broken; -ETIMEDOUT
  *   since 0.1 */
 MC_EXPORT int mc_p2p_stat(struct mc_p2p *store, const char *name, uint64_t timeout_ns, struct mc_p2p_info **ret_info,
 			  struct mc_error *err);
