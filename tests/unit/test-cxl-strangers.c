@@ -127,10 +127,35 @@ static void test_formatted_anew(void **state)
 	end(&p);
 }
 
+/* Names in a pool are anybody's bytes, and go to terminals. */
+static void test_names(void **state)
+{
+	static const char *const told[][2] = {
+		{"node\303\274", "node\303\274"}, {"\033[2Ja\nb\177", "?[2Ja?b?"}, {"a\303", "a?"}, {"\300\257\377", "???"},
+		{"\302\233x", "??x"}, {"\355\240\200", "???"}, {"\360\237\230\200", "\360\237\230\200"}, {"\364\220\200\200", "????"},
+	};
+	struct cxl_ident ident = {.generation = 5}, seen;
+	struct cxl_place place;
+	struct cxl_pool pool;
+	char path[128];
+
+	assert_int_equal(pool_make("pool", POOL_SIZE, 7), 0);
+	pool_path("pool", path);
+	assert_int_equal(cxl_device_find_path(path, &place, NULL), 0);
+	assert_int_equal(cxl_pool_open(&pool, &place, NULL), 0);
+	for (size_t i = 0; i < sizeof told / sizeof told[0]; i++) {
+		snprintf(ident.name, sizeof ident.name, "%s", told[i][0]);
+		cxl_slot_write(&pool, 1, &ident, NULL);
+		cxl_slot_read(&pool, 1, &seen);
+		assert_string_equal(seen.name, told[i][1]);
+	}
+	cxl_pool_close(&pool);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, pool_setup, pool_teardown)
-	const struct CMUnitTest tests[] = {TEST(test_other_service), TEST(test_formatted_anew)};
+	const struct CMUnitTest tests[] = {TEST(test_other_service), TEST(test_formatted_anew), TEST(test_names)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,6 +15,7 @@
 #include "cxl_options.h"
 
 #define NAME "cxl"
+#define PATIENCE_NS (5 * MC_SEC)
 
 /* ---- devices ---------------------------------------------------------------------------------- */
 
@@ -43,6 +44,7 @@ static int device_new(struct cxl *c, const struct mc_open_args *args, struct mc_
 	pthread_mutex_init(&d->lock, NULL);
 	d->nr_lanes = args->nr_lanes;
 	d->by_subnet = place.dax;
+	d->patience_ns = PATIENCE_NS;
 	d->growth = (uint64_t)args->options[CXL_OPT_GROWTH].i;
 	r = cxl_pool_open(&d->pool, &place, err);
 	if (r == 0 && (cxl_memory_init(&d->memory, &d->pool) < 0 || cxl_ledger_init(&d->ledger, d, args) < 0))

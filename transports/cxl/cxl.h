@@ -147,6 +147,8 @@ struct cxl_device {
 	struct cxl_memory memory;
 	bool by_subnet;  /* probe tells the pool's UUID as its subnet; of a file it cannot */
 	uint64_t growth; /* bytes that are asked for at once */
+	uint64_t patience_ns; /* how long who frees waits for others */
+	bool held;       /* some did not go on; then our slot stays when we close, and others reap it; atomic */
 	pthread_mutex_t lock; /* guards lanes */
 	struct cxl *lanes[CXL_LANES_MAX];
 	uint32_t nr_lanes;
@@ -168,8 +170,8 @@ void cxl_mem_unreg(void *inst, void *region);
 int cxl_mem_export(void *inst, void *region, void *blob, size_t cap);
 int cxl_mem_sync(void *inst, void *region, void *addr, uint64_t len, uint32_t how);
 /* Wait until no lane of any engine touches memory of this slot under a key that is gone by now; those of
- * dead engines are not waited for.  [helper] */
-void cxl_guards_wait(struct cxl_device *d, uint32_t slot);
+ * dead engines are not waited for.  False: one still did after patience_ns.  [helper] */
+bool cxl_guards_wait(struct cxl_device *d, uint32_t slot);
 /* The first lane that touches it, or is not known not to: false: none. */
 bool cxl_guards_find(struct cxl_device *d, uint32_t slot, uint32_t *ret_slot, uint32_t *ret_lane,
 		     uint64_t *ret_word);

@@ -118,8 +118,17 @@ bool cxl_guards_find(struct cxl_device *d, uint32_t slot, uint32_t *ret_slot, ui
 	return false;
 }
 
-/* One lane, until it is at something else: what it begins after the key went, it does not begin. */
-static void guard_wait(struct cxl_device *d, uint32_t slot, uint32_t lane)
+static uint64_t clock_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * MC_SEC + (uint64_t)t.tv_nsec;
+}
+
+/* One lane, until it is at something else: what it begins after the key went, it does not begin.  False: it did not
+ * until then. */
+static bool guard_wait(struct cxl_device *d, uint32_t slot, uint32_t lane, uint64_t until)
 {
 	uint64_t word = cxl_guard_read(&d->pool, slot, lane);
 	struct timespec pause = {.tv_nsec = 20000};
@@ -128,23 +137,29 @@ static void guard_wait(struct cxl_device *d, uint32_t slot, uint32_t lane)
 	while (cxl_guard_read(&d->pool, slot, lane) == word) {
 		cxl_slot_read(&d->pool, slot, &ident);
 		if (!ident.generation || cxl_ledger_dead(&d->ledger, ident.generation))
-			return;
+			return true;
+		if (clock_ns() >= until)
+			return false;
 		nanosleep(&pause, NULL);
 		if (pause.tv_nsec < 2000000)
 			pause.tv_nsec *= 2;
 	}
+	return true;
 }
 
-void cxl_guards_wait(struct cxl_device *d, uint32_t slot)
+bool cxl_guards_wait(struct cxl_device *d, uint32_t slot)
 {
+	uint64_t until = clock_ns() + d->patience_ns;
 	struct cxl_ident ident;
+	bool all = true;
 
 	for (uint32_t s = 0; s < d->pool.g.nr_slots; s++) {
 		cxl_slot_read(&d->pool, s, &ident);
 		for (uint32_t lane = 0; ident.generation && lane < ident.lanes; lane++)
 			if (cxl_guard_names(cxl_guard_read(&d->pool, s, lane), slot))
-				guard_wait(d, s, lane);
+				all &= guard_wait(d, s, lane, until);
 	}
+	return all;
 }
 
 /* ---- operations ------------------------------------------------------------------------------- */
@@ -174,11 +189,11 @@ static int key_new(struct cxl_device *d, const struct mc_host *host, struct cxl_
 	return -EMFILE;
 }
 
-/* Ask for one extent more. */
+/* Ask for one extent more; of a small pool not all that others might need. */
 static int grow(struct cxl_device *d, uint64_t len, struct mc_error *err)
 {
 	const struct cxl_geometry *g = &d->pool.g;
-	uint64_t least = (len + g->unit - 1) / g->unit, wanted = MC_MAX(len, d->growth) / g->unit;
+	uint64_t least = (len + g->unit - 1) / g->unit, wanted = MC_MIN(d->growth / g->unit, g->nr_units / 8);
 	struct cxl_grant grant;
 	int r;
 
@@ -245,29 +260,37 @@ int cxl_mem_alloc(void *inst, void *region, struct mc_mem_desc *desc, struct mc_
 	return 0;
 }
 
-/* From the return on nobody touches it. */
-static void region_close(struct cxl_device *d, const struct cxl_region *r)
+/* True: from the return on nobody touches it.  False: somebody who froze while he did might go on. */
+static bool region_close(struct cxl_device *d, const struct cxl_region *r)
 {
 	if (__atomic_load_n(&d->ledger.evicted, __ATOMIC_ACQUIRE))
-		return;
+		return true;
 	/* Somebody else's, if it is another one: we were taken for dead, and do not know yet. */
 	if (cxl_key_read(&d->pool, d->ledger.slot, r->key_idx) == r->key)
 		cxl_key_write(&d->pool, d->ledger.slot, r->key_idx, 0);
-	cxl_guards_wait(d, d->ledger.slot);
+	return cxl_guards_wait(d, d->ledger.slot);
 }
 
 void cxl_mem_free(void *inst, void *region, struct mc_mem_desc *desc)
 {
 	struct cxl_device *d = device_of(inst);
 	struct cxl_region *r = region;
+	bool closed = region_close(d, r);
 
-	region_close(d, r);
+	if (!closed) {
+		__atomic_store_n(&d->held, true, __ATOMIC_RELEASE);
+		d->ledger.host->log(d->ledger.host, MC_LOG_WARN, "pool '%s': an engine that does not go on may still touch %llu "
+				    "bytes that were freed: they are not used again until it does or is dead, and this "
+				    "engine is closed", d->pool.path, (unsigned long long)r->len);
+	}
 	/* Lines that we wrote and never published must not be written back over the next one's. */
 	if (!__atomic_load_n(&d->ledger.evicted, __ATOMIC_ACQUIRE))
 		d->pool.cache->drop(d->pool.base + r->offset, r->len, CXL_LEAVE);
 	pthread_mutex_lock(&d->memory.lock);
 	d->memory.keys[r->key_idx] = 0;
-	range_put(&d->memory, r->offset, r->len); /* without memory it is lost until the engine closes */
+	/* Without memory it is lost until the engine closes. */
+	if (closed)
+		range_put(&d->memory, r->offset, r->len);
 	pthread_mutex_unlock(&d->memory.lock);
 }
 

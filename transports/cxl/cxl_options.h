@@ -13,7 +13,8 @@ static const struct mc_option cxl_options[CXL_NR_OPTS + 1] = {
 		.doc = "every WRITE is the only writer of the cache lines that it cuts, as if its request said "
 		       "MC_REQUEST_SOLE" },
 	[CXL_OPT_GROWTH] = { .name = "growth", .type = MC_OPT_SIZE, .def = "16MiB", .min = 0, .max = INT64_C(1) << 40,
-		.doc = "bytes that an engine asks for when it needs more of the pool, at least" },
+		.doc = "bytes that an engine asks for when it needs more of the pool, at least; no more than an eighth of the "
+		       "pool unless it needs them" },
 	[CXL_OPT_QUARANTINE] = { .name = "quarantine", .type = MC_OPT_DURATION, .def = "10s", .min = 100000000,
 		.max = INT64_C(3600000000000),
 		.doc = "how long an engine's lease must be over before others take its memory; longer than a copy of "

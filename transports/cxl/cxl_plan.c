@@ -82,7 +82,8 @@ bool cxl_ledger_plan(struct cxl_ledger *l, struct cxl_doc *doc, int *ret_status)
 
 	*ret_status = 0;
 	if (l->stopping) {
-		if (!me || me->state != CXL_LIVE)
+		/* Somebody may still touch our memory: who reaps us waits for him. */
+		if (!me || me->state != CXL_LIVE || __atomic_load_n(&l->device->held, __ATOMIC_ACQUIRE))
 			return false;
 		if (l->joined && cxl_beat_ours(l))
 			cxl_slot_clear(&l->device->pool, l->slot);

@@ -246,6 +246,27 @@ void cxl_slot_write(const struct cxl_pool *pool, uint32_t slot, const struct cxl
 	word_write(pool, at, ident->generation, CXL_SLOT_SET);
 }
 
+/* A name that lies in the pool goes to logs and terminals: what is no UTF-8, or cut, or a control character, is a
+ * question mark there. */
+static void name_clean(char *name)
+{
+	for (unsigned char *at = (unsigned char *)name; *at;) {
+		unsigned more = *at >= 0xf0 && *at < 0xf5 ? 3 : *at >= 0xe0 && *at < 0xf0 ? 2 : *at >= 0xc2 && *at < 0xe0 ? 1 : 0;
+		unsigned n = 0;
+
+		while (n < more && (at[n + 1] & 0xc0) == 0x80)
+			n++;
+		/* Also: overlong forms, surrogates, C1 controls, and what is beyond Unicode. */
+		if (n < more || *at < ' ' || *at == 0x7f || (*at >= 0x80 && !more) || (*at == 0xc2 && at[1] < 0xa0) ||
+		    (*at == 0xe0 && at[1] < 0xa0) || (*at == 0xed && at[1] >= 0xa0) || (*at == 0xf0 && at[1] < 0x90) ||
+		    (*at == 0xf4 && at[1] >= 0x90)) {
+			*at++ = '?';
+			continue;
+		}
+		at += 1 + more;
+	}
+}
+
 void cxl_slot_read(const struct cxl_pool *pool, uint32_t slot, struct cxl_ident *ret)
 {
 	const uint8_t *at = slot_at(pool, slot);
@@ -258,6 +279,7 @@ void cxl_slot_read(const struct cxl_pool *pool, uint32_t slot, struct cxl_ident 
 	ret->nr_extents = MC_MIN(mc_get32(line + 12), CXL_EXTENTS_MAX);
 	memcpy(ret->name, line + 16, CXL_NAME_MAX);
 	ret->name[CXL_NAME_MAX] = '\0';
+	name_clean(ret->name);
 }
 
 uint32_t cxl_slot_extents(const struct cxl_pool *pool, uint32_t slot, const struct cxl_ident *ident,

@@ -46,7 +46,7 @@ struct cxl_ident {
 /* The owner's copy of its identity and extents; nr_extents <= CXL_EXTENTS_MAX. */
 void cxl_slot_write(const struct cxl_pool *pool, uint32_t slot, const struct cxl_ident *ident,
 		    const struct cxl_extent *extents);
-/* What is there now, out of bounds values cut. */
+/* What is there now, out of bounds values cut; the name is UTF-8 without control characters. */
 void cxl_slot_read(const struct cxl_pool *pool, uint32_t slot, struct cxl_ident *ret);
 /* Do the slot's extents hold [offset, offset + len) of the pool? */
 bool cxl_slot_holds(const struct cxl_pool *pool, uint32_t slot, const struct cxl_ident *ident, uint64_t offset,
