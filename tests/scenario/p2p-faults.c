@@ -14,6 +14,7 @@
 
 /* Bytes per second: an object takes about a second, so that "at 50 %" can be hit. */
 #define CAP "p2p.get=4000000"
+#define LOW_CAP "p2p.get=1500000" /* where too late would be wrong */
 #define QUICK "peer_timeout=2"
 
 /* ---- sources ------------------------------------------------------------------------------------- */
@@ -54,7 +55,7 @@ static void source_alone(void)
 	struct p2p_got got;
 
 	p2p_start(&s, "s", QUICK);
-	p2p_start(&g, "g", QUICK, CAP, "p2p.patience=2000");
+	p2p_start(&g, "g", QUICK, LOW_CAP, "p2p.patience=2000");
 	p2p_start(&h, "h", QUICK, "p2p.patience=1000");
 	CHECK(p2p_ask(&s, "register", "o 1") == 0, "register");
 	p2p_tell(&g, "get o 1");
@@ -267,7 +268,7 @@ static void metadata_writes(void)
 	struct counter c = {.fd = -1};
 
 	p2p_start(&s, "s", QUICK);
-	p2p_start(&g, "g", QUICK, CAP);
+	p2p_start(&g, "g", QUICK, LOW_CAP);
 	p2p_start(&h, "h", QUICK);
 	CHECK(p2p_ask(&s, "register", "o 1") == 0, "register");
 	counter_begin(&c);
