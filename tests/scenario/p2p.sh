@@ -293,6 +293,9 @@ case_usage() {
 	grep -q 'mooncake_p2p serve' "$dir/h.out" || die "--help has no example"
 	"$P2P" --helpfull | grep -q -- '--metadata_server=' || die "--helpfull lacks the config's keys"
 	"$P2P" --version | grep -q '^mooncake_p2p [0-9]' || die "--version says nothing"
+	"$P2P" serve "$P2P" --name=full --json --duration=0.1 --metadata_server="$metadata" --port=0 \
+		>/dev/full 2>"$dir/h.err" && die "a full stdout is not noticed"
+	grep -q 'stdout: .*written' "$dir/h.err" || die "of a full stdout is said: $(cat "$dir/h.err")"
 	usage 'what to do is missing'
 	usage "'gte' is no verb (did you mean get?)" gte x
 	usage 'serve: FILE... | DIR is missing' serve

@@ -3,6 +3,7 @@
  * mooncake_p2p: files and folders to many hosts, over the P2P store.  A verb is a function of a
  * file of its own; here is what all of them begin and end with.
  */
+#include <errno.h>
 #include <string.h>
 
 #include <core/util/std-fds.h>
@@ -77,8 +78,9 @@ int main(int argc, char **argv)
 		code = run(&options, config);
 	mc_config_free(config);
 	/* A full disk must not look like an answer. */
+	errno = 0;
 	if (fflush(stdout) != 0 || ferror(stdout)) {
-		perror("mooncake_p2p: stdout");
+		fprintf(stderr, "mooncake_p2p: stdout: %s\n", errno ? strerror(errno) : "not all of the answer could be written");
 		return P2PC_EXIT_FAILED;
 	}
 	return code;
