@@ -40,7 +40,7 @@ static int run(const struct bench_options *opts, const struct bench_job *job, st
 	bench_stop_name(mc_config_get(config, "local_server_name", NULL));
 	code = opts->mode == BENCH_TARGET ? bench_target(opts, config)
 					   : bench_initiator(opts, *opts->job ? job : NULL, config);
-	bench_stop_fini();
+	mc_stop_fini();
 	return code;
 }
 

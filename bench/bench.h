@@ -3,6 +3,7 @@
 #ifndef MC_BENCH_BENCH_H
 #define MC_BENCH_BENCH_H
 
+#include <cli/program/stop.h>
 #include <mooncake/mooncake.h>
 
 #include "flags.h"
@@ -22,19 +23,12 @@ enum { BENCH_EXIT_OK = 0, BENCH_EXIT_FAILED = 1, BENCH_EXIT_USAGE = 2 };
 
 /* ---- stop.c ---------------------------------------------------------------------------------- */
 
-/* Block SIGINT, SIGTERM and SIGHUP everywhere and turn the first two into bench_stopping(), the last
- * into bench_reload_ask(), unless it says that our terminal is gone.  Call before any thread exists.  A process that has not ended a second after the signal, or gets a second one
- * (300 ms later at least: some send it twice), is ended where it is. */
+/* mc_stop_init: SIGINT and SIGTERM become mc_stopping(), SIGHUP bench_reload_ask(), unless it says that our
+ * terminal is gone.  A process that has not ended a second after the signal, or gets a second one (300 ms later
+ * at least: some send it twice), is ended where it is. */
 int bench_stop_init(struct mc_error *err);
 /* Whose record the sentence about a process that did not end in time is about.  Any thread. */
 void bench_stop_name(const char *name);
-/* Everything is over: end the thread that waits for signals. */
-void bench_stop_fini(void);
-bool bench_stopping(void);
-/* All is closed: the process may take its time to exit. */
-void bench_stop_done(void);
-/* A descriptor that is readable once bench_stopping(). */
-int bench_stop_fd(void);
 
 /* ---- reload.c -------------------------------------------------------------------------------- */
 

@@ -14,9 +14,10 @@
 #include <string.h>
 #include <strings.h>
 
+#include <cli/program/args.h>
+#include <cli/program/words.h>
 #include <core/util/check.h>
 
-#include "words.h"
 
 enum flag_type {
 	FLAG_BOOL,
@@ -144,7 +145,7 @@ static int parse_integer(const struct flag *flag, const char *text, int64_t *ret
 {
 	int64_t value;
 
-	if (bench_parse_number(text, flag->type == FLAG_SIZE, &value) < 0 ||
+	if (mc_word_number(text, flag->type == FLAG_SIZE, &value) < 0 ||
 	    (double)value < flag->min || (double)value > flag->max)
 		return range_error(flag, text, err);
 	*ret = value;
@@ -178,7 +179,7 @@ static int parse_seconds(const struct flag *flag, const char *text, double *ret,
 {
 	double value;
 
-	if (bench_parse_seconds(text, &value) < 0 || value < flag->min || value > flag->max)
+	if (mc_word_seconds(text, &value) < 0 || value < flag->min || value > flag->max)
 		return range_error(flag, text, err);
 	*ret = value;
 	return 0;
@@ -188,24 +189,10 @@ static int parse_real(const struct flag *flag, const char *text, double *ret, st
 {
 	double value;
 
-	if (bench_parse_real(text, &value) < 0 || value < flag->min || value > flag->max)
+	if (mc_word_real(text, &value) < 0 || value < flag->min || value > flag->max)
 		return range_error(flag, text, err);
 	*ret = value;
 	return 0;
-}
-
-static int parse_bool(const char *name, const char *text, bool *ret, struct mc_error *err)
-{
-	static const char *const words[] = {"false", "true", "0", "1", "no", "yes",
-					    "off",   "on",   "f", "t", "n",  "y"};
-
-	for (size_t i = 0; i < MC_ARRAY_SIZE(words); i++) {
-		if (strcasecmp(text, words[i]) == 0) {
-			*ret = i % 2;
-			return 0;
-		}
-	}
-	return mc_fail(err, -EINVAL, "flag --%s: '%s' is neither true nor false", name, text);
 }
 
 static int parse_word(const struct flag *flag, const char *text, int *ret, struct mc_error *err)
@@ -234,7 +221,7 @@ static int flag_apply(struct bench_options *opts, const struct flag *flag, const
 
 	switch (flag->type) {
 	case FLAG_BOOL:
-		r = parse_bool(flag->name, text, field, err);
+		r = mc_args_bool(flag->name, text, field, err);
 		break;
 	case FLAG_COUNT:
 	case FLAG_SIZE:
@@ -267,8 +254,6 @@ static int flag_apply(struct bench_options *opts, const struct flag *flag, const
 /* ---- names ------------------------------------------------------------------------------------
  */
 
-#define NAME_MAX_LEN 127
-
 static const struct flag *flag_find(const char *name)
 {
 	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++) {
@@ -278,189 +263,39 @@ static const struct flag *flag_find(const char *name)
 	return NULL;
 }
 
-/* A search among the config keys: the exact one, and the closest. */
-struct key_search {
-	const char *name;
-	bool found, is_bool;
-	size_t best;
-	char closest[NAME_MAX_LEN + 1];
-};
-
-static void search_offer(struct key_search *s, const char *known)
+static const char *arg_name(size_t flag)
 {
-	size_t d = bench_distance(s->name, known);
-
-	if (d < s->best) {
-		s->best = d;
-		snprintf(s->closest, sizeof s->closest, "%s", known);
-	}
+	return flags[flag].name;
 }
 
-static int search_key(void *ctx, const struct mc_config_key *key)
+static const char *arg_alias(const char *name)
 {
-	struct key_search *s = ctx;
-
-	if (strcmp(key->key, s->name) == 0) {
-		s->found = true;
-		s->is_bool = key->type && strcmp(key->type, "bool") == 0;
-		return 1;
-	}
-	search_offer(s, key->key);
-	return 0;
+	return strcmp(name, "h") == 0 ? "help" : NULL;
 }
 
-static int unknown_flag(struct key_search *s, const char *dashes, struct mc_error *err)
+static const char *arg_bare(size_t flag)
 {
-	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++)
-		search_offer(s, flags[i].name);
-	if (s->best <= MC_MAX((size_t)2, strlen(s->name) / 3))
-		return mc_fail(err, -EINVAL, "flag %s%s is not known (did you mean --%s?)", dashes,
-			       s->name, s->closest);
-	return mc_fail(err, -EINVAL, "flag %s%s is not known; --helpfull lists them all", dashes,
-		       s->name);
+	return flags[flag].type == FLAG_BOOL ? "true" : flags[flag].type == FLAG_RANGE ? SWEEP_RANGE : NULL;
 }
 
-/* ---- the command line --------------------------------------------------------------------------
- */
-
-/* One argument taken apart. */
-struct arg {
-	char name[NAME_MAX_LEN + 1]; /* dashes made underscores */
-	const char *dashes; /* as they were written */
-	const char *value; /* after '='; NULL: none */
-	const char *next; /* the following argument; NULL: none */
-};
-
-static int arg_split(const char *text, const char *next, struct arg *arg, struct mc_error *err)
+static int arg_apply(void *ctx, size_t flag, const char *value, struct mc_error *err)
 {
-	size_t nr_dashes = (size_t)(text[0] == '-') + (text[0] == '-' && text[1] == '-');
-	const char *name = text + nr_dashes;
-	size_t len = strcspn(name, "=");
-
-	if (name == text || !len || len > NAME_MAX_LEN)
-		return mc_fail(err, -EINVAL,
-			       "argument '%s': not a flag; flags look like --mode=target", text);
-	for (size_t i = 0; i < len; i++)
-		arg->name[i] = name[i] == '-' ? '_' : name[i];
-	arg->name[len] = '\0';
-	arg->value = name[len] == '=' ? name + len + 1 : NULL;
-	arg->dashes = nr_dashes == 1 ? "-" : "--";
-	arg->next = next;
-	return 0;
-}
-
-/* The value of a flag that needs one; sets *used when it is the next argument. */
-static const char *arg_value(const struct arg *arg, bool *used, struct mc_error *err)
-{
-	if (arg->value)
-		return arg->value;
-	if (!arg->next) {
-		mc_fail(err, -EINVAL, "flag --%s: the value is missing", arg->name);
-		return NULL;
-	}
-	*used = true;
-	return arg->next;
-}
-
-/* --set KEY=VALUE */
-static int apply_set(struct mc_config *config, const char *text, struct mc_error *err)
-{
-	const char *eq = strchr(text, '=');
-	char key[NAME_MAX_LEN + 1];
-
-	if (!eq || eq == text || eq - text > NAME_MAX_LEN)
-		return mc_fail(err, -EINVAL, "flag --set: '%s' is not KEY=VALUE", text);
-	snprintf(key, sizeof key, "%.*s", (int)(eq - text), text);
-	return mc_config_set(config, key, eq + 1, err);
-}
-
-static int apply_config_key(struct mc_config *config, const struct arg *arg, bool *used,
-			    struct mc_error *err)
-{
-	struct key_search s = {.name = arg->name, .best = SIZE_MAX};
-	const char *value;
-
-	mc_config_each(config, search_key, &s);
-	if (!s.found && strncmp(arg->name, "no", 2) == 0) {
-		struct key_search no = {.name = arg->name + 2, .best = SIZE_MAX};
-
-		mc_config_each(config, search_key, &no);
-		if (no.found && no.is_bool && !arg->value)
-			return mc_config_set(config, no.name, "false", err);
-	}
-	/* Keys of plugins have dots; the config knows better than we what exists. */
-	if (!s.found && !strchr(arg->name, '.'))
-		return unknown_flag(&s, arg->dashes, err);
-	if (s.is_bool && !arg->value)
-		return mc_config_set(config, arg->name, "true", err);
-	value = arg_value(arg, used, err);
-	return value ? mc_config_set(config, arg->name, value, err) : -EINVAL;
-}
-
-static int apply_arg(struct bench_options *opts, struct mc_config *config, const struct arg *arg,
-		     bool *used, struct mc_error *err)
-{
-	const struct flag *flag = flag_find(strcmp(arg->name, "h") ? arg->name : "help");
-	const char *value;
-
-	if (!flag && strncmp(arg->name, "no", 2) == 0 && !arg->value) {
-		const struct flag *no = flag_find(arg->name + 2);
-
-		if (no && no->type == FLAG_BOOL)
-			return flag_apply(opts, no, "false", err);
-	}
-	if (flag && flag->type == FLAG_BOOL)
-		return flag_apply(opts, flag, arg->value ? arg->value : "true", err);
-	if (flag && flag->type == FLAG_RANGE)
-		return flag_apply(opts, flag, arg->value ? arg->value : SWEEP_RANGE, err);
-	if (!flag && strcmp(arg->name, "set"))
-		return apply_config_key(config, arg, used, err);
-	value = arg_value(arg, used, err);
-	if (!value)
-		return -EINVAL;
-	return flag ? flag_apply(opts, flag, value, err) : apply_set(config, value, err);
-}
-
-/* Load the file of every --config, wherever it stands. */
-static int load_files(int argc, char **argv, struct mc_config *config, struct mc_error *err)
-{
-	for (int i = 1; i < argc; i++) {
-		const char *name = argv[i] + strspn(argv[i], "-");
-		const char *path = NULL;
-
-		if (argv[i][0] != '-' || strncmp(name, "config", 6) != 0)
-			continue;
-		if (name[6] == '=')
-			path = name + 7;
-		else if (!name[6] && i + 1 < argc)
-			path = argv[++i];
-		if (path) {
-			int r = mc_config_load(config, path, err);
-
-			if (r < 0)
-				return r;
-		}
-	}
-	return 0;
+	return flag_apply(ctx, &flags[flag], value, err);
 }
 
 int bench_options_parse(struct bench_options *opts, int argc, char **argv, struct mc_config *config,
 			struct mc_error *err)
 {
-	int r = load_files(argc, argv, config, err);
+	const struct mc_args args = {.ctx = opts,
+				     .config = config,
+				     .example = "--mode=target",
+				     .nr_flags = MC_ARRAY_SIZE(flags),
+				     .name = arg_name,
+				     .alias = arg_alias,
+				     .bare = arg_bare,
+				     .apply = arg_apply};
 
-	if (r == 0)
-		r = mc_config_env(config, err);
-	for (int i = 1; r == 0 && i < argc; i++) {
-		struct arg arg;
-		bool used = false;
-
-		r = arg_split(argv[i], i + 1 < argc ? argv[i + 1] : NULL, &arg, err);
-		if (r == 0)
-			r = apply_arg(opts, config, &arg, &used, err);
-		i += used;
-	}
-	return r;
+	return mc_args_parse(&args, argc, argv, err);
 }
 
 bool bench_option_given(const struct bench_options *opts, const char *name)

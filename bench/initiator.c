@@ -80,11 +80,11 @@ static int open_segment(const struct bench_options *opts, struct mc_engine *engi
  * it has, once it has any or has had its time. */
 static size_t wait_buffers(const struct mc_segment *segment)
 {
-	struct pollfd stop = {.fd = bench_stop_fd(), .events = POLLIN};
+	struct pollfd stop = {.fd = mc_stop_fd(), .events = POLLIN};
 	uint64_t end = bench_now_ns() + BENCH_BUFFERS_NS;
 	size_t nr;
 
-	while (!(nr = mc_segment_nr_buffers(segment)) && !bench_stopping() && bench_now_ns() < end)
+	while (!(nr = mc_segment_nr_buffers(segment)) && !mc_stopping() && bench_now_ns() < end)
 		poll(&stop, 1, BUFFERS_LOOK_MS);
 	return nr;
 }
@@ -97,7 +97,7 @@ static int find_buffers(struct initiator *in, struct mc_error *err)
 	size_t nr = wait_buffers(segment);
 	uint64_t need = bench_footprint(opts);
 
-	if (nr == 0 && bench_stopping())
+	if (nr == 0 && mc_stopping())
 		return mc_fail(err, -ECANCELED, "interrupted");
 	if (nr == 0)
 		return mc_fail(err, -ENOENT,
@@ -139,7 +139,7 @@ static int ask_all(struct initiator *in, enum bench_msg_type type, uint64_t *byt
 		bool wrote = bench_load_entries(in->load, i, &msg.entries);
 		int r;
 
-		if (bench_stopping())
+		if (mc_stopping())
 			return mc_fail(err, -ECANCELED, "interrupted");
 		if (type == BENCH_MSG_VERIFY && !wrote)
 			continue;
@@ -205,10 +205,10 @@ static bool ask_cpu(struct initiator *in, uint64_t *ret_ns)
 	struct bench_msg msg = {.type = BENCH_MSG_CPU};
 	struct mc_error err = {0};
 
-	if (bench_stopping())
+	if (mc_stopping())
 		return false;
 	if (bench_ask(in->engine, in->segment, &msg, BENCH_CONNECT_NS, &err) < 0) {
-		if (!in->cpu_said && !bench_stopping())
+		if (!in->cpu_said && !mc_stopping())
 			fprintf(stderr, "the target's CPU time is unknown: %s\n", err.text);
 		in->cpu_said = true;
 		return false;
@@ -291,7 +291,7 @@ static void release(struct initiator *in)
 	bench_memory_free(&in->scratch, in->engine);
 	bench_memory_free(&in->local, in->engine);
 	mc_engine_close(in->engine, BENCH_CLOSE_NS);
-	bench_stop_done();
+	mc_stop_done();
 }
 
 /* Whatever is asked for, on the engine that is open. */
@@ -334,7 +334,7 @@ int bench_initiator(const struct bench_options *opts, const struct bench_job *jo
 		r = run_any(in, job, config, &reported, &err);
 		release(in);
 	}
-	bench_stop_done();
+	mc_stop_done();
 	if (r < 0 && !reported)
 		bench_report_error(opts, err.text);
 	free(in);

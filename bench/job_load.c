@@ -292,6 +292,6 @@ void bench_job_load_finish(struct bench_job_load *load, struct bench_job_result 
 	base->requests = result->reads + result->writes;
 	result->asked_bytes_per_s = job->bytes_per_s;
 	result->asked_requests_per_s = load->args.trace ? traced_rate(load) : job->requests_per_s;
-	if (base->status == 0 && bench_stopping())
+	if (base->status == 0 && mc_stopping())
 		base->status = mc_fail(&base->err, -ECANCELED, "interrupted");
 }

@@ -14,7 +14,7 @@
 #include <yajl/yajl_parse.h>
 
 #include "job.h"
-#include "words.h"
+#include <cli/program/words.h>
 
 #include <core/util/check.h>
 #include <core/util/cleanup.h>
@@ -236,7 +236,7 @@ static int take(struct reader *r, const char *text, bool number)
 	case KEY_PEERS:
 		if (key->type == KEY_PEERS && !number && strcmp(text, "all") == 0)
 			whole = 0;
-		else if (!number || bench_parse_number(text, false, &whole) < 0 ||
+		else if (!number || mc_word_number(text, false, &whole) < 0 ||
 			 (double)whole < key->min || (double)whole > key->max)
 			return 0;
 		memcpy(field, &whole, sizeof whole);
@@ -244,7 +244,7 @@ static int take(struct reader *r, const char *text, bool number)
 	case KEY_SIZE:
 	case KEY_RATE:
 	case KEY_BLOCKS:
-		if (bench_parse_number(text, true, &whole) < 0 || (double)whole < key->min ||
+		if (mc_word_number(text, true, &whole) < 0 || (double)whole < key->min ||
 		    (double)whole > key->max)
 			return 0;
 		if (key->type == KEY_RATE)
@@ -255,8 +255,8 @@ static int take(struct reader *r, const char *text, bool number)
 	case KEY_REAL:
 	case KEY_SECONDS:
 		if ((key->type == KEY_REAL && !number) ||
-		    (key->type == KEY_REAL ? bench_parse_real(text, &real)
-					   : bench_parse_seconds(text, &real)) < 0 ||
+		    (key->type == KEY_REAL ? mc_word_real(text, &real)
+					   : mc_word_seconds(text, &real)) < 0 ||
 		    !(real >= key->min) || real > key->max)
 			return 0;
 		*(double *)field = real;
@@ -288,13 +288,13 @@ static int take_member(struct reader *r, const char *text, bool number)
 	int64_t size;
 
 	if (r->is_share) {
-		if (!number || bench_parse_real(text, &block->share) < 0 || !(block->share > 0) ||
+		if (!number || mc_word_real(text, &block->share) < 0 || !(block->share > 0) ||
 		    block->share > SHARE_MAX)
 			return refuse(r, "key 'share' of blocks: %.80s is not a number above 0, up to %g",
 				      text, SHARE_MAX);
 		return 1;
 	}
-	if (bench_parse_number(text, true, &size) < 0 || (double)size < r->key->min ||
+	if (mc_word_number(text, true, &size) < 0 || (double)size < r->key->min ||
 	    (double)size > r->key->max)
 		return refuse(r, "key 'size' of blocks: %.80s is not bytes from %.0f to %.0f, like \"64K\"", text,
 			      r->key->min, r->key->max);
@@ -374,7 +374,7 @@ static int refuse_key(struct reader *r, const char *name)
 	const char *closest = "";
 
 	for (size_t i = 0; i < MC_ARRAY_SIZE(keys); i++) {
-		size_t d = bench_distance(name, keys[i].name);
+		size_t d = mc_word_distance(name, keys[i].name);
 
 		if (d < best) {
 			best = d;

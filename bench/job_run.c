@@ -175,7 +175,7 @@ static int ask(struct job_run *run, uint32_t peer, struct bench_msg *msg, struct
 	const char *name = mc_segment_name(segment), *what = msg->type == BENCH_MSG_FILL ? "fill" : "verify";
 	int r;
 
-	if (bench_stopping())
+	if (mc_stopping())
 		return mc_fail(err, -ECANCELED, "interrupted");
 	r = bench_ask(run->in->engine, segment, msg, BENCH_ANSWER_NS, err);
 	if (r < 0)
@@ -247,10 +247,10 @@ static bool ask_cpu(struct job_run *run, uint64_t *ret_ns)
 		struct bench_msg msg = {.type = BENCH_MSG_CPU};
 		struct mc_error err = {0};
 
-		if (bench_stopping())
+		if (mc_stopping())
 			return false;
 		if (bench_ask(run->in->engine, run->peers[i].segment, &msg, BENCH_CONNECT_NS, &err) < 0) {
-			if (!bench_stopping())
+			if (!mc_stopping())
 				fprintf(stderr, "the target's CPU time is unknown: %s\n", err.text);
 			return false;
 		}

@@ -19,7 +19,7 @@
 
 static bool stopped(const struct job_thread *t)
 {
-	return atomic_load_explicit(&t->load->team.stop, memory_order_relaxed) || bench_stopping();
+	return atomic_load_explicit(&t->load->team.stop, memory_order_relaxed) || mc_stopping();
 }
 
 /* ---- one batch ---------------------------------------------------------------------------------

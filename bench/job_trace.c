@@ -18,11 +18,11 @@
 
 #include <yajl/yajl_parse.h>
 
+#include <cli/program/words.h>
 #include <core/util/check.h>
 #include <core/util/cleanup.h>
 
 #include "pattern.h"
-#include "words.h"
 
 #define MAX_LINE (16u << 20)
 #define MAX_HASHES 65536 /* of a request */
@@ -278,12 +278,12 @@ static int on_number(void *ctx, const char *s, size_t len)
 		return on_else(r);
 	snprintf(text, sizeof text, "%.*s", (int)MC_MIN(len, sizeof text - 1), s);
 	if (!r->in_hashes) {
-		if (len >= sizeof text || bench_parse_real(text, &r->ms) < 0 || !(r->ms >= 0) || r->ms > MAX_MS)
+		if (len >= sizeof text || mc_word_real(text, &r->ms) < 0 || !(r->ms >= 0) || r->ms > MAX_MS)
 			return refuse(r, "'timestamp': %s is not from 0 to %g milliseconds", text, MAX_MS);
 		r->has_time = true;
 		return 1;
 	}
-	if (len >= sizeof text || bench_parse_number(text, false, &hash) < 0 || hash < 0)
+	if (len >= sizeof text || mc_word_number(text, false, &hash) < 0 || hash < 0)
 		return on_else(r);
 	if (r->nr_hashes == MAX_HASHES)
 		return refuse(r, "'hash_ids': more than %u", MAX_HASHES);

@@ -111,7 +111,7 @@ static int batch_run(struct load_thread *t, const struct mc_request *reqs)
 	if (r < 0)
 		return r;
 	while ((r = mc_batch_wait(t->batch, STOP_POLL_NS)) == -ETIMEDOUT) {
-		if (!cancelled && bench_stopping()) {
+		if (!cancelled && mc_stopping()) {
 			mc_batch_cancel(t->batch);
 			cancelled = true;
 		}
@@ -255,7 +255,7 @@ static void *thread_main(void *arg)
 	warm = t->now_ns + (uint64_t)(o->warm_up * 1e9);
 	/* The first batch connects and touches the memory; it is verified, not timed. */
 	t->status = thread_step(t, o->check, false);
-	while (t->status == 0 && t->now_ns < warm && !atomic_load(&load->team.stop) && !bench_stopping())
+	while (t->status == 0 && t->now_ns < warm && !atomic_load(&load->team.stop) && !mc_stopping())
 		t->status = thread_step(t, false, false);
 	t->check_ns = t->check_cpu_ns = 0;
 	if (bench_team_gate(&load->team, t->status))
@@ -439,7 +439,7 @@ static void collect(const struct bench_load *load, struct bench_result *result)
 	}
 	result->requests = result->batches * o->batch_size;
 	result->bytes = result->requests * o->block_size;
-	if (result->status == 0 && bench_stopping())
+	if (result->status == 0 && mc_stopping())
 		result->status = mc_fail(&result->err, -ECANCELED, "interrupted");
 }
 

@@ -71,7 +71,7 @@ static void answer(struct mc_engine *engine, const struct bench_memory *mem,
 
 	if (bench_msg_decode(notify->data, notify->len, &msg) < 0 || msg.reply)
 		return;
-	bench_memory_serve(mem, &msg, bench_stopping, &reply);
+	bench_memory_serve(mem, &msg, mc_stopping, &reply);
 	bench_msg_encode(&reply, buf);
 	r = mc_segment_open(engine, notify->from, BENCH_CONNECT_NS, &segment, &err);
 	if (r == 0) {
@@ -80,20 +80,20 @@ static void answer(struct mc_engine *engine, const struct bench_memory *mem,
 	}
 	if (r == -ENOENT || r == -ESTALE || r == -EHOSTDOWN)
 		fprintf(stderr, "'%s' has left before it was answered\n", notify->from);
-	else if (r < 0 && !bench_stopping())
+	else if (r < 0 && !mc_stopping())
 		fprintf(stderr, "no answer to '%s': %s\n", notify->from, err.text);
 }
 
 static void serve(const struct bench_options *opts, struct mc_engine *engine,
 		  const struct bench_memory *mem)
 {
-	struct pollfd pfds[2] = {{.fd = bench_stop_fd(), .events = POLLIN},
+	struct pollfd pfds[2] = {{.fd = mc_stop_fd(), .events = POLLIN},
 				 {.fd = mc_notify_fd(engine), .events = POLLIN}};
 	struct mc_notify notify = {.size = sizeof notify};
 	uint64_t end =
 		opts->duration > 0 ? bench_now_ns() + (uint64_t)(opts->duration * 1e9) : MC_FOREVER;
 
-	while (!bench_stopping()) {
+	while (!mc_stopping()) {
 		uint64_t now = bench_now_ns();
 		int timeout_ms = -1;
 
@@ -103,7 +103,7 @@ static void serve(const struct bench_options *opts, struct mc_engine *engine,
 			timeout_ms = end - now > 3600 * MC_SEC ? 3600000
 							       : (int)((end - now) / MC_MSEC + 1);
 		poll(pfds, 2, timeout_ms);
-		while (!bench_stopping() && mc_notify_recv(engine, &notify, 0) == 0)
+		while (!mc_stopping() && mc_notify_recv(engine, &notify, 0) == 0)
 			answer(engine, mem, &notify);
 	}
 }
@@ -122,7 +122,7 @@ static void touch(struct mc_engine *engine, const struct bench_memory *mem)
 		uint8_t *at = mem->bufs[i].addr;
 		size_t left = mem->bufs[i].len;
 
-		while (left > 0 && !bench_stopping()) {
+		while (left > 0 && !mc_stopping()) {
 			size_t n = MC_MIN(left, TOUCH_BYTES);
 
 			memset(at, 0x5a, n);
@@ -154,11 +154,11 @@ static int run(const struct bench_options *opts, struct mc_engine *engine, struc
 			    mc_engine_name(engine), mem.bufs[0].location, mc_engine_matrix(engine));
 	if (r == 0 && opts->init_mem && !opts->device_memory)
 		touch(engine, &mem);
-	if (r == 0 && !bench_stopping())
+	if (r == 0 && !mc_stopping())
 		r = announce(opts, engine, err);
 	if (r == 0)
 		serve(opts, engine, &mem);
-	if (!bench_stopping()) /* else closing the engine does it, within its bound */
+	if (!mc_stopping()) /* else closing the engine does it, within its bound */
 		bench_memory_free(&mem, engine);
 	return r;
 }
@@ -177,7 +177,7 @@ int bench_target(const struct bench_options *opts, const struct mc_config *confi
 		bench_reload_end();
 		mc_engine_close(engine, BENCH_CLOSE_NS); /* warns of what was not confirmed in time */
 	}
-	bench_stop_done();
+	mc_stop_done();
 	if (r < 0) {
 		bench_report_error(opts, err.text);
 		return usage ? BENCH_EXIT_USAGE : BENCH_EXIT_FAILED;

@@ -77,7 +77,7 @@ int bench_team_start(struct bench_team *team, void *(*main)(void *element), void
 
 void bench_team_run(struct bench_team *team, void (*show)(const void *ctx, uint64_t passed_ns), const void *ctx)
 {
-	struct pollfd fds[2] = {{.fd = team->ended_fd, .events = POLLIN}, {.fd = bench_stop_fd(), .events = POLLIN}};
+	struct pollfd fds[2] = {{.fd = team->ended_fd, .events = POLLIN}, {.fd = mc_stop_fd(), .events = POLLIN}};
 	bool terminal = isatty(STDERR_FILENO);
 	uint64_t now, next;
 
@@ -85,7 +85,7 @@ void bench_team_run(struct bench_team *team, void (*show)(const void *ctx, uint6
 	next = team->start_ns + PROGRESS_MS * MC_MSEC;
 	while (atomic_load(&team->nr_ended) < team->nr_started) {
 		/* Not often: waking a processor that sleeps can hold up the threads. */
-		if (poll(fds, bench_stopping() ? 1 : 2, terminal ? PROGRESS_MS / 5 : 1000) > 0 && fds[1].revents)
+		if (poll(fds, mc_stopping() ? 1 : 2, terminal ? PROGRESS_MS / 5 : 1000) > 0 && fds[1].revents)
 			atomic_store(&team->stop, true);
 		now = bench_now_ns();
 		if (terminal && now >= next) {

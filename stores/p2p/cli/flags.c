@@ -12,6 +12,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include <cli/program/args.h>
+#include <cli/program/words.h>
 #include <core/util/check.h>
 
 #include "text.h"
@@ -96,19 +98,6 @@ void p2pc_options_init(struct p2pc_options *o)
 
 /* ---- values ----------------------------------------------------------------------------------- */
 
-static int parse_bool(const struct flag *flag, const char *text, bool *ret, struct mc_error *err)
-{
-	static const char *const words[] = {"false", "true", "0", "1", "no", "yes", "off", "on", "f", "t", "n", "y"};
-
-	for (size_t i = 0; i < MC_ARRAY_SIZE(words); i++) {
-		if (strcasecmp(text, words[i]) == 0) {
-			*ret = i % 2;
-			return 0;
-		}
-	}
-	return mc_fail(err, -EINVAL, "flag --%s: '%s' is neither true nor false", flag->name, text);
-}
-
 static int parse_number(const struct flag *flag, const char *text, uint64_t *ret, struct mc_error *err)
 {
 	uint64_t v;
@@ -132,7 +121,7 @@ static int flag_apply(struct p2pc_options *o, const struct flag *flag, const cha
 	int r = 0;
 
 	if (flag->type == FLAG_BOOL) {
-		r = parse_bool(flag, text, field, err);
+		r = mc_args_bool(flag->name, text, field, err);
 	} else if (flag->type == FLAG_TEXT) {
 		*(const char **)field = text;
 	} else if (flag->type == FLAG_SECONDS) {
@@ -150,217 +139,74 @@ static int flag_apply(struct p2pc_options *o, const struct flag *flag, const cha
 	return r;
 }
 
-/* ---- names ------------------------------------------------------------------------------------ */
-
-#define NAME_MAX_LEN 127
-
-static const struct flag *flag_find(const char *name)
-{
-	if (strcmp(name, "o") == 0)
-		name = "output";
-	if (strcmp(name, "h") == 0)
-		name = "help";
-	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++)
-		if (strcmp(flags[i].name, name) == 0)
-			return &flags[i];
-	return NULL;
-}
-
-struct key_search {
-	const char *name;
-	bool found, is_bool;
-	size_t best;
-	char closest[NAME_MAX_LEN + 1];
-};
-
-static void search_offer(struct key_search *s, const char *known)
-{
-	size_t d = p2pc_distance(s->name, known);
-
-	if (d < s->best) {
-		s->best = d;
-		snprintf(s->closest, sizeof s->closest, "%s", known);
-	}
-}
-
-static int search_key(void *ctx, const struct mc_config_key *key)
-{
-	struct key_search *s = ctx;
-
-	if (strcmp(key->key, s->name) == 0) {
-		s->found = true;
-		s->is_bool = key->type && strcmp(key->type, "bool") == 0;
-		return 1;
-	}
-	search_offer(s, key->key);
-	return 0;
-}
-
-static int unknown_flag(struct key_search *s, const char *dashes, struct mc_error *err)
-{
-	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++)
-		search_offer(s, flags[i].name);
-	if (s->best <= MC_MAX((size_t)2, strlen(s->name) / 3))
-		return mc_fail(err, -EINVAL, "flag %s%s is not known (did you mean --%s?)", dashes, s->name, s->closest);
-	return mc_fail(err, -EINVAL, "flag %s%s is not known; --helpfull lists them all", dashes, s->name);
-}
+/* ---- the command line ------------------------------------------------------------------------- */
 
 static int verb_set(struct p2pc_options *o, const char *word, struct mc_error *err)
 {
-	struct key_search s = {.name = word, .best = SIZE_MAX};
+	size_t best = SIZE_MAX, closest = 0;
 
 	for (size_t i = 0; i < MC_ARRAY_SIZE(verbs); i++) {
-		if (strcmp(verbs[i].name, word) == 0) {
+		size_t d = mc_word_distance(word, verbs[i].name);
+
+		if (d == 0) {
 			o->verb = verbs[i].verb;
 			return 0;
 		}
-		search_offer(&s, verbs[i].name);
+		closest = d < best ? i : closest;
+		best = MC_MIN(d, best);
 	}
-	if (s.best <= 2)
-		return mc_fail(err, -EINVAL, "'%s' is no verb (did you mean %s?)", word, s.closest);
+	if (best <= 2)
+		return mc_fail(err, -EINVAL, "'%s' is no verb (did you mean %s?)", word, verbs[closest].name);
 	return mc_fail(err, -EINVAL, "'%s' is no verb: serve, get, ls, rm, stat; mooncake_p2p --help", word);
 }
 
-/* ---- the command line ------------------------------------------------------------------------- */
-
-struct arg {
-	char name[NAME_MAX_LEN + 1]; /* dashes made underscores */
-	const char *dashes, *value, *next; /* value: after '='; next: the following word; NULL: none */
-};
-
-static int arg_split(const char *text, const char *next, struct arg *arg, struct mc_error *err)
+static const char *arg_name(size_t flag)
 {
-	size_t nr_dashes = 1 + (text[1] == '-');
-	const char *name = text + nr_dashes;
-	size_t len = strcspn(name, "=");
-
-	if (!len || len > NAME_MAX_LEN)
-		return mc_fail(err, -EINVAL, "argument '%s' is not a flag; flags look like --max_rate=100M", text);
-	for (size_t i = 0; i < len; i++)
-		arg->name[i] = name[i] == '-' ? '_' : name[i];
-	arg->name[len] = '\0';
-	arg->value = name[len] == '=' ? name + len + 1 : NULL;
-	arg->dashes = nr_dashes == 1 ? "-" : "--";
-	arg->next = next;
-	return 0;
+	return flags[flag].name;
 }
 
-static const char *arg_value(const struct arg *arg, bool *used, struct mc_error *err)
+static const char *arg_alias(const char *name)
 {
-	if (arg->value)
-		return arg->value;
-	if (!arg->next) {
-		mc_fail(err, -EINVAL, "flag %s%s: the value is missing", arg->dashes, arg->name);
-		return NULL;
+	return strcmp(name, "o") == 0 ? "output" : strcmp(name, "h") == 0 ? "help" : NULL;
+}
+
+static const char *arg_bare(size_t flag)
+{
+	return flags[flag].type == FLAG_BOOL ? "true" : NULL;
+}
+
+static int arg_apply(void *ctx, size_t flag, const char *value, struct mc_error *err)
+{
+	return flag_apply(ctx, &flags[flag], value, err);
+}
+
+/* The first word is the verb, if none was there; words move down to the front, and never up. */
+static int arg_word(void *ctx, char *word, struct mc_error *err)
+{
+	struct p2pc_options *o = ctx;
+
+	if (!o->has_verb) {
+		o->has_verb = true;
+		return verb_set(o, word, err);
 	}
-	*used = true;
-	return arg->next;
-}
-
-/* --set KEY=VALUE */
-static int apply_set(struct mc_config *config, const char *text, struct mc_error *err)
-{
-	const char *eq = strchr(text, '=');
-	char key[NAME_MAX_LEN + 1];
-
-	if (!eq || eq == text || eq - text > NAME_MAX_LEN)
-		return mc_fail(err, -EINVAL, "flag --set: '%s' is not KEY=VALUE", text);
-	snprintf(key, sizeof key, "%.*s", (int)(eq - text), text);
-	return mc_config_set(config, key, eq + 1, err);
-}
-
-static int apply_config_key(struct mc_config *config, const struct arg *arg, bool *used, struct mc_error *err)
-{
-	struct key_search s = {.name = arg->name, .best = SIZE_MAX};
-	const char *value;
-
-	mc_config_each(config, search_key, &s);
-	if (!s.found && strncmp(arg->name, "no", 2) == 0 && !arg->value) {
-		struct key_search no = {.name = arg->name + 2, .best = SIZE_MAX};
-
-		mc_config_each(config, search_key, &no);
-		if (no.found && no.is_bool)
-			return mc_config_set(config, no.name, "false", err);
-	}
-	/* Keys of plugins have dots; the config knows better than we what exists. */
-	if (!s.found && !strchr(arg->name, '.'))
-		return unknown_flag(&s, arg->dashes, err);
-	if (s.is_bool && !arg->value)
-		return mc_config_set(config, arg->name, "true", err);
-	value = arg_value(arg, used, err);
-	return value ? mc_config_set(config, arg->name, value, err) : -EINVAL;
-}
-
-static int apply_arg(struct p2pc_options *o, struct mc_config *config, const struct arg *arg, bool *used,
-		     struct mc_error *err)
-{
-	const struct flag *flag = flag_find(arg->name);
-	const char *value;
-
-	if (!flag && strncmp(arg->name, "no", 2) == 0 && !arg->value) {
-		const struct flag *no = flag_find(arg->name + 2);
-
-		if (no && no->type == FLAG_BOOL)
-			return flag_apply(o, no, "false", err);
-	}
-	if (flag && flag->type == FLAG_BOOL)
-		return flag_apply(o, flag, arg->value ? arg->value : "true", err);
-	if (!flag && strcmp(arg->name, "set") != 0)
-		return apply_config_key(config, arg, used, err);
-	value = arg_value(arg, used, err);
-	if (!value)
-		return -EINVAL;
-	return flag ? flag_apply(o, flag, value, err) : apply_set(config, value, err);
-}
-
-/* Load the file of every --config, wherever it stands. */
-static int load_files(int argc, char **argv, struct mc_config *config, struct mc_error *err)
-{
-	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
-		const char *name = argv[i] + strspn(argv[i], "-");
-		const char *path = NULL;
-		int r;
-
-		if (argv[i][0] != '-' || strncmp(name, "config", 6) != 0)
-			continue;
-		if (name[6] == '=')
-			path = name + 7;
-		else if (!name[6] && i + 1 < argc)
-			path = argv[++i];
-		r = path ? mc_config_load(config, path, err) : 0;
-		if (r < 0)
-			return r;
-	}
+	o->args[o->nr_args++] = word;
 	return 0;
 }
 
 int p2pc_options_parse(struct p2pc_options *o, int argc, char **argv, struct mc_config *config, struct mc_error *err)
 {
-	int r = load_files(argc, argv, config, err);
-	bool dashes = true, has_verb = false;
+	const struct mc_args args = {.ctx = o,
+				     .config = config,
+				     .example = "--max_rate=100M",
+				     .nr_flags = MC_ARRAY_SIZE(flags),
+				     .name = arg_name,
+				     .alias = arg_alias,
+				     .bare = arg_bare,
+				     .apply = arg_apply,
+				     .word = arg_word};
 
-	if (r == 0)
-		r = mc_config_env(config, err);
-	o->args = argv; /* words move down to here; a word never moves up */
-	for (int i = 1; r == 0 && i < argc; i++) {
-		struct arg arg;
-		bool used = false;
-
-		if (dashes && strcmp(argv[i], "--") == 0) {
-			dashes = false;
-		} else if (dashes && argv[i][0] == '-' && argv[i][1]) {
-			r = arg_split(argv[i], i + 1 < argc ? argv[i + 1] : NULL, &arg, err);
-			if (r == 0)
-				r = apply_arg(o, config, &arg, &used, err);
-			i += used;
-		} else if (!has_verb) {
-			has_verb = true;
-			r = verb_set(o, argv[i], err);
-		} else {
-			o->args[o->nr_args++] = argv[i];
-		}
-	}
-	return r;
+	o->args = argv;
+	return mc_args_parse(&args, argc, argv, err);
 }
 
 /* ---- together --------------------------------------------------------------------------------- */

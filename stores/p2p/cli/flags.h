@@ -21,6 +21,7 @@ enum { P2PC_EXIT_OK = 0, P2PC_EXIT_FAILED = 1, P2PC_EXIT_USAGE = 2 };
 
 struct p2pc_options {
 	enum p2pc_verb verb;
+	bool has_verb;
 	char **args; /* what is no flag, without the verb; point into argv */
 	size_t nr_args;
 	const char *output; /* "": by the object's name */

@@ -45,10 +45,10 @@ static int find(struct getting *g, struct mc_error *err)
 			mc_p2p_info_free(g->info);
 			g->info = NULL;
 		}
-		if ((r != -ENOENT && r != -ENODATA) || now >= end || p2pc_stopping())
-			return p2pc_stopping() && r < 0 ? mc_fail(err, -ECANCELED, "interrupted") : r;
+		if ((r != -ENOENT && r != -ENODATA) || now >= end || mc_stopping())
+			return mc_stopping() && r < 0 ? mc_fail(err, -ECANCELED, "interrupted") : r;
 		p2pc_progress_text(&g->progress, "waiting for '%s'", g->name);
-		p2pc_stop_wait(end - now < RETRY_NS ? end - now : RETRY_NS);
+		mc_stop_wait(end - now < RETRY_NS ? end - now : RETRY_NS);
 	}
 }
 
@@ -79,15 +79,15 @@ static int follow(struct getting *g, struct mc_p2p_get *get, struct mc_error *er
 	int r;
 
 	for (;;) {
-		struct pollfd fds[2] = {{.fd = mc_p2p_get_fd(get), .events = POLLIN}, {.fd = p2pc_stop_fd(), .events = POLLIN}};
+		struct pollfd fds[2] = {{.fd = mc_p2p_get_fd(get), .events = POLLIN}, {.fd = mc_stop_fd(), .events = POLLIN}};
 
 		mc_p2p_get_progress(get, &g->last);
 		p2pc_progress_show(&g->progress, &g->last);
 		poll(fds, 2, g->progress.on ? SHOW_MS : -1);
-		if (fds[0].revents || p2pc_stopping())
+		if (fds[0].revents || mc_stopping())
 			break;
 	}
-	if (p2pc_stopping())
+	if (mc_stopping())
 		mc_p2p_get_cancel(get);
 	r = mc_p2p_get_wait(get, MC_FOREVER, err);
 	mc_p2p_get_progress(get, &g->last);
@@ -163,7 +163,7 @@ static int serve_on(struct getting *g)
 {
 	uint64_t end = g->o->duration > 0 ? p2pc_now_ns() + (uint64_t)(g->o->duration * 1e9) : UINT64_MAX, now;
 
-	while (!p2pc_stopping() && (now = p2pc_now_ns()) < end) {
+	while (!mc_stopping() && (now = p2pc_now_ns()) < end) {
 		struct mc_error err = {0};
 
 		if (p2pc_session_removed(&g->session, g->name))
@@ -172,7 +172,7 @@ static int serve_on(struct getting *g)
 			p2pc_note("mooncake_p2p: %s while '%s' was served; it is taken back", err.text, g->name);
 			return P2PC_EXIT_FAILED;
 		}
-		p2pc_stop_wait(end - now < MC_SEC ? end - now : MC_SEC);
+		mc_stop_wait(end - now < MC_SEC ? end - now : MC_SEC);
 	}
 	return P2PC_EXIT_OK;
 }

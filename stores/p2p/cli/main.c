@@ -53,7 +53,7 @@ static int run(const struct p2pc_options *o, struct mc_config *config)
 	if (p2pc_stop_init(&err) < 0)
 		return p2pc_tell_error(o, err.text, P2PC_EXIT_FAILED);
 	code = run_verb(o, config);
-	p2pc_stop_fini();
+	mc_stop_fini();
 	return code;
 }
 

@@ -91,7 +91,7 @@ static int train(struct sample *s, struct mc_error *err)
 	if (r == 0) {
 		printf("Idle for %.0f seconds, now you can start another terminal to simulate inference\n", idle);
 		fflush(stdout);
-		p2pc_stop_wait(idle > 0 ? (uint64_t)(idle * 1e9) : MC_FOREVER);
+		mc_stop_wait(idle > 0 ? (uint64_t)(idle * 1e9) : MC_FOREVER);
 	}
 	mc_p2p_unregister(s->session.store, OBJECT, P2PC_CLOSE_NS, NULL);
 	return r;
@@ -119,7 +119,7 @@ static int wait_for_it(const struct sample *s, struct mc_error *err)
 
 		r = mc_p2p_stat(s->session.store, OBJECT, P2PC_ASK_NS, &info, err);
 		mc_p2p_info_free(info);
-	} while (r == -ENOENT && p2pc_now_ns() < until && !p2pc_stop_wait(500 * MC_MSEC));
+	} while (r == -ENOENT && p2pc_now_ns() < until && !mc_stop_wait(500 * MC_MSEC));
 	return r;
 }
 
@@ -132,7 +132,7 @@ static int copy(struct sample *s, struct mc_error *err)
 		return r;
 	do {
 		r = mc_p2p_get_wait(get, 100 * MC_MSEC, err);
-	} while (r == -EAGAIN && !p2pc_stopping());
+	} while (r == -EAGAIN && !mc_stopping());
 	if (r == -EAGAIN) {
 		mc_p2p_get_cancel(get);
 		r = mc_p2p_get_wait(get, MC_FOREVER, err);
@@ -155,7 +155,7 @@ static int infer(struct sample *s, struct mc_error *err)
 	tell_done(s, "GetReplica", "retrieval", start);
 	r = p2pc_ready(s->o, &s->session, err);
 	if (s->o->duration > 0)
-		p2pc_stop_wait((uint64_t)(s->o->duration * 1e9));
+		mc_stop_wait((uint64_t)(s->o->duration * 1e9));
 	mc_p2p_delete_replica(s->session.store, OBJECT, P2PC_CLOSE_NS, NULL);
 	return r;
 }

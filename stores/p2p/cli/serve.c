@@ -164,12 +164,12 @@ static int serve(struct serving *s)
 	uint64_t end = s->o->duration > 0 ? p2pc_now_ns() + (uint64_t)(s->o->duration * 1e9) : UINT64_MAX;
 	int code = P2PC_EXIT_OK;
 
-	while (!p2pc_stopping() && look(s, &code)) {
+	while (!mc_stopping() && look(s, &code)) {
 		uint64_t now = p2pc_now_ns();
 
 		if (now >= end)
 			break;
-		p2pc_stop_wait(end - now < LOOK_NS ? end - now : LOOK_NS);
+		mc_stop_wait(end - now < LOOK_NS ? end - now : LOOK_NS);
 	}
 	return code;
 }
@@ -192,9 +192,9 @@ int p2pc_serve(const struct p2pc_options *o, struct mc_config *config)
 
 	if (r == 0)
 		r = p2pc_session_open(&s.session, o, config, false, &err);
-	for (size_t i = 0; r == 0 && i < s.nr && !p2pc_stopping(); i++)
+	for (size_t i = 0; r == 0 && i < s.nr && !mc_stopping(); i++)
 		r = register_offer(&s, &s.offers[i], &err);
-	if (r == 0 && !p2pc_stopping()) {
+	if (r == 0 && !mc_stopping()) {
 		tell(&s);
 		r = p2pc_ready(o, &s.session, &err);
 	}

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include <cli/program/words.h>
 #include <core/util/check.h>
 
 #define WORD_MAX 127
@@ -145,21 +146,12 @@ static int to_bytes(double v, uint64_t *ret)
 
 int p2pc_parse_size(const char *text, uint64_t *ret)
 {
-	static const char letters[] = "KMGT";
-	double v;
-	const char *unit = number(text, &v), *at;
+	int64_t bytes;
 
-	if (!unit)
+	if (!isdigit((unsigned char)*text) || mc_word_number(text, true, &bytes) < 0)
 		return -EINVAL;
-	at = *unit ? strchr(letters, toupper((unsigned char)*unit)) : NULL;
-	if (at) {
-		bool decimal = strcasecmp(unit + 1, "B") == 0;
-
-		if (!decimal && unit[1] && strcasecmp(unit + 1, "iB") != 0)
-			return -EINVAL;
-		return to_bytes(v * pow(decimal ? 1000 : 1024, (double)(at - letters + 1)), ret);
-	}
-	return *unit && strcasecmp(unit, "B") != 0 ? -EINVAL : to_bytes(v, ret);
+	*ret = (uint64_t)bytes;
+	return 0;
 }
 
 int p2pc_parse_rate(const char *text, uint64_t *ret)
@@ -200,24 +192,4 @@ int p2pc_parse_seconds(const char *text, double *ret)
 		}
 	}
 	return -EINVAL;
-}
-
-size_t p2pc_distance(const char *a, const char *b)
-{
-	size_t row[WORD_MAX + 1], nb = MC_MIN(strlen(b), (size_t)WORD_MAX);
-
-	for (size_t j = 0; j <= nb; j++)
-		row[j] = j;
-	for (size_t i = 0; a[i]; i++) {
-		size_t diagonal = row[0];
-
-		row[0] = i + 1;
-		for (size_t j = 0; j < nb; j++) {
-			size_t best = MC_MIN(diagonal + (a[i] != b[j]), MC_MIN(row[j + 1] + 1, row[j] + 1));
-
-			diagonal = row[j + 1];
-			row[j + 1] = best;
-		}
-	}
-	return row[nb];
 }

@@ -26,7 +26,5 @@ int p2pc_parse_size(const char *text, uint64_t *ret);
 int p2pc_parse_rate(const char *text, uint64_t *ret);
 /* "2.5", "10s", "500ms", "3min", "2h", in seconds.  0; -EINVAL. */
 int p2pc_parse_seconds(const char *text, double *ret);
-/* Edit distance; of b the first 127 bytes count. */
-size_t p2pc_distance(const char *a, const char *b);
 
 #endif

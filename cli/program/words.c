@@ -17,7 +17,7 @@
 #define NAME_MAX_LEN 127
 
 /* Levenshtein's distance. */
-size_t bench_distance(const char *a, const char *b)
+size_t mc_word_distance(const char *a, const char *b)
 {
 	size_t row[NAME_MAX_LEN + 1], nb = MC_MIN(strlen(b), (size_t)NAME_MAX_LEN);
 
@@ -56,7 +56,7 @@ static int64_t suffix_factor(const char *s)
 	return factor;
 }
 
-int bench_parse_number(const char *text, bool units, int64_t *ret)
+int mc_word_number(const char *text, bool units, int64_t *ret)
 {
 	char *end;
 	int64_t value, factor = 1, part = 0, scale = 1;
@@ -85,7 +85,7 @@ int bench_parse_number(const char *text, bool units, int64_t *ret)
 	return 0;
 }
 
-int bench_parse_real(const char *text, double *ret)
+int mc_word_real(const char *text, double *ret)
 {
 	char *end;
 	double value = strtod(text, &end);
@@ -96,7 +96,7 @@ int bench_parse_real(const char *text, double *ret)
 	return 0;
 }
 
-int bench_parse_seconds(const char *text, double *ret)
+int mc_word_seconds(const char *text, double *ret)
 {
 	static const struct {
 		const char *name;
