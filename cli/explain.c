@@ -199,25 +199,28 @@ static int open_engine(struct asking *a, struct mc_error *err)
 
 /* ---- memory at both ends -------------------------------------------------------------------- */
 
-/* How devices reach memory of another kind shows when they try it. */
-static void register_some(struct asking *a)
+/* How devices reach memory of another kind shows when they try it.  -ENODEV: there is no such location. */
+static int register_some(struct asking *a, struct mc_error *err)
 {
 	struct mc_local_buf *b = NULL;
-	struct mc_error why = {0};
 	void *mem = NULL;
+	int r = mc_memory_alloc(a->engine, a->from.location, SOME_SIZE, MC_ACCESS_LOCAL, a->wants->timeout, &mem, err);
 
-	if (mc_memory_alloc(a->engine, a->from.location, SOME_SIZE, MC_ACCESS_LOCAL, a->wants->timeout, &mem, &why) < 0) {
-		note(a, "%s", why.text);
-		return;
+	if (r == -ENODEV)
+		return r;
+	if (r < 0) {
+		note(a, "%s", err->text);
+		return 0;
 	}
 	b = mc_local_find(a->engine, mem, SOME_SIZE);
 	if (b) {
 		mc_local_put(b); /* it stays until the engine closes */
 		a->lbuf = b;
 	}
+	return 0;
 }
 
-static void find_local(struct asking *a)
+static int find_local(struct asking *a, struct mc_error *err)
 {
 	struct mc_local_buf *b = &a->made_up;
 	struct mc_error why = {0};
@@ -243,7 +246,8 @@ static void find_local(struct asking *a)
 	if (!b->row)
 		note(a, "no row of our nic_priority_matrix covers '%s': add one, or one for \"*\"", b->location);
 	else if (kind)
-		register_some(a);
+		return register_some(a, err);
+	return 0;
 }
 
 /* How well a buffer answers the question; 0: not at all. */
@@ -439,7 +443,9 @@ static int answer(struct asking *a)
 	r = mc_session_open(a->engine, a->segment, a->deadline_ns, &a->session, &err);
 	if (r < 0)
 		return cli_error(a->cli, CLI_FAILED, "%s", err.text);
-	find_local(a);
+	r = find_local(a, &err);
+	if (r < 0)
+		return cli_error(a->cli, CLI_FAILED, "%s", err.text);
 	find_remote(a);
 	r = a->wants->json ? told_json(a) : told_text(a);
 	if (r == -ENOMEM)

@@ -14,8 +14,8 @@
 #include "util/check.h"
 #include "util/cleanup.h"
 
-/* Read elsewhere: the loader's and the registry's. */
-static const char *const other_variables[] = {"MC_PLUGIN_PATH", "MC_CONFIG_DIR"};
+/* Read elsewhere: the loader's, the registry's, and mooncake_p2p's. */
+static const char *const other_variables[] = {"MC_PLUGIN_PATH", "MC_CONFIG_DIR", "MC_RACK"};
 
 /* Splits "NAME=value"; NULL if the name does not fit. */
 static const char *split(const char *entry, char *name, size_t cap)

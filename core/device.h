@@ -63,6 +63,8 @@ void mc_devices_plan_free(struct mc_device_plan *plan, uint64_t deadline_ns);
 int mc_devices_open(struct mc_engine *engine, bool named, uint64_t deadline_ns, struct mc_error *err);
 /* Sessions and paths are gone: nothing new arrives.  -ETIMEDOUT: a plugin did not give back its slices in time. */
 int mc_devices_close(struct mc_engine *engine, uint64_t deadline_ns);
+/* Tell plugins whose fence is the initiator's alone that we are closing, before they are closed.  [helper] */
+void mc_lanes_stop_local(struct mc_engine *engine);
 /* Why a device that the matrix names is not open: a sentence that lives as long as the engine; NULL: it
  * was not left out.  [any] */
 const char *mc_device_left_out(const struct mc_engine *engine, const char *transport, const char *name);

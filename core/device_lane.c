@@ -126,7 +126,21 @@ static void lane_stop(void *arg)
 {
 	struct mc_lane *lane = arg;
 
+	if (lane->stopped)
+		return;
+	lane->stopped = true;
 	lane->ops->stop(lane->inst);
+}
+
+void mc_lanes_stop_local(struct mc_engine *engine)
+{
+	for (size_t d = 0; d < engine->nr_devices; d++)
+		for (uint32_t l = 0; l < engine->devices[d]->nr_lanes; l++) {
+			struct mc_lane *lane = engine->devices[d]->lanes[l];
+
+			if (lane->caps.fence == MC_FENCE_LOCAL)
+				mc_worker_call(lane->worker, lane_stop, lane);
+		}
 }
 
 struct drain {

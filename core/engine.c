@@ -316,7 +316,13 @@ static int engine_end(struct mc_engine *engine, uint64_t deadline_ns)
 	if (engine->control)
 		mc_rpc_close(engine);
 	/* Paths end on their workers; what used them is complete then. */
-	r2 = mc_paths_wait(engine, deadline_ns);
+	now = mc_now_ns();
+	r2 = mc_paths_wait(engine, MC_MIN(deadline_ns, now + (engine->set ? (uint64_t)engine->set->peer_timeout / 10 : 0)));
+	if (r2 < 0) {
+		/* A peer that is stopped in the middle of a copy is waited for only while memory may be used again. */
+		mc_lanes_stop_local(engine);
+		r2 = mc_paths_wait(engine, deadline_ns);
+	}
 	if (r2 < 0) {
 		/* Freeing what a plugin still uses would be worse than keeping it. */
 		mc_error_log("engine '%s': close: a transport did not end its peers in time; its memory and "

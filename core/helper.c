@@ -12,12 +12,12 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "clock.h"
 #include "core/util/check.h"
+#include "core/util/signals.h"
 
 #define NR_THREADS 2
 
@@ -124,7 +124,7 @@ static bool start_thread(struct mc_helpers *h)
 		slot->state = SLOT_FREE;
 		slot->helpers = h;
 		/* Signals are the application's threads' affair. */
-		sigfillset(&all);
+		mc_signals_to_block(&all);
 		pthread_sigmask(SIG_SETMASK, &all, &old);
 		r = pthread_create(&slot->thread, NULL, helper_main, slot);
 		pthread_sigmask(SIG_SETMASK, &old, NULL);

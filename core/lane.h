@@ -47,6 +47,7 @@ struct mc_lane {
 	uint32_t handled;            /* completions of this turn */
 	bool inside;                 /* within submit or cancel: completions are forbidden */
 	bool flush_due;
+	bool stopped;                /* the plugin knows that we are closing */
 	uint64_t now;                /* of this turn */
 	_Atomic uint64_t inflight;   /* bytes */
 	_Atomic uint64_t bytes_read, bytes_written, slices, failures; /* of all active paths that ever were */

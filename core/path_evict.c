@@ -47,6 +47,48 @@ static int wait_closed(struct mc_session *s, uint64_t deadline_ns)
 	return 0;
 }
 
+struct served {
+	struct mc_lane *lane;
+	uint64_t generation;
+	uint32_t nr;
+};
+
+static void served_count(void *arg)
+{
+	struct served *e = arg;
+
+	for (const struct mc_path *p = e->lane->paths; p; p = p->next)
+		e->nr += !p->active && p->session->peer && p->session->peer->generation == e->generation &&
+			 __atomic_load_n(&p->session->state, __ATOMIC_ACQUIRE) == MC_SESSION_GONE;
+}
+
+/* Paths by which the peer came to us in sessions that have ended: one whose process was stopped while it touched our
+ * memory is there until it goes on or is gone. */
+static uint32_t served_paths(struct mc_engine *engine, uint64_t generation)
+{
+	struct served e = {.generation = generation};
+
+	for (size_t d = 0; d < engine->nr_devices; d++)
+		for (uint32_t l = 0; l < engine->devices[d]->nr_lanes; l++) {
+			e.lane = engine->devices[d]->lanes[l];
+			mc_worker_call(e.lane->worker, served_count, &e);
+		}
+	return e.nr;
+}
+
+static int wait_served(struct mc_engine *engine, uint64_t generation, uint64_t deadline_ns, int before)
+{
+	struct timespec pause = {.tv_nsec = 1000000};
+
+	while (served_paths(engine, generation)) {
+		before = 0;
+		if (mc_now_ns() >= deadline_ns)
+			return -ETIMEDOUT;
+		nanosleep(&pause, NULL);
+	}
+	return before;
+}
+
 int mc_paths_evict(struct mc_engine *engine, uint64_t generation, uint64_t deadline_ns)
 {
 	struct evict evict = {.generation = generation};
@@ -61,7 +103,7 @@ int mc_paths_evict(struct mc_engine *engine, uint64_t generation, uint64_t deadl
 			r = waited;
 		mc_session_unref(evict.list[i]);
 	}
-	return r;
+	return r == 0 || r == -ENOENT ? wait_served(engine, generation, deadline_ns, r) : r;
 }
 
 struct fence_buffer {

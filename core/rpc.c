@@ -114,7 +114,13 @@ void mc_rpc_end(struct mc_rpc *rpc)
 
 static void kick_run(struct mc_post *post)
 {
-	mc_rpc_drain(MC_CONTAINER_OF(post, struct mc_rpc, kick));
+	struct mc_rpc *rpc = MC_CONTAINER_OF(post, struct mc_rpc, kick);
+
+	/* Only here: who drains otherwise may do so while the kick is still in the inbox, where it must not be put twice. */
+	pthread_mutex_lock(&rpc->lock);
+	rpc->kicked = false;
+	pthread_mutex_unlock(&rpc->lock);
+	mc_rpc_drain(rpc);
 }
 
 static int rpc_new(struct mc_engine *engine, struct mc_rpc **ret_rpc)
@@ -253,7 +259,6 @@ void mc_rpc_drain(struct mc_rpc *rpc)
 	struct mc_rpc_call *call;
 
 	pthread_mutex_lock(&rpc->lock);
-	rpc->kicked = false;
 	call = rpc->posted_calls;
 	rpc->posted_calls = NULL;
 	rpc->posted_calls_tail = &rpc->posted_calls;

@@ -6,13 +6,13 @@
  * order, so a message is seen by one of them.
  */
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "clock.h"
+#include "core/util/signals.h"
 #include "worker_impl.h"
 
 /* How many turns without success of progress go by between two looks at the inner epoll. */
@@ -476,7 +476,7 @@ static int start_thread(struct mc_worker *w)
 	int r;
 
 	/* The application's signal handlers run on its own threads. */
-	sigfillset(&all);
+	mc_signals_to_block(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = pthread_create(&w->thread, NULL, thread_main, w);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

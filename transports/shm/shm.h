@@ -109,7 +109,7 @@ struct shm_peer {
 	int report;   /* with news: for peer_ready */
 	uint32_t epoch, fenced;
 	uint64_t flag_seen; /* target, fencing: the flag when the slot was emptied */
-	uint64_t fence_until;
+	uint64_t fence_until; /* when stopped; until then it is looked at often */
 	struct mc_watch watch; /* fd -1: no stream */
 	struct mc_timer timer; /* connecting: deadline; target, fencing: look at the flag again */
 	/* Receiving. */

@@ -5,8 +5,8 @@
  * the other process has gone.
  *
  * The initiator copies inside its own calls only, so its fence is over at once.  The target's empties
- * the connection's slot and is over when the initiator's flag is seen lowered, or changed; it waits a
- * tenth of P6's bound for that, for who is fenced has mostly been silent for all of it.
+ * the connection's slot and is over when the initiator's flag is seen lowered, or changed, or its process
+ * gone; when we are closed it waits a tenth of P6's bound, for who is fenced has mostly been silent for all of it.
  */
 #include <errno.h>
 #include <poll.h>
@@ -22,6 +22,7 @@
 
 #define MSGS_PER_TURN 16
 #define FLAG_LOOK_NS (1 * MC_MSEC)
+#define FLAG_REST_NS (20 * MC_MSEC) /* when it is taking long */
 
 static void close_fd(int *fd)
 {
@@ -327,10 +328,15 @@ static void timer_fired(struct mc_timer *timer, uint64_t now_ns)
 	struct shm_peer *p = MC_CONTAINER_OF(timer, struct shm_peer, timer);
 	const struct mc_host *h = p->shm->host;
 
-	if (p->fencing && (flag_lowered(p) || now_ns >= p->fence_until)) {
+	if (p->fencing && (flag_lowered(p) || (p->shm->stopped && now_ns >= p->fence_until))) {
 		fence_over(p);
 	} else if (p->fencing) {
-		h->timer_set(h, timer, now_ns + FLAG_LOOK_NS);
+		/* Its process alone is watched from then on, where it can be. */
+		if (now_ns >= p->fence_until && p->life.fd >= 0 && p->watch.fd >= 0) {
+			h->unwatch(h, &p->watch);
+			close_fd(&p->watch.fd);
+		}
+		h->timer_set(h, timer, now_ns + (now_ns < p->fence_until ? FLAG_LOOK_NS : FLAG_REST_NS));
 	} else if (p->state == SHM_CONNECTING || p->state == SHM_IDLE) {
 		shm_peer_break(p, -ETIMEDOUT, "the other end does not say hello");
 		shm_settle(p->shm);

@@ -376,7 +376,8 @@ MC_EXPORT int mc_notify_fd(struct mc_engine *engine);
 
 /* Cut off the peer with this generation: when it returns 0, its streams and queue pairs here are
  * dead and nothing of it touches our memory, until it connects anew.
- *   returns   0; -ENOENT: it is not connected; -ETIMEDOUT
+ *   returns   0; -ENOENT: it is not connected; -ETIMEDOUT: it may still touch our memory (a process of this host that
+ *             was stopped in the middle of a copy, for as long as it is): ask again
  *   since 0.1 */
 MC_EXPORT int mc_peer_evict(struct mc_engine *engine, uint64_t generation, uint64_t timeout_ns);
 
