@@ -7,6 +7,9 @@
 # engine.  The store's figure is bytes per second of whole calls of mc_p2p_get_replica: the record is read, the
 # source found and opened, our own offer written, every byte hashed.
 #
+# The case shm-bare holds the same get against what the machine gives at the very best (bench/p2p_bare: every processor
+# copies and hashes, nothing else), for where memory is the bound, no store can be faster.
+#
 # Prints per case "CASE ratio R reach L ok|short|unsure [LO..HI]": R is the store's throughput / the bench's; LO..HI
 # is R's 90 % interval.  With --quick the word is unjudged.
 # Exit: 0 all ok, 1 one is short or unsure or a run failed, 2 usage.
@@ -17,7 +20,7 @@ cd "$(dirname "$0")/.." || exit 1
 . bench/lib/flags.sh
 . bench/lib/processes.sh
 
-all_cases="tcp-1g shm-1g"
+all_cases="tcp-1g shm-1g shm-bare"
 size=1073741824
 
 usage() {
@@ -63,17 +66,22 @@ peer_bench() {
 	run_ours "$case" "--nic_priority_matrix=$matrix" --buffer_size=$size --operation=read --block_size=1M --batch_size=16
 }
 
+peer_bare() {
+	"$build/bench/p2p_bare" $size "$seconds" || die "p2p_bare failed"
+}
+
 giga() {
 	awk -v x="$1" 'BEGIN { printf "%.2f", x / 1e9 }'
 }
 
-# speed CASE DEVICE
+# speed CASE DEVICE REACH PEER
 speed() {
 	case=$1 matrix="{\"*\":[[\"$2\"]]}"
-	start_target "$case" "--nic_priority_matrix=$matrix" --buffer_size=$size
+	[ $4 = bare ] || start_target "$case" "--nic_priority_matrix=$matrix" --buffer_size=$size
 	start_source "$case" "$matrix"
-	pairs peer_bench ours_store "$case=o[1] / p[1]"
-	verdict "$case" 0.8 "GB/s: store $(giga "$(median "$dir/$case.ours")"), bench $(giga "$(median "$dir/$case.peer")")"
+	pairs peer_$4 ours_store "$case=o[1] / p[1]"
+	verdict "$case" "$3" "GB/s: store $(giga "$(median "$dir/$case.ours")"), $4 $(giga "$(median "$dir/$case.peer")"); CPU s/GB:\
+ store $(median "$dir/$case.ours" 2), $4 $(median "$dir/$case.peer" 2)"
 	exec 9>&-
 }
 
@@ -81,8 +89,9 @@ say "machine: $(machine)"
 warn_if_busy
 for c in $cases; do
 	case $c in
-	tcp-1g) speed tcp-1g tcp:lo ;;
-	shm-1g) speed shm-1g shm:shm0 ;;
+	tcp-1g) speed tcp-1g tcp:lo 0.8 bench ;;
+	shm-1g) speed shm-1g shm:shm0 0.8 bench ;;
+	shm-bare) speed shm-bare shm:shm0 0.8 bare ;;
 	esac
 done
 finish_report

@@ -7,6 +7,7 @@
 #include "bench.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <core/util/check.h>
@@ -80,28 +81,30 @@ int bench_memory_alloc(struct bench_memory *mem, struct mc_engine *engine,
 		       const struct bench_options *opts, uint64_t len, uint32_t access,
 		       struct mc_error *err)
 {
-	char locations[BENCH_MAX_BUFFERS][MC_LOCATION_MAX + 1];
-	size_t nr = bench_locations(opts, locations, BENCH_MAX_BUFFERS);
+	char (*locations)[MC_LOCATION_MAX + 1] = calloc(BENCH_MAX_BUFFERS, sizeof *locations); /* a stack may be small */
+	size_t nr = locations ? bench_locations(opts, locations, BENCH_MAX_BUFFERS) : 0;
+	int r = locations ? 0 : mc_fail(err, -ENOMEM, "out of memory");
 
 	mem->nr = 0;
 	mem->engine = engine;
 	mem->device = opts->device_memory;
 	for (size_t i = 0; i < nr; i++) {
 		void *addr;
-		int r = mc_memory_alloc(engine, locations[i], len, access, BENCH_MEMORY_NS, &addr,
-					err);
 
-		/* The last GPU of all. */
-		if (r == -ENODEV && i > 0 && opts->use_vram && opts->gpu_id < 0)
+		r = mc_memory_alloc(engine, locations[i], len, access, BENCH_MEMORY_NS, &addr, err);
+		if (r == -ENODEV && i > 0 && opts->use_vram && opts->gpu_id < 0) {
+			r = 0; /* the last GPU of all */
 			break;
+		}
 		if (r < 0)
-			return r;
+			break;
 		mem->bufs[i].addr = addr;
 		mem->bufs[i].len = len;
 		memcpy(mem->bufs[i].location, locations[i], sizeof locations[i]);
 		mem->nr = i + 1;
 	}
-	return 0;
+	free(locations);
+	return r;
 }
 
 bool bench_memory_reachable(const struct bench_memory *mem, const char *matrix)

@@ -4,7 +4,8 @@
  * for compare-p2p.sh.
  *
  *   p2p_get serve URL MATRIX SIZE          says "ready"; ends when its standard input does
- *   p2p_get get URL MATRIX SIZE SECONDS    bytes per second of the calls of mc_p2p_get_replica
+ *   p2p_get get URL MATRIX SIZE SECONDS    bytes per second of the calls of mc_p2p_get_replica,
+ *                                          and CPU seconds of this process per GB of them
  */
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,15 @@ static double now(void)
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* CPU seconds of this process. */
+static double cpu(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
@@ -75,27 +85,28 @@ static void serve(struct mc_p2p *store, struct mc_p2p_range *range)
 
 static void get(struct mc_p2p *store, struct mc_p2p_range *range, double seconds)
 {
-	double begin = now(), spent = 0;
+	double begin = now(), spent = 0, busy = 0;
 	struct mc_error err = {0};
 	unsigned int nr = 0;
 
 	memset(range->addr, 1, range->len);
 	/* The first one connects. */
 	for (int warm = 1; warm || now() - begin < seconds || nr < 3; warm = 0) {
-		double at = now();
+		double at = now(), cpu_at = cpu();
 		int r = mc_p2p_get_replica(store, NAME, range, 1, NULL, T, &err);
 
 		if (r < 0)
 			die("get", r, &err);
 		if (!warm) {
 			spent += now() - at;
+			busy += cpu() - cpu_at;
 			nr++;
 		}
 		r = mc_p2p_delete_replica(store, NAME, T, &err);
 		if (r < 0)
 			die("delete", r, &err);
 	}
-	printf("%.0f\n", (double)range->len * nr / spent);
+	printf("%.0f %.4f\n", (double)range->len * nr / spent, busy / ((double)range->len * nr / 1e9));
 }
 
 int main(int argc, char **argv)

@@ -18,8 +18,8 @@
 
 #include "core/util/check.h"
 #include "stores/managed/store_policy.h"
-#include "store_reference.h"
-#include "store_trace.h"
+#include "stores/managed/cli/store_reference.h"
+#include "stores/managed/cli/store_trace.h"
 
 #define NR_POLICIES (REFERENCE_COUNT + 1)
 #define OURS REFERENCE_COUNT

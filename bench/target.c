@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -135,10 +136,12 @@ static void touch(struct mc_engine *engine, const struct bench_memory *mem)
 
 static int run(const struct bench_options *opts, struct mc_engine *engine, struct mc_error *err)
 {
-	struct bench_memory mem = {0};
+	struct bench_memory *mem = calloc(1, sizeof *mem); /* too large for a small stack */
 	uint64_t len = opts->buffer_size, need = bench_footprint(opts);
 	int r;
 
+	if (!mem)
+		return mc_fail(err, -ENOMEM, "target: out of memory");
 	/* What was named is kept: the batches are the initiator's, which says if they do not fit. */
 	if (len < need && !bench_option_given(opts, "buffer_size")) {
 		fprintf(stderr,
@@ -146,20 +149,21 @@ static int run(const struct bench_options *opts, struct mc_engine *engine, struc
 			need);
 		len = need;
 	}
-	r = bench_memory_alloc(&mem, engine, opts, len, MC_ACCESS_ALL, err);
-	if (r == 0 && !bench_memory_reachable(&mem, mc_engine_matrix(engine)))
+	r = bench_memory_alloc(mem, engine, opts, len, MC_ACCESS_ALL, err);
+	if (r == 0 && !bench_memory_reachable(mem, mc_engine_matrix(engine)))
 		r = mc_fail(err, -ENETUNREACH,
 			    "target '%s': no row of nic_priority_matrix covers its memory at '%s', so nobody "
 			    "could reach it: %.300s; add a row for it, or for \"*\"",
-			    mc_engine_name(engine), mem.bufs[0].location, mc_engine_matrix(engine));
+			    mc_engine_name(engine), mem->bufs[0].location, mc_engine_matrix(engine));
 	if (r == 0 && opts->init_mem && !opts->device_memory)
-		touch(engine, &mem);
+		touch(engine, mem);
 	if (r == 0 && !mc_stopping())
 		r = announce(opts, engine, err);
 	if (r == 0)
-		serve(opts, engine, &mem);
+		serve(opts, engine, mem);
 	if (!mc_stopping()) /* else closing the engine does it, within its bound */
-		bench_memory_free(&mem, engine);
+		bench_memory_free(mem, engine);
+	free(mem);
 	return r;
 }
 

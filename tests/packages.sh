@@ -6,7 +6,7 @@ pkg_build="meson ninja-build gcc pkg-config libc6-dev libuv1-dev libyajl-dev uth
 	libhwloc-dev libxxhash-dev liblmdb-dev libssl-dev libmicrohttpd-dev libcurl4-openssl-dev
 	libibverbs-dev libcxl-dev libdaxctl-dev"
 pkg_tests="libcmocka-dev g++ clang libclang-rt-14-dev iperf3 ucx-utils etcd-server etcd-client openssl python3
-	iproute2 valgrind qemu-system-x86 busybox-static cpio kmod xz-utils curl ibverbs-providers perftest ndctl daxctl"
+	iproute2 valgrind qemu-system-x86 busybox-static cpio kmod xz-utils curl ibverbs-providers perftest ndctl daxctl redis-server"
 
 have() {
 	command -v "$1" >/dev/null 2>&1
@@ -57,7 +57,7 @@ present() {
 	ucx-utils) have ucx_perftest ;;
 	iproute2) have ip && have tc && have rdma ;;
 	perftest) have ib_write_bw ;;
-	valgrind | cpio | curl) have "$1" ;;
+	valgrind | cpio | curl | redis-server) have "$1" ;;
 	qemu-system-x86) have qemu-system-x86_64 ;;
 	busybox-static) have busybox ;;
 	kmod) have modprobe || [ -x /sbin/modprobe ] ;;
@@ -142,7 +142,8 @@ configured() {
 }
 
 # build_tree DIR -DNAME=VALUE...: configure DIR if it is new or has other values, build it; the log
-# only on failure.  Options that are not named stay as they are.
+# only on failure.  Options that are not named stay as they are.  $nicely is put before ninja.
+nicely=
 build_tree() {
 	tree=$1 again=
 	shift
@@ -163,7 +164,7 @@ build_tree() {
 		}
 		return 0
 	fi
-	ninja -C "$tree" -j "$(jobs_nr)" </dev/null >"$log" 2>&1 || {
+	$nicely ninja -C "$tree" -j "$(jobs_nr)" </dev/null >"$log" 2>&1 || {
 		tail -n 60 "$log" >&2
 		echo "the build in $tree failed" >&2
 		return 1

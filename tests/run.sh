@@ -92,19 +92,23 @@ count() {
 	done <"$1/results.txt"
 }
 
-# How many tests at once: guests and measurements of the plain tree need their processor, what runs in
-# the other trees waits for half of its time.
+# How many tests at once: guests and measurements, run as `busy`, need their processor; all others of the plain tree
+# compute for a quarter of their time, under sanitizers for more.
 processes() {
-	[ "$1" = build ] && jobs_nr || echo $((($(jobs_nr) * 3 + 1) / 2))
+	case $1/$2 in
+	*/busy) jobs_nr ;;
+	build/testlog) echo $(($(jobs_nr) * 2)) ;;
+	*) echo $((($(jobs_nr) * 3 + 1) / 2)) ;;
+	esac
 }
 
-# run_tests TREE NAME MESON-TEST-ARGUMENT...
+# run_tests TREE NAME MESON-TEST-ARGUMENT...: NAME is the log's.
 run_tests() {
 	tree=$1 name=$2
 	shift 2
 	rm -f "$tree/meson-logs/$name.json"
 	# Under nohup programs would not hear the SIGHUP that some tests send.
-	if ! env --default-signal=HUP $wrapper meson test -C "$tree" --no-rebuild --num-processes "$(processes "$tree")" --logbase "$name" \
+	if ! env --default-signal=HUP $wrapper meson test -C "$tree" --no-rebuild --num-processes "$(processes "$tree" "$name")" --logbase "$name" \
 		--print-errorlogs "$@" </dev/null >"$tree/$name.out" 2>&1; then
 		sed -n '/^ *[0-9]*\/[0-9]* .*\(FAIL\|TIMEOUT\|ERROR\)/,$p' "$tree/$name.out" | head -n 200
 	fi
@@ -139,7 +143,9 @@ plain() {
 	step "as users build it" build
 	if build_tree build -Dtests=enabled; then
 		pass
-		run_tests build testlog
+		run_tests build busy --suite busy
+		[ "$quick" = yes ] || ahead build_asan build/asan gcc
+		run_tests build testlog --no-suite busy
 		units build
 	else
 		fail "build"
@@ -162,15 +168,41 @@ quickstart() {
 	fi
 }
 
+# build_KIND TREE COMPILER [MESON-OPTION]...
+build_asan() {
+	tree=$1 compiler=$2
+	shift 2
+	CC=$compiler build_tree "$tree" -Dtests=enabled -Db_sanitize=address,undefined "$@"
+}
+
+build_tsan() {
+	tree=$1 compiler=$2
+	shift 2
+	CC=$compiler build_tree "$tree" -Dtests=enabled -Db_sanitize=thread "$@"
+}
+
+build_release() {
+	CC=$2 build_tree "$1" -Dtests=enabled -Dbuildtype=release -Db_ndebug=true -Dwerror=true
+}
+
+# ahead BUILD-FUNCTION TREE COMPILER: build it while tests wait, behind them.  The tree's own step then finds what is
+# done, and says what failed.
+ahead() {
+	have "$3" || return 0
+	nicely="nice -n 19"
+	"$@" >/dev/null 2>&1 &
+	nicely=
+}
+
 # asan TREE COMPILER MESON-OPTION...
 asan() {
 	tree=$1 compiler=$2
-	shift 2
 	step "ASan and UBSan, $compiler" "$tree"
 	if ! sanitizer_runs "$compiler" address,undefined ""; then
 		skip "$tree" "programs of $compiler with -fsanitize=address,undefined do not run here"
-	elif CC=$compiler build_tree "$tree" -Dtests=enabled -Db_sanitize=address,undefined "$@"; then
+	elif wait && build_asan "$@"; then
 		pass
+		[ "$tree" != build/asan ] || ahead build_tsan build/tsan gcc
 		run_tests "$tree" testlog --timeout-multiplier=4
 		units "$tree"
 	else
@@ -181,13 +213,13 @@ asan() {
 # tsan TREE COMPILER MESON-OPTION...
 tsan() {
 	tree=$1 compiler=$2 prefix=
-	shift 2
 	step "TSan, $compiler" "$tree"
 	sanitizer_runs "$compiler" thread "" || prefix="setarch $(uname -m) -R"
 	if ! sanitizer_runs "$compiler" thread "$prefix"; then
 		skip "$tree" "programs of $compiler with -fsanitize=thread do not run here"
-	elif CC=$compiler build_tree "$tree" -Dtests=enabled -Db_sanitize=thread "$@"; then
+	elif wait && build_tsan "$@"; then
 		pass
+		[ "$tree" != build/tsan ] || ahead build_release build/clang clang
 		wrapper=$prefix
 		run_tests "$tree" testlog --timeout-multiplier=4 --suite unit --suite conformance \
 			--suite scenario --no-suite tool
@@ -203,7 +235,7 @@ release() {
 	step "release, -Werror, NDEBUG, $2" "$1"
 	if ! have "$2"; then
 		skip "$1" "there is no $2"
-	elif CC=$2 build_tree "$1" -Dtests=enabled -Dbuildtype=release -Db_ndebug=true -Dwerror=true; then
+	elif wait && build_release "$1" "$2"; then
 		pass
 		tree=$1
 		shift 2

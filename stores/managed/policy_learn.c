@@ -18,7 +18,7 @@
 #define HORIZON 64u
 /* Before a class has about so many entries at an age, it has the shape of all and its own mean
  * there... */
-#define TRUST 400.0f
+#define TRUST 250.0f
 /* ...and before so many accesses are expected of it, not even that. */
 #define TRUST_MEAN 10.0f
 /* Before anything is known, this share of blocks is wanted again in each bin: the older, the less
@@ -47,7 +47,6 @@ int learn_init(struct learn *l, uint64_t capacity)
 	for (uint32_t b = 1; b <= LEARN_BINS; b++)
 		l->bound[b] = (float)l->unit * (float)(1u << (b - 1) / 4) *
 			      (1 + (float)((b - 1) % 4) / 4);
-	l->nr_until_halved = 2 * size;
 	l->ring = calloc(size, sizeof *l->ring);
 	l->table = malloc(2 * (size_t)size * sizeof *l->table);
 	if (!l->ring || !l->table) {
@@ -122,13 +121,17 @@ static void table_remove(struct learn *l, uint32_t at)
 /* ---- counting ----------------------------------------------------------------------------------
  */
 
-static void halve(struct learn *l)
+/* A live entry has come to an age.  What was learnt of an age counts half when as many have come to
+ * it as the ring holds: what is young is known soon, and so it may be forgotten soon. */
+static void count(struct learn *l, uint32_t class, uint32_t bin)
 {
+	l->reached[class][bin]++;
+	if (++l->nr_reached[bin] <= (float)l->ring_mask)
+		return;
+	l->nr_reached[bin] /= 2;
 	for (uint32_t c = 0; c < LEARN_CLASSES; c++) {
-		for (uint32_t b = 0; b < LEARN_BINS; b++) {
-			l->reached[c][b] /= 2;
-			l->hit[c][b] /= 2;
-		}
+		l->reached[c][bin] /= 2;
+		l->hit[c][bin] /= 2;
 	}
 }
 
@@ -145,7 +148,8 @@ static void pass(struct learn *l, uint32_t now)
 
 			if ((float)(now - e->time) < l->bound[b])
 				break;
-			l->reached[e->class][b] += e->live;
+			if (e->live)
+				count(l, e->class, b);
 			l->passed[b]++;
 		}
 		if (l->passed[b] == oldest && l->nr_pushed == oldest)
@@ -173,11 +177,7 @@ void learn_access(struct learn *l, uint64_t key, uint32_t now, uint8_t class)
 		table_remove(l, table_find(l, e->key));
 	*e = (struct learn_entry){.key = key, .time = now, .class = class, .live = 1};
 	l->table[table_find(l, key)] = l->nr_pushed++ & l->ring_mask;
-	l->reached[class][0]++;
-	if (!--l->nr_until_halved) {
-		l->nr_until_halved = 2 * (l->ring_mask + 1);
-		halve(l);
-	}
+	count(l, class, 0);
 }
 
 /* ---- worth -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <stddef.h>
 
-#define LEARN_CLASSES 64u
+#define LEARN_CLASSES 32u
 #define LEARN_BINS 56u /* of ages, four to an octave */
 
 struct learn_entry {
@@ -29,9 +29,9 @@ struct learn {
 	uint32_t passed[LEARN_BINS]; /* entries that have come to the age where a bin begins */
 	uint64_t sampled; /* keys are in the sample whose hash is below it */
 	uint32_t unit; /* accesses in the first bin */
-	uint32_t nr_until_halved;
 	float bound[LEARN_BINS + 1]; /* ages where bins begin */
 	float reached[LEARN_CLASSES][LEARN_BINS], hit[LEARN_CLASSES][LEARN_BINS];
+	float nr_reached[LEARN_BINS]; /* of all classes, since the bin was halved */
 	float worth[LEARN_CLASSES][LEARN_BINS];
 };
 

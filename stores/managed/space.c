@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One space: two-level segregated lists of gaps.  A size below 32 granules has a list of its own,
+ * One space: segregated lists of gaps.  A size below 32 granules has a list of its own,
  * above that each power of two is cut into 32.  Bitmaps say which lists hold something, so the
  * smallest list whose gaps are all large enough is found by two bit scans; before that a few gaps
  * of the size's own list are tried, where what was released in the same size lies.
@@ -18,26 +18,20 @@
 #define TRY_FIRST 2u
 #define TRY_LAST 64u
 
-struct bin {
-	uint32_t row, column;
-};
-
-static inline struct bin bin_of(uint64_t size)
+/* Row and column in one number, without a branch that nobody could foresee. */
+static inline uint32_t bin_of(uint64_t size)
 {
-	uint32_t log;
+	uint32_t shift = 58u - (uint32_t)__builtin_clzll(size | SPACE_COLUMNS);
 
-	if (size < SPACE_COLUMNS)
-		return (struct bin){0, (uint32_t)size};
-	log = 63u - (uint32_t)__builtin_clzll(size);
-	return (struct bin){log - 4, (uint32_t)(size >> (log - 5)) & (SPACE_COLUMNS - 1)};
+	return shift * SPACE_COLUMNS + (uint32_t)(size >> shift);
 }
 
 /* The largest size of a bin. */
-static uint64_t bin_top(struct bin b)
+static uint64_t bin_top(uint32_t bin)
 {
-	if (b.row == 0)
-		return b.column;
-	return ((uint64_t)(SPACE_COLUMNS + b.column + 1) << (b.row - 1)) - 1;
+	uint32_t shift = bin < SPACE_COLUMNS ? 0 : bin / SPACE_COLUMNS - 1;
+
+	return ((uint64_t)(bin - shift * SPACE_COLUMNS + 1) << shift) - 1;
 }
 
 static uint64_t size_of(const struct space_node *n)
@@ -53,25 +47,25 @@ static bool is_gap(const struct mc_space *s, uint32_t n)
 /* ---- lists of gaps -----------------------------------------------------------------------------
  */
 
-static inline void list_add(struct mc_space *s, uint32_t gap)
+static inline void list_add(struct mc_space *s, uint32_t gap, uint32_t bin)
 {
 	struct space_node *n = &s->nodes[gap];
-	struct bin b = bin_of(n->size);
-	uint32_t *head = &s->heads[b.row][b.column];
+	uint32_t head = s->heads[bin];
 
 	n->up = SPACE_NONE;
-	n->down = *head;
-	if (*head != SPACE_NONE)
-		s->nodes[*head].up = gap;
-	*head = gap;
-	s->columns[b.row] |= 1u << b.column;
-	s->rows |= UINT64_C(1) << b.row;
+	n->down = head;
+	s->heads[bin] = gap;
+	if (MC_LIKELY(head != SPACE_NONE)) {
+		s->nodes[head].up = gap;
+		return;
+	}
+	s->words[bin / 64] |= UINT64_C(1) << bin % 64;
+	s->summary |= 1u << bin / 64;
 }
 
-static inline void list_remove(struct mc_space *s, uint32_t gap)
+static inline void list_remove(struct mc_space *s, uint32_t gap, uint32_t bin)
 {
 	const struct space_node *n = &s->nodes[gap];
-	struct bin b;
 
 	if (n->down != SPACE_NONE)
 		s->nodes[n->down].up = n->up;
@@ -79,31 +73,28 @@ static inline void list_remove(struct mc_space *s, uint32_t gap)
 		s->nodes[n->up].down = n->down;
 		return;
 	}
-	b = bin_of(n->size);
-	s->heads[b.row][b.column] = n->down;
+	s->heads[bin] = n->down;
 	if (n->down != SPACE_NONE)
 		return;
-	s->columns[b.row] &= ~(1u << b.column);
-	if (!s->columns[b.row])
-		s->rows &= ~(UINT64_C(1) << b.row);
+	s->words[bin / 64] &= ~(UINT64_C(1) << bin % 64);
+	if (!s->words[bin / 64])
+		s->summary &= ~(1u << bin / 64);
 }
 
-static void gap_resize(struct mc_space *s, uint32_t gap, uint64_t size)
+static inline void gap_resize(struct mc_space *s, uint32_t gap, uint64_t size)
 {
-	struct bin old = bin_of(s->nodes[gap].size), new = bin_of(size);
+	uint32_t old = bin_of(s->nodes[gap].size), new = bin_of(size);
 
-	if (old.row == new.row && old.column == new.column) {
-		s->nodes[gap].size = size;
-		return;
-	}
-	list_remove(s, gap);
+	if (old != new)
+		list_remove(s, gap, old);
 	s->nodes[gap].size = size;
-	list_add(s, gap);
+	if (old != new)
+		list_add(s, gap, new);
 }
 
 static void gap_add(struct mc_space *s, uint32_t gap)
 {
-	list_add(s, gap);
+	list_add(s, gap, bin_of(s->nodes[gap].size));
 	s->nr_gaps++;
 	if (s->index)
 		space_index_insert(s, gap);
@@ -113,7 +104,7 @@ static void gap_remove(struct mc_space *s, uint32_t gap)
 {
 	if (s->index)
 		space_index_remove(s, gap);
-	list_remove(s, gap);
+	list_remove(s, gap, bin_of(s->nodes[gap].size));
 	s->nr_gaps--;
 }
 
@@ -233,10 +224,10 @@ static bool fits(const struct space_node *gap, uint64_t size, uint64_t mask, uin
 	return at - gap->at <= gap->size && gap->size - (at - gap->at) >= size;
 }
 
-static inline uint32_t try_list(const struct mc_space *s, struct bin b, uint32_t *tries,
+static inline uint32_t try_list(const struct mc_space *s, uint32_t bin, uint32_t *tries,
 				uint64_t size, uint64_t mask, uint64_t *ret_at)
 {
-	uint32_t n = s->heads[b.row][b.column];
+	uint32_t n = s->heads[bin];
 
 	for (; n != SPACE_NONE && *tries; n = s->nodes[n].down, --*tries) {
 		if (fits(&s->nodes[n], size, mask, ret_at))
@@ -245,29 +236,28 @@ static inline uint32_t try_list(const struct mc_space *s, struct bin b, uint32_t
 	return SPACE_NONE;
 }
 
-/* The next bin above b that holds something. */
-static inline bool next_bin(const struct mc_space *s, struct bin *b)
+/* The next bin above one that holds something. */
+static inline bool next_bin(const struct mc_space *s, uint32_t *bin)
 {
-	uint32_t columns =
-		b->column + 1 < SPACE_COLUMNS ? s->columns[b->row] >> (b->column + 1) : 0;
-	uint64_t rows;
+	uint32_t at = *bin + 1, word = at / 64;
+	uint64_t bits = word < SPACE_WORDS ? s->words[word] >> at % 64 : 0;
 
-	if (columns) {
-		b->column += 1 + (uint32_t)__builtin_ctz(columns);
+	if (bits) {
+		*bin = at + (uint32_t)__builtin_ctzll(bits);
 		return true;
 	}
-	rows = b->row + 1 < SPACE_ROWS ? s->rows >> (b->row + 1) : 0;
-	if (!rows)
+	word = word + 1 < SPACE_WORDS ? s->summary >> (word + 1) << (word + 1) : 0;
+	if (!word)
 		return false;
-	b->row += 1 + (uint32_t)__builtin_ctzll(rows);
-	b->column = (uint32_t)__builtin_ctz(s->columns[b->row]);
+	word = (uint32_t)__builtin_ctz(word);
+	*bin = word * 64 + (uint32_t)__builtin_ctzll(s->words[word]);
 	return true;
 }
 
 /* A gap for size units, and where in it. */
 static uint32_t find_gap(const struct mc_space *s, uint64_t size, uint64_t mask, uint64_t *ret_at)
 {
-	struct bin own = bin_of(size), b = own;
+	uint32_t own = bin_of(size), b = own;
 	uint32_t tries = TRY_FIRST;
 	uint32_t gap = try_list(s, own, &tries, size, mask, ret_at);
 
@@ -436,18 +426,20 @@ int mc_space_each(const struct mc_space *s,
 	return r;
 }
 
-static bool top_bin(const struct mc_space *s, struct bin *ret)
+static bool top_bin(const struct mc_space *s, uint32_t *ret)
 {
-	if (!s->rows)
+	uint32_t word;
+
+	if (!s->summary)
 		return false;
-	ret->row = 63u - (uint32_t)__builtin_clzll(s->rows);
-	ret->column = 31u - (uint32_t)__builtin_clz(s->columns[ret->row]);
+	word = 31u - (uint32_t)__builtin_clz(s->summary);
+	*ret = word * 64 + 63u - (uint32_t)__builtin_clzll(s->words[word]);
 	return true;
 }
 
 uint64_t mc_space_hint(const struct mc_space *s)
 {
-	struct bin b;
+	uint32_t b;
 
 	return top_bin(s, &b) ? MC_MIN(bin_top(b), s->units - s->used) << s->shift : 0;
 }
@@ -459,11 +451,11 @@ void mc_space_stats(const struct mc_space *s, struct mc_space_stats *stats)
 				     .nr_extents = s->nr_extents,
 				     .nr_free = s->nr_gaps};
 	uint64_t largest = 0;
-	struct bin b;
+	uint32_t b;
 
 	all.size = MC_MIN(stats->size, sizeof all);
 	if (top_bin(s, &b)) {
-		for (uint32_t n = s->heads[b.row][b.column]; n != SPACE_NONE; n = s->nodes[n].down)
+		for (uint32_t n = s->heads[b]; n != SPACE_NONE; n = s->nodes[n].down)
 			largest = MC_MAX(largest, s->nodes[n].size);
 	}
 	all.largest_free = largest << s->shift;

@@ -11,8 +11,9 @@
 
 #define SPACE_NONE UINT32_MAX
 #define SPACE_COLUMNS 32u
-/* Row 0 has a column for each size below 32, row r those of [16 << r, 32 << r). */
-#define SPACE_ROWS 59u
+/* A bin for each size below 32, and 32 for each power of two from there on. */
+#define SPACE_BINS (59u * SPACE_COLUMNS)
+#define SPACE_WORDS ((SPACE_BINS + 63u) / 64u)
 #define SPACE_TAKEN (UINT64_C(1) << 63)
 
 struct space_node {
@@ -42,9 +43,9 @@ struct mc_space {
 	uint32_t nr_extents, nr_gaps, max_extents;
 	uint32_t shift; /* log2 of the granule */
 	uint64_t units, used;
-	uint64_t rows; /* bit: the row has a list that is not empty */
-	uint32_t columns[SPACE_ROWS];
-	uint32_t heads[SPACE_ROWS][SPACE_COLUMNS];
+	uint64_t words[SPACE_WORDS]; /* bit: the bin's list is not empty */
+	uint32_t summary; /* bit: the word is not 0 */
+	uint32_t heads[SPACE_BINS];
 };
 
 /* The index: made, dropped, kept.  A gap may move and change its size in it as long as the order of

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The table of objects: linear probing, at most 7/8 full, and what is removed is
+ * The table of objects: linear probing, at most 3/4 full, and what is removed is
  * closed up by moving back what probed past it, so there are no tombstones.
  */
 #include "store_map.h"
@@ -55,6 +55,28 @@ struct mc_store_item *mc_store_map_find(const struct mc_store_map *map, uint64_t
 	return NULL;
 }
 
+/* While a table grows, slots and mask may be of different ones: then the address is of no use, and does no harm. */
+void mc_store_map_expect(const struct mc_store_map *map, uint64_t hash)
+{
+	const uint64_t *slots = __atomic_load_n(&map->slots, __ATOMIC_RELAXED);
+	uint32_t mask = __atomic_load_n(&map->mask, __ATOMIC_RELAXED);
+
+	__builtin_prefetch((const void *)((uintptr_t)slots + ((hash >> 16) & mask) * sizeof *slots));
+}
+
+void mc_store_map_expect_item(const struct mc_store_map *map, uint64_t hash)
+{
+	uint32_t at = place(map, hash);
+
+	if (!map->slots)
+		return;
+	while (map->slots[at] && map->slots[at] >> ADDRESS_BITS != hash >> ADDRESS_BITS)
+		at = (at + 1) & map->mask;
+	/* With key and all it is seldom longer than three lines. */
+	for (size_t line = 0; map->slots[at] && line < 3; line++)
+		__builtin_prefetch((const char *)item_of(map->slots[at]) + line * 64);
+}
+
 static void put(struct mc_store_map *map, uint64_t slot, uint64_t hash)
 {
 	uint32_t at = place(map, hash);
@@ -79,7 +101,9 @@ static int grow(struct mc_store_map *map)
 			put(&bigger, map->slots[at], item_of(map->slots[at])->hash);
 	}
 	free(map->slots);
-	*map = bigger;
+	/* mc_store_map_expect looks without the lock. */
+	__atomic_store_n(&map->slots, bigger.slots, __ATOMIC_RELAXED);
+	__atomic_store_n(&map->mask, bigger.mask, __ATOMIC_RELAXED);
 	return 0;
 }
 
@@ -87,7 +111,7 @@ int mc_store_map_add(struct mc_store_map *map, struct mc_store_item *item)
 {
 	int r;
 
-	if (!map->slots || map->nr >= (map->mask + 1) / 8 * 7) {
+	if (!map->slots || map->nr >= (map->mask + 1) / 4 * 3) {
 		r = grow(map);
 		if (r < 0)
 			return r;

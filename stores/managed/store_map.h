@@ -37,6 +37,9 @@ uint64_t mc_store_hash(uint64_t seed, uint32_t tenant, const void *key, size_t l
 
 struct mc_store_item *mc_store_map_find(const struct mc_store_map *map, uint64_t hash, uint32_t tenant, const void *key,
 					size_t len);
+/* Fetch what a search will read: the slot, without the owner's lock; then, with it, the item if it is there. */
+void mc_store_map_expect(const struct mc_store_map *map, uint64_t hash);
+void mc_store_map_expect_item(const struct mc_store_map *map, uint64_t hash);
 /* Its key must not be there.  0; -ENOMEM: nothing has changed. */
 int mc_store_map_add(struct mc_store_map *map, struct mc_store_item *item);
 /* It must be there. */

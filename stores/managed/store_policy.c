@@ -13,7 +13,8 @@
 
 #define NONE UINT32_MAX
 #define DRAWN 48u
-#define SETTLE_MIN 1024u
+#define SEARCHED 4096u /* when none of those may go */
+#define SETTLE_MIN 512u
 #define GHOSTS_MIN (1u << 16)
 #define WAYS 8u /* ghosts of one cache line */
 
@@ -123,7 +124,7 @@ static void ghost_put(struct mc_policy *p, const struct mc_policy_node *n, uint6
 			place = &set[i];
 	}
 	*place = (struct ghost){n->touched, tag, n->hits,
-				(uint8_t)(MC_MIN(n->turn, 127) << 1 | !!(n->flags & TAIL))};
+				(uint8_t)(n->turn << 1 | !!(n->flags & TAIL))};
 }
 
 /* A new node, as its ghost says it was. */
@@ -183,12 +184,19 @@ static int reserve_leaves(struct mc_policy *p, size_t more)
 	return 0;
 }
 
+/* More levels do not find more: what the few blocks of a class do is then chance.  Fewer lose what
+ * is wanted very often, which need not be wanted at once. */
 static uint8_t class_of(const struct mc_policy_node *n, bool last)
 {
-	return (uint8_t)(last | MC_MIN(n->hits, 3) << 1 | MC_MIN(n->turn, 7) << 3);
+	static const uint8_t from[] = {1, 2, 3, 6, 16, 40, 100};
+	uint8_t level = 0;
+
+	while (level < MC_ARRAY_SIZE(from) && n->hits >= from[level])
+		level++;
+	return (uint8_t)(last | n->turn << 1 | level << 2);
 }
 
-/* The turn of a chain: one more than that of what it goes on from, if that was an end. */
+/* Does a chain go on where another one had ended? */
 static uint8_t turn_of(const struct mc_policy_node *after, struct mc_policy_node *const *nodes,
 		       size_t nr)
 {
@@ -196,9 +204,7 @@ static uint8_t turn_of(const struct mc_policy_node *after, struct mc_policy_node
 
 	for (size_t i = 0; i < nr && nodes[i]->flags & (KNOWN | BACK); i++)
 		from = nodes[i];
-	if (!from || !(from->flags & TAIL))
-		return 0;
-	return (uint8_t)MC_MIN(from->turn + 1, 255);
+	return from && from->flags & TAIL;
 }
 
 int mc_policy_access(struct mc_policy *p, struct mc_policy_node *after,
@@ -249,15 +255,47 @@ static float worth(const struct mc_policy *p, const struct mc_policy_node *n)
 	return p->learn.worth[n->class][learn_bin(&p->learn, p->now - n->touched)];
 }
 
+/* Candidates drawn at random.  Each is far away: all are fetched side by side. */
+static uint32_t draw_candidates(struct mc_policy *p, struct mc_policy_node **drawn)
+{
+	uint32_t at[DRAWN], nr = p->nr_leaves ? DRAWN : 0;
+
+	for (uint32_t i = 0; i < nr; i++) {
+		at[i] = draw_below(p, p->nr_leaves);
+		__builtin_prefetch(&p->leaves[at[i]]);
+	}
+	for (uint32_t i = 0; i < nr; i++) {
+		drawn[i] = p->leaves[at[i]];
+		__builtin_prefetch(&drawn[i]->touched);
+	}
+	return nr;
+}
+
+/* None of those drawn may go: the first that may behind a place drawn. */
+static struct mc_policy_node *
+any_candidate(struct mc_policy *p, bool (*may_go)(void *arg, const struct mc_policy_node *node),
+	      void *arg)
+{
+	uint32_t at = p->nr_leaves ? draw_below(p, p->nr_leaves) : 0;
+
+	for (uint32_t i = 0; i < MC_MIN(p->nr_leaves, SEARCHED); i++) {
+		if (may_go(arg, p->leaves[at]))
+			return p->leaves[at];
+		at = at + 1 < p->nr_leaves ? at + 1 : 0;
+	}
+	return NULL;
+}
+
 struct mc_policy_node *
 mc_policy_victim(struct mc_policy *p, bool (*may_go)(void *arg, const struct mc_policy_node *node),
 		 void *arg)
 {
-	struct mc_policy_node *best = NULL;
+	struct mc_policy_node *best = NULL, *drawn[DRAWN];
+	uint32_t nr = draw_candidates(p, drawn);
 	float least = 0;
 
-	for (uint32_t i = 0; i < DRAWN && p->nr_leaves; i++) {
-		struct mc_policy_node *n = p->leaves[draw_below(p, p->nr_leaves)];
+	for (uint32_t i = 0; i < nr; i++) {
+		struct mc_policy_node *n = drawn[i];
 		float w = worth(p, n);
 
 		if ((!best || w < least ||
@@ -267,7 +305,7 @@ mc_policy_victim(struct mc_policy *p, bool (*may_go)(void *arg, const struct mc_
 			least = w;
 		}
 	}
-	return best;
+	return best || !may_go ? best : any_candidate(p, may_go, arg);
 }
 
 /* ------------------------------------------------------------------------------------------------

@@ -30,7 +30,8 @@ struct mc_policy_node {
 	uint32_t touched; /* time of the last access */
 	uint32_t leaf; /* its place among the candidates */
 	uint8_t class;
-	uint8_t hits, turn; /* saturating */
+	uint8_t hits; /* saturating */
+	uint8_t turn; /* 1: its chain went on where another one had ended */
 	uint8_t flags;
 	uint32_t reserved;
 };

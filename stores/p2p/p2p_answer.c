@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/util/bytes.h"
 #include "p2p_impl.h"
 
 /* An answer that has been decided on under the lock. */
@@ -91,10 +92,55 @@ void mc_p2p_answer_due(struct mc_p2p *store)
 	}
 }
 
+/* GRANTs that nobody waits for any more; they are answered all the same, which frees them. */
+struct unwanted {
+	size_t nr;
+	struct mc_rpc_request *requests[P2P_ASKS];
+};
+
+/* Under the lock.  tally NULL: all objects. */
+static void getter_gone(struct mc_p2p *store, const struct mc_p2p_tally *tally, uint64_t getter, struct unwanted *ret)
+{
+	uint64_t tickets[P2P_ASKS];
+	size_t nr = mc_p2p_serve_gone(store->serve, tally, getter, tickets, P2P_ASKS);
+
+	for (size_t i = 0; i < nr; i++)
+		ret->requests[ret->nr++] = ask_take(store, tickets[i]);
+}
+
+static void answer_unwanted(const struct unwanted *u)
+{
+	for (size_t i = 0; i < u->nr; i++)
+		if (u->requests[i])
+			mc_rpc_reply(u->requests[i], -ECANCELED, NULL, 0);
+}
+
+/* Under the lock.  An engine that has been started anew has left what it held before. */
+static void know_getter(struct mc_p2p *store, const struct mc_rpc_incoming *incoming, struct unwanted *ret)
+{
+	struct mc_p2p_hash hash;
+	uint64_t name;
+
+	mc_p2p_hash(incoming->from, strlen(incoming->from), &hash);
+	name = mc_get64(hash.bytes) | 1;
+	for (size_t i = 0; i < P2P_GETTERS; i++) {
+		struct p2p_getter *g = &store->getters[i];
+
+		if (g->name != name)
+			continue;
+		if (g->generation != incoming->generation)
+			getter_gone(store, NULL, g->generation, ret);
+		g->generation = incoming->generation;
+		return;
+	}
+	store->getters[store->next_getter++ % P2P_GETTERS] = (struct p2p_getter){name, incoming->generation};
+}
+
 static void on_grant(struct mc_p2p *store, struct mc_rpc_request *request, const struct mc_p2p_request *q,
 		     const struct mc_rpc_incoming *incoming)
 {
 	struct reply reply = {.request = request, .status = -ENOENT};
+	struct unwanted unwanted = {.nr = 0};
 	struct p2p_object *o;
 
 	pthread_mutex_lock(&store->lock);
@@ -103,20 +149,35 @@ static void on_grant(struct mc_p2p *store, struct mc_rpc_request *request, const
 		uint64_t now = mc_p2p_now(), margin = 200 * MC_MSEC, until = incoming->deadline_ns;
 		struct mc_p2p_grant g = {.ticket = 0};
 
+		know_getter(store, incoming, &unwanted);
 		until = until > now + 2 * margin ? until - margin : now + 1;
 		g.status = mc_p2p_serve_ask(store->serve, &o->tally, incoming->generation, q->candidates, q->count,
 					    until, now, &g);
 		if (g.status == -EINPROGRESS) {
 			ask_keep(store, g.ticket, request);
 			reply.request = NULL;
-			pthread_cond_signal(&store->cond);
+			pthread_cond_broadcast(&store->cond);
 		} else {
 			reply = reply_of(request, &g);
 		}
 	}
 	pthread_mutex_unlock(&store->lock);
+	answer_unwanted(&unwanted);
 	if (reply.request)
 		send(&reply);
+}
+
+static void on_leave(struct mc_p2p *store, const struct mc_p2p_request *q, uint64_t getter)
+{
+	struct unwanted unwanted = {.nr = 0};
+	struct p2p_object *o;
+
+	pthread_mutex_lock(&store->lock);
+	o = find(store, q);
+	if (o)
+		getter_gone(store, &o->tally, getter, &unwanted);
+	pthread_mutex_unlock(&store->lock);
+	answer_unwanted(&unwanted);
 }
 
 static void on_drop(struct mc_p2p *store, const struct mc_p2p_request *q, const char *from)
@@ -129,6 +190,7 @@ static void on_drop(struct mc_p2p *store, const struct mc_p2p_request *q, const 
 	if (o) {
 		memcpy(name, o->name, sizeof name);
 		o->removed = true;
+		snprintf(o->removed_by, sizeof o->removed_by, "%s", from);
 	}
 	pthread_mutex_unlock(&store->lock);
 	if (!o)
@@ -138,7 +200,7 @@ static void on_drop(struct mc_p2p *store, const struct mc_p2p_request *q, const 
 	for (o = store->objects; o; o = o->next)
 		if (o->removed)
 			o->served = false;
-	pthread_cond_signal(&store->cond);
+	pthread_cond_broadcast(&store->cond);
 	pthread_mutex_unlock(&store->lock);
 }
 
@@ -157,6 +219,13 @@ void mc_p2p_handle(void *arg, struct mc_rpc_request *request, const struct mc_rp
 		mc_p2p_serve_done(store->serve, incoming->generation, q.slot, (enum mc_p2p_end)q.count, mc_p2p_now());
 		pthread_mutex_unlock(&store->lock);
 	}
+	if (r == 0 && incoming->method == MC_P2P_KEEP) {
+		pthread_mutex_lock(&store->lock);
+		mc_p2p_serve_heard(store->serve, incoming->generation, mc_p2p_now());
+		pthread_mutex_unlock(&store->lock);
+	}
+	if (r == 0 && incoming->method == MC_P2P_LEAVE)
+		on_leave(store, &q, incoming->generation);
 	if (r == 0 && incoming->method == MC_P2P_DROP)
 		on_drop(store, &q, incoming->from);
 	mc_rpc_reply(request, r, NULL, 0);

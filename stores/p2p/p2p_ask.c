@@ -9,6 +9,7 @@
 #include "p2p_get.h"
 
 #define ASK_NS (3 * MC_SEC)
+#define KEEP_NS MC_SEC /* a source forgets who is silent for 4 s */
 
 /* A call under way; freed by its end.  The source outlives it: its client is closed first, which ends all calls. */
 struct ask {
@@ -33,6 +34,11 @@ static struct ask *ask_new(struct get_source *s, uint32_t method, struct mc_p2p_
 	return a;
 }
 
+static void told(struct get_source *s)
+{
+	__atomic_store_n(&s->told_ns, mc_p2p_now(), __ATOMIC_RELAXED);
+}
+
 static void slot_ended(struct mc_rpc_call *call)
 {
 	free(call->user);
@@ -44,8 +50,54 @@ void mc_p2p_slot_end(struct get_source *s, uint64_t slot, enum mc_p2p_end end)
 	struct mc_p2p_request q = {.count = end, .slot = slot};
 	struct ask *a = ask_new(s, MC_P2P_DONE_WITH, &q, slot_ended);
 
+	told(s);
+	__atomic_fetch_sub(&s->held, 1, __ATOMIC_RELAXED);
 	if (a && mc_rpc_start(s->client, &a->call, ASK_NS) < 0)
 		free(a);
+}
+
+/* An answer, or there is none. */
+static void heard(struct mc_rpc_call *call)
+{
+	struct ask *a = call->user;
+	struct get_source *s = a->source;
+
+	pthread_mutex_lock(&s->get->lock);
+	s->waiting = false;
+	s->heard = call->status;
+	pthread_cond_broadcast(&s->get->cond);
+	pthread_mutex_unlock(&s->get->lock);
+	free(a);
+}
+
+void mc_p2p_leave(struct get_source *s)
+{
+	struct mc_p2p_request q = {.count = 0};
+	struct ask *a = ask_new(s, MC_P2P_LEAVE, &q, heard);
+	int r;
+
+	pthread_mutex_lock(&s->get->lock);
+	s->waiting = true;
+	pthread_mutex_unlock(&s->get->lock);
+	r = a ? mc_rpc_start(s->client, &a->call, GET_WAIT_NS) : -ENOMEM;
+	if (r == 0)
+		return;
+	free(a);
+	pthread_mutex_lock(&s->get->lock);
+	s->waiting = false;
+	s->heard = r;
+	pthread_mutex_unlock(&s->get->lock);
+}
+
+int mc_p2p_left_by(struct get_source *s, uint64_t until_ns, bool whatever)
+{
+	struct mc_p2p_get *g = s->get;
+
+	while (s->waiting && mc_p2p_now() < until_ns && (whatever || !(g->over || g->cancel)))
+		mc_p2p_cond_until(&g->cond, &g->lock, until_ns);
+	if (!s->waiting)
+		return s->heard;
+	return !whatever && (g->over || g->cancel) ? -ECANCELED : -ETIMEDOUT;
 }
 
 /* With the lock.  True: the shard is not wanted any more, its slot is to be given back. */
@@ -81,6 +133,8 @@ static void answered(struct mc_rpc_call *call)
 
 	if (status == 0)
 		status = mc_p2p_answer_parse(a->reply, call->reply_len, &answer);
+	if (status == 0 && !answer.retry_ms)
+		__atomic_fetch_add(&s->held, 1, __ATOMIC_RELAXED);
 	pthread_mutex_lock(&g->lock);
 	if (s->dropped || g->over)
 		unwanted = status == 0 && answer.slot && !answer.retry_ms;
@@ -101,6 +155,7 @@ static void ask(struct mc_p2p_get *g, struct get_source *s, struct mc_p2p_reques
 	struct ask *a = ask_new(s, MC_P2P_GRANT, q, answered);
 	int r = a ? mc_rpc_start(s->client, &a->call, ASK_NS) : -ENOMEM;
 
+	told(s);
 	pthread_mutex_lock(&g->lock);
 	if (r < 0 && !s->dropped)
 		mc_p2p_pick_refused(g->pick, s->idx, 0, mc_p2p_now());
@@ -108,6 +163,35 @@ static void ask(struct mc_p2p_get *g, struct get_source *s, struct mc_p2p_reques
 	pthread_mutex_unlock(&g->lock);
 	if (r < 0)
 		free(a);
+}
+
+void mc_p2p_keep(struct mc_p2p_get *g)
+{
+	uint64_t now = mc_p2p_now();
+
+	for (uint32_t i = 0; i < GET_SOURCES; i++) {
+		struct mc_p2p_request q = {.count = 0};
+		struct get_source *s;
+		struct ask *a;
+
+		pthread_mutex_lock(&g->lock);
+		s = g->sources[i];
+		if (s && (__atomic_load_n(&s->held, __ATOMIC_RELAXED) == 0 ||
+			  now - __atomic_load_n(&s->told_ns, __ATOMIC_RELAXED) < KEEP_NS))
+			s = NULL;
+		if (s)
+			s->refs++;
+		pthread_mutex_unlock(&g->lock);
+		if (!s)
+			continue;
+		told(s);
+		a = ask_new(s, MC_P2P_KEEP, &q, slot_ended);
+		if (a && mc_rpc_start(s->client, &a->call, ASK_NS) < 0)
+			free(a);
+		pthread_mutex_lock(&g->lock);
+		s->refs--;
+		pthread_mutex_unlock(&g->lock);
+	}
 }
 
 void mc_p2p_advance(struct mc_p2p_get *g)

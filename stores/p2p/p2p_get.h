@@ -17,6 +17,7 @@
 #define GET_KNOWN 256                /* sources whose failures are remembered */
 #define GET_LANES_MAX 64
 #define GET_WAIT_NS (5 * MC_SEC)     /* for a connection, a block, a READ of the scout's */
+#define GET_LEAVE_NS (MC_SEC / 2)    /* for answers that are still to come when a get is over */
 
 struct get_source {
 	struct get_source *next;
@@ -31,7 +32,12 @@ struct get_source {
 	uint32_t idx;           /* in pick, until dropped */
 	uint32_t slot;          /* of the arena, for its bitmap */
 	uint32_t refs;          /* who uses segment or client just now; lock */
+	bool waiting;           /* somebody waits for an answer to LEAVE; lock */
+	int heard;              /* the status of that answer; lock */
 	bool dropped;           /* lock */
+	uint32_t nr_bad;        /* shards from it that did not verify at first; lock */
+	uint32_t held;          /* slots that we have there; atomic */
+	uint64_t told_ns;       /* when it last heard of us; atomic */
 	bool reading, read;     /* its bitmap is under way, has come; lock */
 	struct mc_batch *batch; /* for the bitmap */
 };
@@ -76,7 +82,7 @@ struct mc_p2p_get {
 	uint64_t len; /* of the object; 0: not known yet */
 	uint32_t nr_shards;
 	uint64_t done_len, resumed_len, moved_len;
-	uint32_t done_shards, nr_dropped, nr_corrupt, nr_live;
+	uint32_t done_shards, nr_dropped, nr_quarantined, nr_corrupt, nr_live;
 	uint32_t check_next, check_left; /* shards to look at before anything is asked for */
 	struct mc_p2p_pick *pick;
 	struct get_source *sources[GET_SOURCES]; /* by the index in pick */
@@ -99,6 +105,8 @@ struct mc_p2p_get {
 
 /* p2p_source.c.  [scout] */
 int mc_p2p_source_open(struct mc_p2p_get *g, const struct p2p_offer_at *at, struct mc_error *err);
+/* When the get is over: no source keeps anything for it.  Then reap them. */
+void mc_p2p_sources_leave(struct mc_p2p_get *g);
 void mc_p2p_sources_reap(struct mc_p2p_get *g, bool all);
 /* With the lock: not to be used any more.  why: a sentence. */
 void mc_p2p_source_drop(struct mc_p2p_get *g, struct get_source *s, bool corrupt, int status, const char *why);
@@ -108,14 +116,23 @@ void mc_p2p_sample(struct mc_p2p_get *g);
 
 /* p2p_ask.c.  Ask for what can be asked for.  Without the lock. */
 void mc_p2p_advance(struct mc_p2p_get *g);
+/* Tell sources that have not heard of us for a while that we keep our slots.  Driver, without the lock. */
+void mc_p2p_keep(struct mc_p2p_get *g);
 void mc_p2p_slot_end(struct get_source *s, uint64_t slot, enum mc_p2p_end end);
+/* Say that we want nothing: the source ends what we may have there.  Begun now; _left is its end.  Its answer also
+ * says that the source is there, and has had all that was sent before. */
+void mc_p2p_leave(struct get_source *s);
+/* With the lock, which is given up in between: the answer's status; -ETIMEDOUT; -ECANCELED: unless whatever, the
+ * get was over before. */
+int mc_p2p_left_by(struct get_source *s, uint64_t until_ns, bool whatever);
 
 /* p2p_lane.c */
 void *mc_p2p_lane(void *arg);
 /* With the lock: it ends with this status; only the first counts. */
 void mc_p2p_get_end(struct mc_p2p_get *g, int status, const char *fmt, ...) MC_PRINTF(3, 4);
 
-/* p2p_scout.c */
+/* p2p_scout.c.  Is a get (arg) over, or about to be?  Without the lock. */
+bool mc_p2p_get_is_over(void *arg);
 void *mc_p2p_scout(void *arg);
 
 #endif

@@ -23,6 +23,7 @@
 #include "p2p_wire.h"
 
 #define P2P_ASKS 64                     /* GRANTs that wait for a slot */
+#define P2P_GETTERS 256                 /* whose generation is remembered by name */
 #define P2P_PIECE (UINT64_C(1) << 20)   /* the most that one READ moves */
 
 /* Bytes per second, kept by letting callers wait; shared by all threads of a store. */
@@ -48,13 +49,24 @@ struct p2p_object {
 	bool busy;      /* somebody registers, gets or retires it: only he may touch it; lock */
 	bool served;    /* GRANTs are answered; lock */
 	bool published; /* our key is written */
+	uint64_t key_revision; /* of our key; 0: not known */
 	bool removed;   /* somebody removed it for all; its key is to be deleted; lock */
+	char removed_by[MC_SEGMENT_NAME_MAX + 1]; /* lock */
+	bool clerk;          /* it is the clerk who made it busy; lock */
+	uint64_t look_ns;    /* when its record is looked for again; lock */
+	bool record_missed;  /* it was not there the last time; the clerk's */
 };
 
 /* A GRANT that waits for a slot. */
 struct p2p_ask {
 	uint64_t ticket; /* 0: free */
 	struct mc_rpc_request *request;
+};
+
+/* A getter that has asked. */
+struct p2p_getter {
+	uint64_t name; /* hash of the engine's; 0: free */
+	uint64_t generation;
 };
 
 struct mc_p2p {
@@ -66,13 +78,15 @@ struct mc_p2p {
 	struct p2p_rate rate_get;
 
 	pthread_mutex_t lock;
-	pthread_cond_t cond; /* the clerk's */
-	pthread_t clerk;     /* answers GRANTs whose time is over, deletes keys of removed objects */
+	pthread_cond_t cond; /* for the clerk, and by it when it releases an object */
+	pthread_t clerk;     /* answers GRANTs whose time is over, looks after keys and records */
 	bool stop;
 	uint32_t nr_gets;
 	struct p2p_object *objects;
 	struct mc_p2p_serve *serve;
 	struct p2p_ask asks[P2P_ASKS];
+	struct p2p_getter getters[P2P_GETTERS]; /* a ring */
+	uint32_t next_getter;
 };
 
 /* p2p_store.c */
@@ -100,10 +114,14 @@ int mc_p2p_object_publish(struct p2p_object *o, uint64_t deadline_ns, struct mc_
 void mc_p2p_object_hush(struct p2p_object *o);
 /* Take all back and free it; the object is busy and the caller's.  The first error; the object is gone all the same. */
 int mc_p2p_object_retire(struct p2p_object *o, uint64_t deadline_ns, struct mc_error *err);
-/* Find one that is not busy, and make it so.  -ENOENT, -EBUSY. */
-int mc_p2p_object_take(struct mc_p2p *store, const char *name, enum mc_p2p_role role, struct p2p_object **ret,
-		       struct mc_error *err);
+/* Find one that is not busy, and make it so; the clerk is waited for.  -ENOENT, -EBUSY. */
+int mc_p2p_object_take(struct mc_p2p *store, const char *name, enum mc_p2p_role role, uint64_t deadline_ns,
+		       struct p2p_object **ret, struct mc_error *err);
 void mc_p2p_object_release(struct p2p_object *o);
+
+/* p2p_clerk.c: the store's thread; when it looks at a record that was looked at now. */
+void *mc_p2p_clerk(void *arg);
+uint64_t mc_p2p_look_next(void);
 
 /* p2p_answer.c: the service.  Answers what has got a slot or has waited long enough.  Without the lock. */
 void mc_p2p_handle(void *arg, struct mc_rpc_request *request, const struct mc_rpc_incoming *incoming);
@@ -129,15 +147,19 @@ struct p2p_reader {
 	struct mc_engine *engine;
 	struct mc_batch *batch;
 	uint8_t *scratch;
+	bool (*over)(void *arg); /* set by who opened it: what is read now is not wanted any more; may be NULL */
+	void *arg;
 };
 int mc_p2p_reader_open(struct p2p_reader *r, struct mc_engine *engine, uint64_t deadline_ns, struct mc_error *err);
 void mc_p2p_reader_close(struct p2p_reader *r); /* half-made ones too */
 int mc_p2p_read(struct p2p_reader *r, struct mc_segment *segment, uint64_t offset, uint8_t *to, uint64_t len,
 		uint64_t timeout_ns, struct mc_error *err);
 
-/* p2p_hashing.c: the hashes of all shards of a map, by several threads; hashes has room for nr_shards. */
+/* p2p_hashing.c: the hashes of all shards of a map, by several threads; hashes has room for nr_shards.  stop, if not
+ * NULL, is asked now and then: true ends it with -ECANCELED. */
 int mc_p2p_hash_all(const struct mc_p2p_map *map, uint64_t shard_size, uint32_t nr_shards, unsigned int threads,
-		    uint8_t *hashes);
-void mc_p2p_hash_shard(const struct mc_p2p_map *map, uint64_t shard_size, uint32_t shard, struct mc_p2p_hash *ret);
+		    uint8_t *hashes, bool (*stop)(void *arg), void *arg);
+int mc_p2p_hash_shard(const struct mc_p2p_map *map, uint64_t shard_size, uint32_t shard, bool (*stop)(void *arg),
+		      void *arg, struct mc_p2p_hash *ret);
 
 #endif

@@ -4,8 +4,10 @@
  * group when it has come, while its bytes are in the caches and the next ones are on the wire.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "p2p_get.h"
 
@@ -14,6 +16,7 @@
 #define SLOW_NS (500 * MC_MSEC) /* a group that takes longer: fewer under way */
 #define FAST_NS (100 * MC_MSEC)
 #define READ_NS (20 * MC_SEC)  /* a group's deadline */
+#define BAD_MAX 3              /* shards of a source that may be read again because they did not verify */
 
 struct group {
 	struct mc_batch *batch;
@@ -203,15 +206,63 @@ static void have(struct mc_p2p_get *g, uint32_t shard, bool resumed)
 		mc_p2p_get_end(g, 0, "complete");
 }
 
-static void run_task(struct lane *l, const struct get_task *task)
+/* Is it our own memory that cannot be written to (a mapped file that was cut), and not the source that cannot be read?  A
+ * transport may know only that its stream broke.  The kernel tells, by filling the shard with zeros; it is to come
+ * again anyway. */
+static bool own_fault(const struct p2p_object *o, uint32_t shard)
+{
+	uint64_t pos, addr, end = mc_p2p_shard_end(o->layout.size, o->layout.shard_size, shard, &pos);
+	int fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	ssize_t n = 1;
+
+	while (fd >= 0 && n > 0 && pos < end) {
+		uint64_t len = mc_p2p_map_at(&o->map, pos, &addr);
+
+		n = read(fd, (void *)(uintptr_t)addr, MC_MIN(len, end - pos));
+		pos += n > 0 ? (uint64_t)n : 0;
+		if (n < 0 && errno == EINTR)
+			n = 1;
+	}
+	if (fd >= 0)
+		close(fd);
+	return n < 0 && errno == EFAULT;
+}
+
+/* Read a shard and verify it.  What does not verify is read once more from the same source, for bits flip on a wire as
+ * well as in its memory; but not from one that does so again and again.
+ *   returns   0; 1: it is not what it should be; -errno of reading */
+static int fetch_good(struct lane *l, const struct get_task *task)
 {
 	struct mc_p2p_get *g = l->get;
 	struct get_source *s = task->source;
 	const uint8_t *want = g->hashes + (size_t)task->shard * MC_P2P_HASH_SIZE;
+	bool again = true;
+
+	for (;;) {
+		struct mc_p2p_hash hash;
+		int r = fetch(l, task, &hash);
+
+		if (r < 0 || memcmp(hash.bytes, want, sizeof hash.bytes) == 0)
+			return r;
+		pthread_mutex_lock(&g->lock);
+		g->nr_corrupt++;
+		again = again && !s->dropped && !g->over && ++s->nr_bad <= BAD_MAX;
+		pthread_mutex_unlock(&g->lock);
+		if (!again)
+			return 1;
+		again = false;
+		mc_p2p_log(g->store, MC_LOG_WARN, "object '%s': shard %u from source '%s' does not verify; it is read once more",
+			   g->object->name, task->shard, s->offer.engine);
+	}
+}
+
+static void run_task(struct lane *l, const struct get_task *task)
+{
+	struct mc_p2p_get *g = l->get;
+	struct get_source *s = task->source;
 	enum mc_p2p_end end = MC_P2P_END_FAILED;
-	struct mc_p2p_hash hash;
-	int r = fetch(l, task, &hash);
-	bool good = r == 0 && memcmp(hash.bytes, want, sizeof hash.bytes) == 0;
+	int r = fetch_good(l, task);
+	bool good = r == 0, corrupt = r > 0, ours = r < 0 && r != -ECANCELED && own_fault(g->object, task->shard);
 	char why[80];
 
 	pthread_mutex_lock(&g->lock);
@@ -226,11 +277,12 @@ static void run_task(struct lane *l, const struct get_task *task)
 		else
 			mc_p2p_pick_have(g->pick, task->shard);
 		have(g, task->shard, false);
+	} else if (ours) {
+		mc_p2p_get_end(g, -EFAULT, "our own memory for shard %u cannot be written to", task->shard);
 	} else if (!g->over && !s->dropped) {
-		snprintf(why, sizeof why, r < 0 ? "reading shard %u failed" : "its shard %u does not verify", task->shard);
-		g->nr_corrupt += r == 0;
-		mc_p2p_pick_failed(g->pick, s->idx, task->shard, r == 0, mc_p2p_now());
-		mc_p2p_source_drop(g, s, r == 0, r == 0 ? -EBADMSG : r, why);
+		snprintf(why, sizeof why, corrupt ? "its shard %u does not verify" : "reading shard %u failed", task->shard);
+		mc_p2p_pick_failed(g->pick, s->idx, task->shard, corrupt, mc_p2p_now());
+		mc_p2p_source_drop(g, s, corrupt, corrupt ? -EBADMSG : r, why);
 	}
 	pthread_mutex_unlock(&g->lock);
 	mc_p2p_slot_end(s, task->slot, end);
@@ -244,10 +296,10 @@ static void run_task(struct lane *l, const struct get_task *task)
 static void run_check(struct mc_p2p_get *g, uint32_t shard)
 {
 	struct mc_p2p_hash hash;
-	bool good;
+	uint64_t size = g->object->layout.shard_size;
+	bool good = mc_p2p_hash_shard(&g->object->map, size, shard, mc_p2p_get_is_over, g, &hash) == 0 &&
+		    memcmp(hash.bytes, g->hashes + (size_t)shard * MC_P2P_HASH_SIZE, sizeof hash.bytes) == 0;
 
-	mc_p2p_hash_shard(&g->object->map, g->object->layout.shard_size, shard, &hash);
-	good = memcmp(hash.bytes, g->hashes + (size_t)shard * MC_P2P_HASH_SIZE, sizeof hash.bytes) == 0;
 	pthread_mutex_lock(&g->lock);
 	if (good) {
 		mc_p2p_bit_set(g->object->bitmap, shard);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What there is: the list of objects, all about one, and its removal.
+ * All about one object, and its removal.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -9,58 +9,6 @@
 #include "p2p_impl.h"
 
 #define SOURCE_NS (3 * MC_SEC) /* for one source to answer */
-
-/* ---- list ------------------------------------------------------------------------------------ */
-
-struct listing {
-	struct mc_p2p *store;
-	int (*each)(void *ctx, const struct mc_p2p_entry *entry);
-	void *ctx;
-	int told, stop;
-};
-
-static int on_record(void *ctx, const struct mc_kv_entry *e)
-{
-	struct listing *l = ctx;
-	struct mc_p2p_record rec = {.nr_sizes = 0};
-	struct mc_p2p_entry entry = {.size = sizeof entry};
-	struct mc_error why;
-	char root[MC_P2P_ROOT_SIZE];
-
-	if (mc_p2p_record_parse(e->key + strlen(MC_P2P_OBJECTS), e->value, e->len, &rec, &why) < 0) {
-		mc_p2p_log(l->store, MC_LOG_WARN, "%s", why.text);
-		return 0;
-	}
-	mc_p2p_hash_text(&rec.root, root);
-	entry.name = rec.name;
-	entry.len = rec.size;
-	entry.shard_size = rec.shard_size;
-	entry.nr_shards = mc_p2p_nr_shards(rec.size, rec.shard_size);
-	entry.attachment_len = (uint32_t)rec.attachment_len;
-	entry.root = root;
-	entry.created_by = rec.created_by;
-	entry.created = rec.created;
-	l->told++;
-	l->stop = l->each(l->ctx, &entry);
-	mc_p2p_record_free(&rec);
-	return l->stop != 0;
-}
-
-int mc_p2p_list(struct mc_p2p *store, const char *prefix, uint64_t timeout_ns,
-		int (*each)(void *ctx, const struct mc_p2p_entry *entry), void *ctx, struct mc_error *err)
-{
-	struct listing l = {.store = store, .each = each, .ctx = ctx};
-	char key[MC_P2P_KEY_MAX];
-	int r;
-
-	if (!store || !each)
-		return mc_fail(err, -EINVAL, "list: store and each may not be NULL");
-	if (prefix && *prefix && mc_p2p_name_check(prefix, err) < 0)
-		return -EINVAL;
-	mc_p2p_object_key(prefix ? prefix : "", key);
-	r = mc_kv_each(store->engine, key, timeout_ns, on_record, &l, err);
-	return r < 0 ? r : l.told;
-}
 
 /* ---- stat ------------------------------------------------------------------------------------ */
 

@@ -183,10 +183,12 @@ int mc_p2p_object_publish(struct p2p_object *o, uint64_t deadline_ns, struct mc_
 		return mc_fail(err, -ENOMEM, "object '%s': out of memory", o->name);
 	pthread_mutex_lock(&store->lock);
 	o->served = true;
+	o->look_ns = mc_p2p_look_next();
 	pthread_mutex_unlock(&store->lock);
 	mc_p2p_source_key(o->name, mc_engine_name(store->engine), key);
 	o->published = true; /* also a write that timed out may have happened */
-	r = mc_kv_write(store->engine, key, text, strlen(text), MC_KV_LEASED, mc_p2p_left(deadline_ns), NULL, err);
+	r = mc_kv_write(store->engine, key, text, strlen(text), MC_KV_LEASED, mc_p2p_left(deadline_ns),
+			&o->key_revision, err);
 	free(text);
 	return r;
 }
@@ -270,8 +272,8 @@ int mc_p2p_object_retire(struct p2p_object *o, uint64_t deadline_ns, struct mc_e
 	return r;
 }
 
-int mc_p2p_object_take(struct mc_p2p *store, const char *name, enum mc_p2p_role role, struct p2p_object **ret,
-		       struct mc_error *err)
+int mc_p2p_object_take(struct mc_p2p *store, const char *name, enum mc_p2p_role role, uint64_t deadline_ns,
+		       struct p2p_object **ret, struct mc_error *err)
 {
 	struct p2p_object *o;
 	int r = mc_p2p_name_check(name, err);
@@ -279,7 +281,8 @@ int mc_p2p_object_take(struct mc_p2p *store, const char *name, enum mc_p2p_role 
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&store->lock);
-	o = find(store, name);
+	while ((o = find(store, name)) && o->busy && o->clerk && mc_p2p_left(deadline_ns))
+		mc_p2p_cond_until(&store->cond, &store->lock, deadline_ns);
 	r = !o || o->role != role ? -ENOENT : o->busy ? -EBUSY : 0;
 	if (r == 0)
 		o->busy = true;
@@ -298,8 +301,7 @@ void mc_p2p_object_release(struct p2p_object *o)
 	struct mc_p2p *store = o->store;
 
 	pthread_mutex_lock(&store->lock);
-	o->busy = false;
-	if (o->removed)
-		pthread_cond_signal(&store->cond);
+	o->busy = o->clerk = false;
+	pthread_cond_broadcast(&store->cond);
 	pthread_mutex_unlock(&store->lock);
 }

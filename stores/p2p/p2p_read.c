@@ -8,6 +8,7 @@
 #include "p2p_impl.h"
 
 #define SCRATCH (256u << 10)
+#define LOOK_NS (100 * MC_MSEC)
 
 int mc_p2p_reader_open(struct p2p_reader *r, struct mc_engine *engine, uint64_t deadline_ns, struct mc_error *err)
 {
@@ -41,8 +42,10 @@ static int read_once(struct p2p_reader *r, struct mc_segment *segment, uint64_t 
 	e = mc_batch_submit(r->batch, &q, 1, NULL);
 	if (e < 0)
 		return e;
-	while (mc_batch_wait(r->batch, MC_MAX(timeout_ns, MC_SEC)) == -ETIMEDOUT)
-		mc_batch_cancel(r->batch);
+	/* Its deadline ends it, or that nobody wants it any more. */
+	while (mc_batch_wait(r->batch, LOOK_NS) == -ETIMEDOUT)
+		if (r->over && r->over(r->arg))
+			mc_batch_cancel(r->batch);
 	mc_batch_status(r->batch, 0, &st);
 	mc_batch_reset(r->batch);
 	return st.status;

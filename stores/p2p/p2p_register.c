@@ -39,7 +39,12 @@ static int hash_and_pin(struct p2p_object *o, const struct mc_p2p_register_optio
 	/* What cannot be registered cannot be read either: memory first. */
 	r = mc_p2p_object_pin(o, options->location, deadline_ns, err);
 	if (r == 0) {
-		mc_p2p_hash_all(&o->map, b->shard_size, b->nr_shards, o->store->options.lanes, hashes);
+		r = mc_p2p_hash_all(&o->map, b->shard_size, b->nr_shards, o->store->options.lanes, hashes, options->stop,
+				    options->stop_arg);
+		if (r < 0)
+			mc_fail(err, r, "object '%s': stopped while it was hashed", o->name);
+	}
+	if (r == 0) {
 		if (b->attachment_len)
 			mc_p2p_hash(options->attachment, b->attachment_len, &b->attachment_hash);
 		mc_p2p_root(b->size, b->shard_size, hashes, b->nr_shards, b->attachment_len, &b->attachment_hash, &b->root);
@@ -90,7 +95,7 @@ static int take_back(struct mc_p2p *store, const char *name, enum mc_p2p_role ro
 
 	if (!store)
 		return mc_fail(err, -EINVAL, "object: store may not be NULL");
-	r = mc_p2p_object_take(store, name, role, &o, err);
+	r = mc_p2p_object_take(store, name, role, deadline, &o, err);
 	return r < 0 ? r : mc_p2p_object_retire(o, deadline, err);
 }
 

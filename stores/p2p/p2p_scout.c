@@ -182,6 +182,8 @@ static void open_some(struct mc_p2p_get *g, const struct p2p_offer_at *offers, s
 			break;
 		opened++;
 		r = mc_p2p_source_open(g, choices[i].at, &err);
+		if (r == -ECANCELED)
+			break;
 		if (r < 0) {
 			struct get_known *k;
 
@@ -229,7 +231,7 @@ static void end_lacking(struct mc_p2p_get *g)
 {
 	uint64_t lacks = g->object->map.size - g->done_len;
 
-	if (g->nr_corrupt)
+	if (g->nr_quarantined)
 		mc_p2p_get_end(g, -EBADMSG, "nobody has the last %llu bytes intact; %s", (unsigned long long)lacks,
 			       g->last_drop.text);
 	else
@@ -257,6 +259,18 @@ static bool first_source(struct mc_p2p_get *g)
 
 /* ---- the driver ------------------------------------------------------------------------------ */
 
+/* With the lock: somebody has removed the object, which we offer ourselves, so we were told. */
+static bool is_removed(const struct mc_p2p_get *g, char by[MC_SEGMENT_NAME_MAX + 1])
+{
+	bool removed;
+
+	pthread_mutex_lock(&g->store->lock);
+	removed = g->object->removed;
+	memcpy(by, g->object->removed_by, sizeof g->object->removed_by);
+	pthread_mutex_unlock(&g->store->lock);
+	return removed;
+}
+
 static void *driver(void *arg)
 {
 	struct mc_p2p_get *g = arg;
@@ -265,12 +279,16 @@ static void *driver(void *arg)
 	pthread_mutex_lock(&g->lock);
 	while (!g->over) {
 		uint64_t now = mc_p2p_now(), until;
+		char by[MC_SEGMENT_NAME_MAX + 1];
 
 		if (g->cancel)
 			mc_p2p_get_end(g, -ECANCELED, "cancelled");
+		else if (is_removed(g, by))
+			mc_p2p_get_end(g, -ENOENT, "'%s' has removed it while it was copied", by);
 		else if (now >= g->deadline_ns)
-			mc_p2p_get_end(g, -ETIMEDOUT, "its time is over, %llu bytes are missing; %u sources are known%s%s",
+			mc_p2p_get_end(g, -ETIMEDOUT, "its time is over, %llu bytes are missing; %u source%s known%s%s",
 				       (unsigned long long)(g->object->map.size - g->done_len), g->nr_live,
+				       g->nr_live == 1 ? " is" : "s are",
 				       g->last_drop.code ? "; last, " : "", g->last_drop.text);
 		else if (g->lack_ns && now - g->lack_ns >= patience)
 			end_lacking(g);
@@ -279,6 +297,7 @@ static void *driver(void *arg)
 		mc_p2p_sample(g);
 		pthread_mutex_unlock(&g->lock);
 		mc_p2p_advance(g);
+		mc_p2p_keep(g);
 		pthread_mutex_lock(&g->lock);
 		now = mc_p2p_now();
 		until = MC_MIN(MC_MIN(g->deadline_ns, now + TICK_NS), MC_MAX(mc_p2p_pick_wake(g->pick, now), now + MC_MSEC));
@@ -290,6 +309,17 @@ static void *driver(void *arg)
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
+
+bool mc_p2p_get_is_over(void *arg)
+{
+	struct mc_p2p_get *g = arg;
+	bool over;
+
+	pthread_mutex_lock(&g->lock);
+	over = g->over || g->cancel;
+	pthread_mutex_unlock(&g->lock);
+	return over;
+}
 
 static int prepare(struct mc_p2p_get *g, struct mc_error *err)
 {
@@ -306,6 +336,8 @@ static int prepare(struct mc_p2p_get *g, struct mc_error *err)
 	g->arena = arena;
 	if (mc_p2p_pick_new(nr, GET_SOURCES, &limits, mc_engine_generation(g->store->engine), &g->pick) < 0)
 		return mc_fail(err, -ENOMEM, "out of memory");
+	g->reader.over = mc_p2p_get_is_over;
+	g->reader.arg = g;
 	return mc_p2p_reader_open(&g->reader, g->store->engine, g->deadline_ns, err);
 }
 
@@ -354,6 +386,7 @@ static void run_threads(struct mc_p2p_get *g)
 
 static void tidy(struct mc_p2p_get *g)
 {
+	mc_p2p_sources_leave(g);
 	mc_p2p_sources_reap(g, true);
 	mc_p2p_reader_close(&g->reader);
 	mc_p2p_pick_free(g->pick);

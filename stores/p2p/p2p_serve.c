@@ -19,7 +19,7 @@
 
 struct slot {
 	uint64_t id;            /* 0: free */
-	uint64_t getter, since_ns;
+	uint64_t getter, since_ns, heard_ns;
 	const struct mc_p2p_tally *tally;
 	uint32_t shard;
 };
@@ -95,7 +95,7 @@ static void grant(struct mc_p2p_serve *s, const struct mc_p2p_tally *tally, uint
 	tally->granted[best]++;
 	while (s->slots[i].id)
 		i++;
-	s->slots[i] = (struct slot){++s->last_id, getter, now_ns, tally, best};
+	s->slots[i] = (struct slot){++s->last_id, getter, now_ns, now_ns, tally, best};
 	s->active++;
 	ret->status = 0;
 	ret->slot = s->last_id;
@@ -110,12 +110,19 @@ static void end_slot(struct mc_p2p_serve *s, struct slot *slot)
 	s->active--;
 }
 
-/* Slots that nobody ended: their getters died or forgot. */
+/* Slots that nobody ended: their getters died. */
 static void expire_slots(struct mc_p2p_serve *s, uint64_t now_ns)
 {
 	for (uint32_t i = 0; i < s->limits.slots && s->active; i++)
-		if (s->slots[i].id && now_ns - s->slots[i].since_ns >= s->limits.slot_ns)
+		if (s->slots[i].id && now_ns - s->slots[i].heard_ns >= s->limits.slot_ns)
 			end_slot(s, &s->slots[i]);
+}
+
+void mc_p2p_serve_heard(struct mc_p2p_serve *s, uint64_t getter, uint64_t now_ns)
+{
+	for (uint32_t i = 0; i < s->limits.slots && s->active; i++)
+		if (s->slots[i].id && s->slots[i].getter == getter)
+			s->slots[i].heard_ns = now_ns;
 }
 
 static bool is_here(const struct mc_p2p_tally *tally, uint32_t shard)
@@ -138,6 +145,7 @@ int mc_p2p_serve_ask(struct mc_p2p_serve *s, const struct mc_p2p_tally *tally, u
 		if (is_here(tally, candidates[i]))
 			here[nr_here++] = candidates[i];
 	}
+	mc_p2p_serve_heard(s, getter, now_ns);
 	if (!nr_here)
 		return -ENODATA;
 	expire_slots(s, now_ns);
@@ -166,6 +174,7 @@ static void leave_queue(struct mc_p2p_serve *s, uint32_t i)
 int mc_p2p_serve_done(struct mc_p2p_serve *s, uint64_t getter, uint64_t slot, enum mc_p2p_end end,
 		      uint64_t now_ns)
 {
+	mc_p2p_serve_heard(s, getter, now_ns);
 	for (uint32_t i = 0; i < s->limits.slots && slot; i++) {
 		struct slot *t = &s->slots[i];
 
@@ -204,14 +213,30 @@ int mc_p2p_serve_next(struct mc_p2p_serve *s, uint64_t now_ns, struct mc_p2p_gra
 	return 0;
 }
 
-void mc_p2p_serve_gone(struct mc_p2p_serve *s, uint64_t getter)
+size_t mc_p2p_serve_gone(struct mc_p2p_serve *s, const struct mc_p2p_tally *tally, uint64_t getter,
+			 uint64_t *ret_tickets, size_t max)
 {
-	for (uint32_t i = 0; i < s->limits.slots; i++)
-		if (s->slots[i].id && s->slots[i].getter == getter)
-			end_slot(s, &s->slots[i]);
-	for (uint32_t i = s->waiting; i-- > 0;)
-		if (s->queue[i].getter == getter)
-			leave_queue(s, i);
+	size_t nr = 0;
+
+	for (uint32_t i = 0; i < s->limits.slots; i++) {
+		struct slot *t = &s->slots[i];
+
+		if (!t->id || t->getter != getter || (tally && t->tally != tally))
+			continue;
+		if (t->tally->granted[t->shard])
+			t->tally->granted[t->shard]--;
+		end_slot(s, t);
+	}
+	for (uint32_t i = 0; i < s->waiting;) {
+		if (s->queue[i].getter != getter || (tally && s->queue[i].tally != tally)) {
+			i++;
+			continue;
+		}
+		if (nr < max)
+			ret_tickets[nr++] = s->queue[i].ticket;
+		leave_queue(s, i);
+	}
+	return nr;
 }
 
 size_t mc_p2p_serve_close(struct mc_p2p_serve *s, const struct mc_p2p_tally *tally, uint64_t *ret_tickets,
@@ -258,7 +283,7 @@ uint64_t mc_p2p_serve_wake(const struct mc_p2p_serve *s)
 		wake = MC_MIN(wake, s->queue[i].deadline_ns);
 	for (uint32_t i = 0; i < s->limits.slots && s->waiting; i++)
 		if (s->slots[i].id)
-			wake = MC_MIN(wake, s->slots[i].since_ns + s->limits.slot_ns);
+			wake = MC_MIN(wake, s->slots[i].heard_ns + s->limits.slot_ns);
 	return wake;
 }
 

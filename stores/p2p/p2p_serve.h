@@ -18,7 +18,7 @@ struct mc_p2p_serve;
 struct mc_p2p_serve_limits {
 	uint32_t slots;         /* shards on their way at once; 0: 4 */
 	uint32_t queue;         /* GRANTs that wait for a slot; 0: as many as slots */
-	uint64_t slot_ns;       /* a slot that nobody ended ends after this; 0: 30 s */
+	uint64_t slot_ns;       /* a slot ends when its getter has not been heard of for so long; 0: 30 s */
 	uint64_t rate;          /* bytes/s that the process may serve; 0: no cap */
 };
 
@@ -56,13 +56,17 @@ void mc_p2p_serve_free(struct mc_p2p_serve *serve);
 int mc_p2p_serve_ask(struct mc_p2p_serve *serve, const struct mc_p2p_tally *tally, uint64_t getter,
 		     const uint32_t *candidates, uint32_t nr, uint64_t deadline_ns, uint64_t now_ns,
 		     struct mc_p2p_grant *ret_grant);
+/* The getter lives: its slots go on, however long a shard takes.  _ask and _done say so, too. */
+void mc_p2p_serve_heard(struct mc_p2p_serve *serve, uint64_t getter, uint64_t now_ns);
 /* A slot ends.  -ENOENT: it had ended, or is another getter's.  Then call _next until it returns 0. */
 int mc_p2p_serve_done(struct mc_p2p_serve *serve, uint64_t getter, uint64_t slot, enum mc_p2p_end end,
 		      uint64_t now_ns);
 /* The next waiting GRANT to be answered: by a slot that is free, or because its deadline is near.  1, or 0. */
 int mc_p2p_serve_next(struct mc_p2p_serve *serve, uint64_t now_ns, struct mc_p2p_grant *ret_grant);
-/* The getter is gone: its slots are free, what it waits for is not answered. */
-void mc_p2p_serve_gone(struct mc_p2p_serve *serve, uint64_t getter);
+/* The getter wants no more of the object, of all objects if that is NULL: its slots are free, what it has not ended
+ * does not count as granted, and nothing is kept for what it waits for.  ret_tickets as with _close. */
+size_t mc_p2p_serve_gone(struct mc_p2p_serve *serve, const struct mc_p2p_tally *tally, uint64_t getter,
+			 uint64_t *ret_tickets, size_t max);
 /* The object gets no more slots: who waits for one is let go.  ret_tickets (room for max) are those that still want
  * an answer; returns how many, at most limits.queue. */
 size_t mc_p2p_serve_close(struct mc_p2p_serve *serve, const struct mc_p2p_tally *tally, uint64_t *ret_tickets,

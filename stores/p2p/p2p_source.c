@@ -118,18 +118,36 @@ static int slot_take(struct mc_p2p_get *g)
 	return -ENOSPC;
 }
 
+/* Is anybody there?  Opening a segment waits for who is silent, whatever becomes of the get meanwhile; this does not.
+ * What else can go wrong, the segment has the words for. */
+static int knock(struct mc_p2p_get *g, struct get_source *s, uint64_t until_ns, struct mc_error *err)
+{
+	int r;
+
+	mc_p2p_leave(s);
+	pthread_mutex_lock(&g->lock);
+	r = mc_p2p_left_by(s, until_ns, false);
+	pthread_mutex_unlock(&g->lock);
+	if (r == -ETIMEDOUT)
+		return mc_fail(err, r, "its engine does not answer (%s)", strerror(-r));
+	return r == -ECANCELED ? mc_fail(err, r, "the get was over before it answered") : 0;
+}
+
 static int source_connect(struct mc_p2p_get *g, struct get_source *s, struct mc_error *err)
 {
 	struct mc_engine *engine = g->store->engine;
-	uint64_t wait = MC_MIN(mc_p2p_left(g->deadline_ns), GET_WAIT_NS);
-	int r = mc_segment_open(engine, s->offer.engine, wait, &s->segment, err);
+	uint64_t until = MC_MIN(g->deadline_ns, mc_p2p_now() + GET_WAIT_NS);
+	int r = mc_rpc_client_open(engine, s->offer.engine, MC_P2P_SERVICE, &s->client, err);
 
+	if (r == 0)
+		r = knock(g, s, until, err);
+	if (r == 0)
+		r = mc_segment_open(engine, s->offer.engine, mc_p2p_left(until), &s->segment, err);
 	if (r < 0)
 		return r;
 	if (mc_segment_generation(s->segment) != s->offer.generation)
 		return mc_fail(err, -ESTALE, "the engine has been started anew and does not offer it yet");
-	r = mc_rpc_client_open(engine, s->offer.engine, MC_P2P_SERVICE, &s->client, err);
-	if (r == 0 && mc_batch_new(engine, 1, &s->batch) < 0)
+	if (mc_batch_new(engine, 1, &s->batch) < 0)
 		r = mc_fail(err, -ENOMEM, "out of memory");
 	if (r == 0)
 		mc_batch_set_callback(s->batch, map_read, s);
@@ -185,6 +203,21 @@ int mc_p2p_source_open(struct mc_p2p_get *g, const struct p2p_offer_at *at, stru
 	return r;
 }
 
+void mc_p2p_sources_leave(struct mc_p2p_get *g)
+{
+	uint64_t until = mc_p2p_now() + GET_LEAVE_NS;
+
+	/* Only the scout changes the list, and only it is left. */
+	for (struct get_source *s = g->all; s; s = s->next)
+		if (!s->dropped)
+			mc_p2p_leave(s);
+	pthread_mutex_lock(&g->lock);
+	for (struct get_source *s = g->all; s; s = s->next)
+		if (!s->dropped)
+			mc_p2p_left_by(s, until, true);
+	pthread_mutex_unlock(&g->lock);
+}
+
 void mc_p2p_sources_reap(struct mc_p2p_get *g, bool all)
 {
 	struct get_source **at, *s, *gone = NULL;
@@ -235,6 +268,7 @@ void mc_p2p_source_drop(struct mc_p2p_get *g, struct get_source *s, bool corrupt
 	g->sources[s->idx] = NULL;
 	g->nr_live--;
 	g->nr_dropped++;
+	g->nr_quarantined += corrupt;
 	k = mc_p2p_known(g, s->offer.engine, true);
 	if (k->generation != s->offer.generation)
 		k->fails = 0;

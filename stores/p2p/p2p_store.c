@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A store: opened, closed, and the thread that does what a handler may not, because it would wait.
+ * A store: opened and closed; time, waiting, rates and log lines for all of it.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -10,8 +10,7 @@
 #include "p2p_impl.h"
 
 #define PATIENCE_NS (15 * MC_SEC)
-#define SLOT_NS (4 * MC_SEC) /* a getter that died holds a slot for so long; a slow one goes on without */
-#define KEY_NS (5 * MC_SEC) /* for a key that the clerk deletes */
+#define SLOT_NS (4 * MC_SEC) /* a getter that died holds a slot for so long */
 
 uint64_t mc_p2p_now(void)
 {
@@ -87,54 +86,6 @@ uint64_t mc_p2p_rate_take(struct p2p_rate *rate, uint64_t bytes)
 	return wait;
 }
 
-/* ---- the clerk ------------------------------------------------------------------------------- */
-
-/* An object that somebody removed for all, made busy; NULL: none. */
-static struct p2p_object *removed(struct mc_p2p *store)
-{
-	for (struct p2p_object *o = store->objects; o; o = o->next)
-		if (o->removed && o->published && !o->busy) {
-			o->busy = true;
-			return o;
-		}
-	return NULL;
-}
-
-static void delete_key(struct mc_p2p *store, struct p2p_object *o)
-{
-	char key[MC_P2P_KEY_MAX];
-
-	mc_p2p_source_key(o->name, mc_engine_name(store->engine), key);
-	mc_kv_remove(store->engine, key, 0, KEY_NS, NULL);
-	o->published = false;
-	mc_p2p_object_release(o);
-}
-
-static void *clerk(void *arg)
-{
-	struct mc_p2p *store = arg;
-
-	pthread_mutex_lock(&store->lock);
-	while (!store->stop) {
-		struct p2p_object *o = removed(store);
-		uint64_t wake = mc_p2p_serve_wake(store->serve);
-
-		if (o) {
-			pthread_mutex_unlock(&store->lock);
-			delete_key(store, o);
-			pthread_mutex_lock(&store->lock);
-		} else if (wake <= mc_p2p_now()) {
-			pthread_mutex_unlock(&store->lock);
-			mc_p2p_answer_due(store);
-			pthread_mutex_lock(&store->lock);
-		} else {
-			mc_p2p_cond_until(&store->cond, &store->lock, wake);
-		}
-	}
-	pthread_mutex_unlock(&store->lock);
-	return NULL;
-}
-
 /* ---- opening --------------------------------------------------------------------------------- */
 
 /* What names this running host: engines with the same are on it. */
@@ -180,9 +131,6 @@ static int serve_new(struct mc_p2p *s)
 	struct mc_p2p_serve_limits limits = {.slots = s->options.max_serve, .queue = MC_MIN(s->options.max_serve, P2P_ASKS),
 					     .slot_ns = SLOT_NS, .rate = s->options.max_rate_serve};
 
-	/* A capped shard takes its time, which is no sign of death. */
-	if (limits.rate)
-		limits.slot_ns += MC_P2P_SHARD_DEFAULT_MAX * 2 / (limits.rate / 1000 + 1) * MC_MSEC;
 	return mc_p2p_serve_new(&limits, &s->serve);
 }
 
@@ -211,7 +159,7 @@ int mc_p2p_open(struct mc_engine *engine, const struct mc_p2p_options *options, 
 			mc_fail(err, r, "p2p store: engine '%s' has one already", mc_engine_name(engine));
 	}
 	if (r == 0) {
-		r = -pthread_create(&s->clerk, NULL, clerk, s);
+		r = -pthread_create(&s->clerk, NULL, mc_p2p_clerk, s);
 		if (r < 0)
 			mc_fail(err, r, "p2p store: no thread: %s", strerror(-r));
 	}

@@ -46,6 +46,8 @@ int mc_p2p_request_parse(uint32_t method, const void *from, size_t len, struct m
 		ret->slot = mc_get64(p + 40);
 		return 0;
 	case MC_P2P_DROP:
+	case MC_P2P_KEEP:
+	case MC_P2P_LEAVE:
 		return len == 40 && ret->count == 0 ? 0 : -EBADMSG;
 	default:
 		return -EBADMSG;

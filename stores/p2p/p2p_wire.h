@@ -5,6 +5,7 @@
  *   GRANT           40 u32 candidates[count], 1 <= count <= 16
  *   DONE            count: enum mc_p2p_end · 40 u64 slot
  *   DROP            count: 0
+ *   KEEP            count: 0: the slots of this getter go on
  *   answer to GRANT 0 u64 slot · 8 u64 rate, bytes/s, 0: no cap · 16 u32 shard · 20 u32 retry_ms, not 0: no slot
  */
 #ifndef MC_P2P_WIRE_H
@@ -17,7 +18,7 @@
 #define MC_P2P_REQUEST_MAX (40 + 4 * MC_P2P_CANDIDATES)
 #define MC_P2P_ANSWER_LEN 24
 
-enum mc_p2p_method { MC_P2P_GRANT = 1, MC_P2P_DONE_WITH = 2, MC_P2P_DROP = 3 };
+enum mc_p2p_method { MC_P2P_GRANT = 1, MC_P2P_DONE_WITH = 2, MC_P2P_DROP = 3, MC_P2P_KEEP = 4, MC_P2P_LEAVE = 5 };
 
 struct mc_p2p_request {
 	struct mc_p2p_hash object, root;

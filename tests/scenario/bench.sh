@@ -217,6 +217,14 @@ case_duration_zero() {
 		--duration=0.2 >"$dir/u.out" 2>"$dir/u.err" </dev/null || die "the target ended with $?"
 }
 
+# As where somebody limits threads' memory by it; sanitizers need more.
+case_small_stack() {
+	ulimit -s 64 || die "no smaller stack"
+	target t --nic_priority_matrix="$tcp_matrix"
+	initiate i --segment_id=t --nic_priority_matrix="$tcp_matrix" --duration=0 --check || die "ended with $?"
+	stop_and_check "$target" TERM 0
+}
+
 case_stop_target() {
 	for sig in TERM INT; do
 		target "t$sig" --nic_priority_matrix="$tcp_matrix"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # bench/compare-*.sh: what they print and how they judge, not how fast anything is.
-# compare.sh judge|run|p2p|rdma|cxl; SOURCE: the source tree, BUILD: the build to measure.
+# compare.sh judge|run|p2p|store|rdma|cxl; SOURCE: the source tree, BUILD: the build to measure.
 . "$(dirname "$0")/lib.sh"
 here=$SOURCE/bench
 
@@ -83,9 +83,23 @@ case_shm() {
 }
 
 case_p2p() {
-	"$here/compare-p2p.sh" --build="$BUILD" --quick --size=64M tcp-1g >"$dir/p2p.out" 2>"$dir/p2p.err" ||
+	set -- tcp-1g
+	[ ! -f "$BUILD/transports/shm/transport-shm.so" ] || set -- tcp-1g shm-bare
+	"$here/compare-p2p.sh" --build="$BUILD" --quick --size=64M "$@" >"$dir/p2p.out" 2>"$dir/p2p.err" ||
 		die "--quick ended with $?: $(tail -n 2 "$dir/p2p.err")"
-	grep '^tcp-1g ' "$dir/p2p.out" | grep -Eq "$line" || die "no line about tcp-1g"
+	for name in "$@"; do
+		grep "^$name " "$dir/p2p.out" | grep -Eq "$line" || die "no line about $name"
+	done
+}
+
+case_store() {
+	command -v redis-server >/dev/null || skip "there is no redis-server (package redis-server)"
+	set -- memory master-alone redis-set-64k
+	"$here/compare-store.sh" --build="$BUILD" --quick "$@" >"$dir/store.out" 2>"$dir/store.err" ||
+		die "--quick ended with $?: $(tail -n 2 "$dir/store.err")"
+	for name in "$@"; do
+		grep "^$name " "$dir/store.out" | grep -Eq "$line" || die "no line about $name"
+	done
 }
 
 case_cxl() {

@@ -98,6 +98,10 @@ case_explain() {
 	"$MOONCAKE" explain --metadata_server="$metadata" --local_server_name=e --from=cuda:1 --to=t --timeout=30 \
 		--nic_priority_matrix='{"*": [["rdma:mock0"]]}' >"$dir/e.out" 2>"$dir/e.err" </dev/null || die "explain of cuda:1"
 	grep -q 'carries it; memory here staged through host memory' "$dir/e.out" || die "explain does not say that it is staged"
+	"$MOONCAKE" explain --metadata_server="$metadata" --local_server_name=e --from=cuda:7 --to=t --timeout=30 \
+		--nic_priority_matrix='{"*": [["rdma:mock0"]]}' >"$dir/e.out" 2>"$dir/e.err" </dev/null && got=0 || got=$?
+	[ "$got" -eq 1 ] || die "explain of a GPU that does not exist ended with $got"
+	grep -q "location 'cuda:7' does not exist: this host has 2 GPUs" "$dir/e.err" || die "explain does not say that there is no cuda:7"
 }
 
 # As users measure it; which bytes, scenario-cuda looks at.

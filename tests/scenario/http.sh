@@ -88,7 +88,7 @@ transfer)
 	tport=$(port_of t)
 	before=$(sum $tport mooncake_plugin_tcp_bytes_received_total)
 	"$BENCH" --metadata_server="$metadata" --local_server_name=i --port=0 --segment_id=t \
-		--nic_priority_matrix="$tcp_matrix" --operation=write --duration=20 --threads=1 \
+		--nic_priority_matrix="$tcp_matrix" --operation=write --duration=120 --threads=1 \
 		--block_size=64K --batch_size=16 --log_level=info >"$dir/i.out" 2>"$dir/i.err" </dev/null &
 	run=$!
 	pids="$pids $run"

@@ -90,6 +90,29 @@ static void source_alone(void)
 	role_end(&s);
 }
 
+/* Its only source is silent: who cancels need not wait until that is certain. */
+static void source_frozen(void)
+{
+	const char *line;
+	unsigned ms = 0;
+	int status = 0;
+	struct role s, g;
+
+	p2p_start(&s, "s");
+	p2p_start(&g, "g");
+	CHECK(p2p_ask(&s, "register", "o 1") == 0, "register");
+	kill(s.pid, SIGSTOP);
+	p2p_tell(&g, "cancelled o 300");
+	p2p_answer(&g, "cancelled", &line);
+	NEED(sscanf(line, "cancelled %d %u", &status, &ms) == 2, "%s", line);
+	CHECK(status == -ECANCELED && ms < 2500 * SLOW, "cancelled after %u ms: %s", ms, line);
+	kill(s.pid, SIGCONT);
+	p2p_tell(&g, "get o 1");
+	p2p_good(&g);
+	role_end(&g);
+	role_end(&s);
+}
+
 /* ---- getters --------------------------------------------------------------------------------------- */
 
 #define NR_GETTERS 4
@@ -126,6 +149,28 @@ static void getters_killed(void)
 		role_end(&g[i]);
 }
 
+/* The memory of a getter is a file that is cut: its own fault, and no source's.  Over shm, where each request tells its
+ * own end; where many share a stream that breaks, the source of another shard may be dropped as well. */
+static void getter_cut(void)
+{
+	struct role s, g;
+	struct p2p_got got;
+	char path[200];
+
+	p2p_start(&s, "s", QUICK);
+	p2p_start(&g, "cutter", QUICK, "retry_count=1", CAP);
+	CHECK(p2p_ask(&s, "register", "o 1") == 0, "register");
+	p2p_tell(&g, "get o 1");
+	CHECK(!p2p_follow(&g, 30, &got), "over too soon");
+	snprintf(path, sizeof path, "%s/cutter.o", dir);
+	NEED(truncate(path, 0) == 0, "%s", path);
+	NEED(p2p_follow(&g, 1000, &got), "no end");
+	CHECK(got.status == -EFAULT && strstr(got.text, "our own memory"), "%d %s", got.status, got.text);
+	CHECK(!p2p_logged("cutter", "reading shard", ""), "the source is blamed");
+	role_end(&g);
+	role_end(&s);
+}
+
 /* ---- wrong bytes -------------------------------------------------------------------------------------- */
 
 static void wrong_bytes(void)
@@ -154,6 +199,17 @@ static void wrong_bytes(void)
 	CHECK(got.corrupt + got.dropped >= 1 && p2p_logged("h", "liar", ""), "nothing was wrong: %u, %u", got.corrupt,
 	      got.dropped);
 	role_end(&h);
+
+	/* It flips one from the only one, who is asked once more and not blamed. */
+	CHECK(p2p_ask(&liar, "unregister", "o") == 0, "unregister");
+	p2p_start(&h, "h", QUICK, "transports.tcp.lanes=1", "transports.tcp.filters=fault", "filters.fault.flip_nth=16",
+		  "filters.fault.ops=read", "filters.fault.peer=honest");
+	p2p_tell(&h, "get o 1");
+	got = p2p_good(&h);
+	CHECK(got.corrupt == 1 && got.dropped == 0 && p2p_logged("h", "'honest' does not verify; it is read once more", ""),
+	      "%u corrupt, %u dropped", got.corrupt, got.dropped);
+	role_end(&h);
+	CHECK(p2p_ask(&liar, "register", "o 1") == 0, "register");
 
 	/* Nobody is honest. */
 	CHECK(p2p_ask(&honest, "spoil", "o") == 0, "spoil");
@@ -337,8 +393,8 @@ static void etcd_stopped(void)
 int main(int argc, char **argv)
 {
 	static const struct promise cases[] = {
-		{"source_killed", source_killed}, {"source_alone", source_alone},
-		{"getters_killed", getters_killed}, {"wrong_bytes", wrong_bytes},
+		{"source_killed", source_killed}, {"source_alone", source_alone}, {"source_frozen", source_frozen},
+		{"getters_killed", getters_killed}, {"getter_cut", getter_cut}, {"wrong_bytes", wrong_bytes},
 		{"names", names}, {"metadata_writes", metadata_writes}, {"etcd_stopped", etcd_stopped},
 	};
 

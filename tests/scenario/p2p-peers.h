@@ -48,6 +48,16 @@ static inline void p2p_on_log(void *arg, enum mc_log_level level, const char *li
 	fflush(p->log);
 }
 
+/* A page of a file that was cut, touched by the CPU: zeros, for the one page. */
+static inline void p2p_on_bus(int sig, siginfo_t *info, void *context)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+
+	if (mmap((void *)((uintptr_t)info->si_addr / page * page), page, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+		abort();
+}
+
 /* Memory of an object: a file, for who comes back after he was killed. */
 static inline unsigned char *object_memory(struct p2p_peer *p, const char *object)
 {
@@ -126,6 +136,26 @@ static inline void p2p_do_get(struct p2p_peer *p, const char *object, unsigned s
 		right == OBJECT_LEN ? "right" : "wrong", r < 0 ? err.text : "");
 }
 
+/* Begin one, cancel it a while later; "cancelled STATUS MS": how long that took. */
+static inline void p2p_do_cancel(struct p2p_peer *p, const char *object, unsigned after_ms)
+{
+	unsigned char *mem = object_memory(p, object);
+	struct mc_p2p_range range = {mem, OBJECT_LEN};
+	struct mc_error err = {0};
+	struct mc_p2p_get *get = NULL;
+	uint64_t begin = 0;
+	int r = mc_p2p_get_start(p->store, object, &range, 1, NULL, P2P_T, &get, &err);
+
+	if (r == 0) {
+		r = mc_p2p_get_wait(get, after_ms * MC_MSEC, &err);
+		begin = now_ns();
+		mc_p2p_get_cancel(get);
+		r = r == -EAGAIN ? mc_p2p_get_wait(get, P2P_T, &err) : r;
+		mc_p2p_get_free(get);
+	}
+	dprintf(3, "cancelled %d %u %s\n", r, (unsigned)((now_ns() - begin) / MC_MSEC), r < 0 ? err.text : "");
+}
+
 static inline void p2p_do_stat(struct p2p_peer *p, const char *object)
 {
 	struct mc_p2p_info *info = NULL;
@@ -155,6 +185,8 @@ static inline void p2p_obey(struct p2p_peer *p, char *line)
 		p2p_do_register(p, object, seed, SHARD_LEN);
 	} else if (!strcmp(verb, "get")) {
 		p2p_do_get(p, object, seed, !strcmp(word, "resume"));
+	} else if (!strcmp(verb, "cancelled")) {
+		p2p_do_cancel(p, object, seed);
 	} else if (!strcmp(verb, "stat")) {
 		p2p_do_stat(p, object);
 	} else if (!strcmp(verb, "spoil")) {
@@ -182,6 +214,7 @@ static inline int p2p_peer_main(int argc, char **argv)
 	size_t n = 0;
 	int r;
 
+	sigaction(SIGBUS, &(struct sigaction){.sa_sigaction = p2p_on_bus, .sa_flags = SA_SIGINFO}, NULL);
 	snprintf(dir, sizeof dir, "%s", argv[0]);
 	snprintf(line, sizeof line, "%s/%s.log", dir, p.name);
 	p.log = fopen(line, "a");

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Hit ratios on Mooncake's open traces: store-policy-traces.sh PROGRAM FOLDER.  The reference policies give the
-# figures that the house has measured with others; ours is never below LRU, nor below ARC but for one point, and
+# figures that the house has measured with others; ours is never below LRU nor ARC, and
 # does not lose what it has reached.  Exit 77: the traces are not here.
 set -eu
 program=$1 folder=$2
@@ -24,19 +24,19 @@ r=0
 # LRU SIEVE S3-FIFO ARC Belady, and what ours has reached, of each row of the table.
 cat >"$dir/want" <<-END
 	.355 .344 .350 .343 .366 .3550
-	.326 .276 .306 .311 .366 .3330
+	.326 .276 .306 .311 .366 .3340
 	.211 .132 .198 .225 .366 .2280
-	.045 .048 .057 .053 .191 .0750
+	.045 .048 .057 .053 .191 .0780
 	.640 .640 .640 .640 .640 .6396
 	.624 .626 .613 .626 .640 .6270
-	.424 .358 .418 .434 .618 .4560
-	.083 .040 .087 .095 .277 .0870
+	.424 .358 .418 .434 .618 .4590
+	.083 .040 .087 .095 .277 .0970
 END
 grep '^| [0-9]*0 |' "$dir/table" | tr -d '|' | paste -d ' ' - "$dir/want" | awk '
 	function far(a, b) { return a - b > 0.00101 || b - a > 0.00101 }
 	{
 		for (i = 2; i <= 6; i++)
 			if (far($i, $(i + 6))) { print "row " NR ": a reference has " $i ", not " $(i + 6); bad = 1 }
-		if ($7 < $2 || (NR != 8 && $7 < $5) || $7 < $13 || $7 > $6) { print "row " NR ": ours has " $7; bad = 1 }
+		if ($7 < $2 || $7 < $5 || $7 < $13 || $7 > $6) { print "row " NR ": ours has " $7; bad = 1 }
 	}
 	END { exit bad || NR != 8 }' || { cat "$dir/table"; exit 1; }

@@ -27,7 +27,7 @@
 #include "program.h"
 #include "safetensors.h"
 #include "target.h"
-#include "text.h"
+#include <cli/program/text.h>
 
 #define ROOT "00112233445566778899aabbccddeeff"
 
@@ -85,7 +85,7 @@ static void test_texts(void **state)
 	} sizes[] = {{"0", 0},	   {"64K", 65536},    {"1.5GiB", 1610612736},  {"2GB", 2000000000}, {"7 B", 7}, {"", UINT64_MAX},
 		     {"-1", UINT64_MAX}, {"0x10", UINT64_MAX}, {"1e3", UINT64_MAX}, {"4X", UINT64_MAX},	 {"99999999T", UINT64_MAX}},
 	  rates[] = {{"100M", 104857600}, {"10Gbit", 1250000000}, {"1MB/s", 1000000}, {"8Kbit/s", 1000}, {"10bit", UINT64_MAX}};
-	char buf[P2PC_SIZE_TEXT], *text = NULL;
+	char buf[MC_TEXT_MAX], *text = NULL;
 	size_t len;
 	double s;
 	FILE *f;
@@ -93,32 +93,35 @@ static void test_texts(void **state)
 	for (size_t i = 0; i < MC_ARRAY_SIZE(sizes); i++) {
 		uint64_t v = UINT64_MAX;
 
-		p2pc_parse_size(sizes[i].text, &v);
+		mc_text_parse_size(sizes[i].text, &v);
 		assert_int_equal(v, sizes[i].bytes);
 	}
 	for (size_t i = 0; i < MC_ARRAY_SIZE(rates); i++) {
 		uint64_t v = UINT64_MAX;
 
-		p2pc_parse_rate(rates[i].text, &v);
+		mc_text_parse_rate(rates[i].text, &v);
 		assert_int_equal(v, rates[i].bytes);
 	}
-	assert_int_equal(p2pc_parse_seconds("3min", &s), 0);
+	assert_int_equal(mc_text_parse_seconds("3min", &s), 0);
 	assert_true(s == 180);
-	assert_int_equal(p2pc_parse_seconds("3 weeks", &s), -EINVAL);
-	assert_string_equal(p2pc_size_text(1023, buf), "1023 B");
-	assert_string_equal(p2pc_size_text(1048576, buf), "1 MiB");
-	assert_string_equal(p2pc_size_text(1610612736, buf), "1.5 GiB");
-	assert_string_equal(p2pc_size_text(UINT64_MAX, buf), "16 EiB");
-	assert_string_equal(p2pc_seconds_text(125, buf), "2 min 05 s");
-	assert_true(p2pc_text_plain("\xc3\xbc \xe2\x82\xac \xf0\x9f\x90\x89", 11));
-	assert_false(p2pc_text_plain("\xc0\x80", 2));	  /* overlong */
-	assert_false(p2pc_text_plain("\xed\xa0\x80", 3)); /* a surrogate */
-	assert_false(p2pc_text_plain("\xc2\x9b", 2));	  /* C1's CSI */
-	assert_false(p2pc_text_plain("\xe2\x82", 2));
+	assert_int_equal(mc_text_parse_seconds(".5", &s), 0);
+	assert_true(s == 0.5);
+	assert_int_equal(mc_text_parse_seconds(".", &s), -EINVAL);
+	assert_int_equal(mc_text_parse_seconds("3 weeks", &s), -EINVAL);
+	assert_string_equal(mc_text_size(1023, buf), "1023 B");
+	assert_string_equal(mc_text_size(1048576, buf), "1 MiB");
+	assert_string_equal(mc_text_size(1610612736, buf), "1.5 GiB");
+	assert_string_equal(mc_text_size(UINT64_MAX, buf), "16 EiB");
+	assert_string_equal(mc_text_seconds(125, buf), "2 min 05 s");
+	assert_true(mc_text_plain("\xc3\xbc \xe2\x82\xac \xf0\x9f\x90\x89", 11));
+	assert_false(mc_text_plain("\xc0\x80", 2));	  /* overlong */
+	assert_false(mc_text_plain("\xed\xa0\x80", 3)); /* a surrogate */
+	assert_false(mc_text_plain("\xc2\x9b", 2));	  /* C1's CSI */
+	assert_false(mc_text_plain("\xe2\x82", 2));
 	f = open_memstream(&text, &len);
-	p2pc_text_json(f, "a\"\\\n\xff\xc3\xbc");
+	mc_text_json(f, "a\"\\\n\xff\xc3\xbc");
 	fputc(' ', f);
-	p2pc_text_tame(f, "\033[2J\xc3\xbc");
+	mc_text_tame(f, "\033[2J\xc3\xbc");
 	fclose(f);
 	assert_string_equal(text, "\"a\\\"\\\\\\u000a?\xc3\xbc\" ?[2J\xc3\xbc");
 	free(text);
@@ -350,7 +353,7 @@ static void test_offer_files(void **state)
 	assert_memory_equal(o.map.ranges[0].addr, "aaa", 3);
 	p2pc_offer_close(&o);
 	assert_true(p2pc_offer_open(&o, "both", same, 2, false, &err) < 0);
-	assert_non_null(strstr(err.text, "twice"));
+	assert_non_null(strstr(err.text, "would both be"));
 	paths[1] = (char *)"sub";
 	assert_true(p2pc_offer_open(&o, "both", paths, 2, false, &err) < 0);
 	assert_non_null(strstr(err.text, "is a folder"));
@@ -493,6 +496,54 @@ static void test_target_file(void **state)
 	p2pc_manifest_free(&m);
 }
 
+/* Where a device may not have pages of files: the bytes are the program's until they are stored. */
+static void test_detached(void **state)
+{
+	struct p2pc_manifest m;
+	struct p2pc_target t;
+	struct p2pc_offer o;
+	struct mc_error err = {0};
+
+	umask(022);
+	manifest(&m, "{\"format\":1,\"kind\":\"file\",\"entries\":[{\"path\":\"w\",\"size\":5,\"mode\":\"0644\"}]}");
+	assert_int_equal(p2pc_target_open(&t, "w", "some/object", &m, ROOT, false, &err), 0);
+	memcpy(t.map.ranges[0].addr, "12", 2);
+	assert_int_equal(p2pc_map_detach(&t.map, &err), 0);
+	assert_memory_equal(t.map.ranges[0].addr, "12\0\0\0", 5); /* what was there is there */
+	memcpy(t.map.ranges[0].addr, "123", 3);
+	holds(".w.0011223344556677.mc-part", "12", 0600);
+	p2pc_target_close(&t, true);
+	holds(".w.0011223344556677.mc-part", "123", 0600);
+	assert_int_equal(p2pc_target_open(&t, "w", "some/object", &m, ROOT, false, &err), 0);
+	assert_true(t.resumed);
+	assert_int_equal(p2pc_map_detach(&t.map, &err), 0);
+	memcpy(t.map.ranges[0].addr, "12345", 5);
+	assert_int_equal(p2pc_target_finish(&t, true, &err), 0);
+	assert_int_equal(p2pc_map_look(&t.map, &err), 0);
+	assert_memory_equal(t.map.ranges[0].addr, "12345", 5);
+	p2pc_target_close(&t, false);
+	holds("w", "12345", 0644);
+	/* One that is replaced before it is stored is not written to. */
+	assert_int_equal(p2pc_target_open(&t, "v", "some/object", &m, ROOT, false, &err), 0);
+	assert_int_equal(p2pc_map_detach(&t.map, &err), 0);
+	memcpy(t.map.ranges[0].addr, "12345", 5);
+	assert_int_equal(unlink(".v.0011223344556677.mc-part"), 0);
+	put_text(".v.0011223344556677.mc-part", "other");
+	assert_int_equal(p2pc_target_finish(&t, true, &err), -ESTALE);
+	p2pc_target_close(&t, true);
+	holds(".v.0011223344556677.mc-part", "other", 0644);
+	p2pc_manifest_free(&m);
+	/* What is only read. */
+	assert_int_equal(offer(&o, "w", false, &err), 0);
+	assert_int_equal(p2pc_map_detach(&o.map, &err), 0);
+	assert_memory_equal(o.map.ranges[0].addr, "12345", 5);
+	assert_int_equal(p2pc_map_look(&o.map, &err), 0);
+	assert_int_equal(unlink("w"), 0);
+	put_text("w", "54321");
+	assert_int_equal(p2pc_map_detach(&o.map, &err), -ESTALE);
+	p2pc_offer_close(&o);
+}
+
 static void test_target_tree(void **state)
 {
 	struct p2pc_manifest m;
@@ -530,10 +581,55 @@ static void test_target_tree(void **state)
 	assert_int_not_equal(access(".object.0011223344556677.mc-part", F_OK), 0);
 	/* Nobody leads us out of the part. */
 	assert_int_equal(mkdir(".x.0011223344556677.mc-part", 0700) | symlink("../there", ".x.0011223344556677.mc-part/a"), 0);
-	no_target("x", &m, false, -ENOTDIR, "its folder cannot be made");
+	no_target("x", &m, false, -EEXIST, "'.x.0011223344556677.mc-part/a' is nothing of the object; remove it");
 	put_text("file", "");
 	no_target("file", &m, true, -ENOTDIR, "'file' is a file, and the object is a folder");
+	assert_int_equal(symlink("there", "link"), 0);
+	no_target("link", &m, true, -ENOTDIR, "'link' is a link, and the object is a folder");
 	no_target(".", &m, false, -EINVAL, "a folder's own name");
+	p2pc_manifest_free(&m);
+}
+
+/* What the manifest does not name is refused when a part is found again, and before it appears. */
+static void test_target_foreign(void **state)
+{
+	struct p2pc_manifest m;
+	struct p2pc_target t;
+	struct mc_error err = {0};
+
+	manifest(&m, TREE("{\"path\":\"a/b\",\"size\":3,\"mode\":\"0644\"},{\"path\":\"a/e/f\",\"dir\":true},"
+			  "{\"path\":\"a-\",\"size\":1,\"mode\":\"0644\"}"));
+	assert_int_equal(p2pc_target_open(&t, "x", "some/object", &m, ROOT, false, &err), 0);
+	put_text(".x.0011223344556677.mc-part/a/e/extra", "x");
+	assert_int_equal(p2pc_target_finish(&t, false, &err), -EEXIST);
+	assert_string_equal(err.text, "'.x.0011223344556677.mc-part/a/e/extra' is nothing of the object; remove it");
+	p2pc_target_close(&t, true);
+	assert_int_not_equal(access("x", F_OK), 0);
+	no_target("x", &m, false, -EEXIST, "a/e/extra' is nothing of the object");
+	assert_int_equal(unlink(".x.0011223344556677.mc-part/a/e/extra"), 0);
+	assert_int_equal(mkdir(".x.0011223344556677.mc-part/a/e/f/g", 0700), 0);
+	no_target("x", &m, false, -EEXIST, "a/e/f/g' is nothing of the object");
+	assert_int_equal(rmdir(".x.0011223344556677.mc-part/a/e/f/g"), 0);
+	/* A file that others write to under another name is not written to. */
+	put_text("mine", "keep");
+	assert_int_equal(unlink(".x.0011223344556677.mc-part/a-"), 0);
+	assert_int_equal(link("mine", ".x.0011223344556677.mc-part/a-"), 0);
+	no_target("x", &m, false, -EMLINK, "a-' is a hard link");
+	assert_int_equal(unlink(".x.0011223344556677.mc-part/a-"), 0);
+	assert_int_equal(p2pc_target_open(&t, "x", "some/object", &m, ROOT, false, &err), 0);
+	assert_int_equal(truncate(".x.0011223344556677.mc-part/a-", 5), 0);
+	assert_int_equal(p2pc_target_finish(&t, false, &err), -ESTALE);
+	assert_non_null(strstr(err.text, "has grown to 5 of its 1 bytes"));
+	p2pc_target_close(&t, true);
+	assert_int_equal(p2pc_target_open(&t, "x", "some/object", &m, ROOT, false, &err), 0);
+	assert_int_equal(p2pc_target_finish(&t, false, &err), 0);
+	p2pc_target_close(&t, false);
+	p2pc_manifest_free(&m);
+	/* The same of a file. */
+	manifest(&m, "{\"format\":1,\"kind\":\"file\",\"entries\":[{\"path\":\"w\",\"size\":5,\"mode\":\"0644\"}]}");
+	assert_int_equal(link("mine", ".w.0011223344556677.mc-part"), 0);
+	no_target("w", &m, false, -EMLINK, "'.w.0011223344556677.mc-part' is a hard link");
+	holds("mine", "keep", 0644);
 	p2pc_manifest_free(&m);
 }
 
@@ -566,7 +662,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_offer_checkpoint, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cut, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_target_file, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_detached, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_target_tree, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_target_foreign, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_target_full, setup, teardown),
 	};
 

@@ -77,6 +77,27 @@ static void queue_and_deadlines(void **state)
 	mc_p2p_serve_free(s);
 }
 
+static void a_slot_lasts_as_long_as_its_getter(void **state)
+{
+	struct mc_p2p_serve *s = serve_of(1, 2, 0);
+	struct mc_p2p_grant first, second, g;
+
+	assert_int_equal(mc_p2p_serve_ask(s, &tally, 1, four, 4, LATE, MS, &first), 0);
+	assert_int_equal(mc_p2p_serve_ask(s, &tally, 2, four, 4, UINT64_MAX, MS, &second), -EINPROGRESS);
+	/* It takes a minute, and says now and then that it goes on. */
+	for (uint64_t t = 1; t < 60; t++) {
+		mc_p2p_serve_heard(s, 1, t * 1000 * MS);
+		assert_int_equal(mc_p2p_serve_next(s, t * 1000 * MS + 900 * MS, &g), 0);
+	}
+	assert_true(mc_p2p_serve_wake(s) > 60000 * MS);
+	/* What others say does not count. */
+	mc_p2p_serve_heard(s, 2, 63000 * MS);
+	assert_int_equal(mc_p2p_serve_next(s, 65000 * MS, &g), 1);
+	assert_int_equal(g.ticket, second.ticket);
+	assert_int_equal(mc_p2p_serve_done(s, 1, first.slot, MC_P2P_END_OK, 65000 * MS), -ENOENT);
+	mc_p2p_serve_free(s);
+}
+
 static void only_what_is_here(void **state)
 {
 	struct mc_p2p_serve *s = serve_of(4, 0, 0);
@@ -99,15 +120,22 @@ static void getters_and_objects_that_go(void **state)
 	struct mc_p2p_serve *s = serve_of(2, 8, 0);
 	uint32_t others[64] = {0};
 	struct mc_p2p_tally other = {64, others, NULL};
-	struct mc_p2p_grant g, w;
+	struct mc_p2p_grant g, w, held, waits;
 	uint64_t tickets[8];
 
-	assert_int_equal(mc_p2p_serve_ask(s, &tally, 1, four, 4, LATE, MS, &g), 0);
+	assert_int_equal(mc_p2p_serve_ask(s, &tally, 1, four, 4, LATE, MS, &held), 0);
 	assert_int_equal(mc_p2p_serve_ask(s, &tally, 2, four, 4, LATE, MS, &g), 0);
-	assert_int_equal(mc_p2p_serve_ask(s, &tally, 1, four, 4, LATE, MS, &g), -EINPROGRESS);
+	assert_int_equal(mc_p2p_serve_ask(s, &tally, 1, four, 4, LATE, MS, &waits), -EINPROGRESS);
 	assert_int_equal(mc_p2p_serve_ask(s, &other, 3, four, 4, LATE, MS, &w), -EINPROGRESS);
 	assert_int_equal(mc_p2p_serve_ask(s, &tally, 4, four, 4, LATE, MS, &g), -EINPROGRESS);
-	mc_p2p_serve_gone(s, 1);
+	/* Another object is not touched, and what was not read does not count. */
+	assert_int_equal(counts[held.shard], 1);
+	assert_int_equal(mc_p2p_serve_gone(s, &other, 1, tickets, 8), 0);
+	assert_int_equal(mc_p2p_serve_busy(s, &tally, MS), 2);
+	assert_int_equal(mc_p2p_serve_gone(s, &tally, 1, tickets, 8), 1);
+	assert_int_equal(tickets[0], waits.ticket);
+	assert_int_equal(counts[held.shard], 0);
+	assert_int_equal(mc_p2p_serve_busy(s, &tally, MS), 1);
 	assert_int_equal(mc_p2p_serve_next(s, MS, &g), 1);
 	assert_int_equal(g.ticket, w.ticket);
 	assert_int_equal(mc_p2p_serve_next(s, MS, &g), 0);
@@ -141,6 +169,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(least_granted),     cmocka_unit_test(queue_and_deadlines),
+		cmocka_unit_test(a_slot_lasts_as_long_as_its_getter),
 		cmocka_unit_test(only_what_is_here), cmocka_unit_test(getters_and_objects_that_go),
 		cmocka_unit_test(rate),
 	};

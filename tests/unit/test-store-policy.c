@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The eviction policy: only ends of chains go, what may not go stays, what stood on a removed block
- * goes next; a million random calls against a model of the forest; and on a made-up trace of
- * conversations it finds more than LRU and ARC, whatever the seed.
+ * goes next; a million random calls against a model of the forest; on a made-up trace of
+ * conversations it finds more than LRU and ARC, whatever the seed; and it does not lose where
+ * chains tell nothing: favourites, others that come once, and some that come in a circle.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "bench/store_reference.h"
+#include "stores/managed/cli/store_reference.h"
 #include "store_policy.h"
 
 static uint64_t random_state;
@@ -68,6 +69,28 @@ static void chains_go_from_their_ends(void **state)
 	assert_ptr_equal(mc_policy_victim(p, NULL, NULL), &nodes[3]);
 	mc_policy_free(p);
 	mc_policy_free(NULL);
+}
+
+/* Nearly everything is leased. */
+static bool only_this(void *arg, const struct mc_policy_node *node)
+{
+	return node == arg;
+}
+
+static void the_one_that_may_go_is_found(void **state)
+{
+	static struct mc_policy_node nodes[3000];
+	struct mc_policy *p;
+
+	assert_int_equal(mc_policy_new(100, 1, &p), 0);
+	for (uint64_t key = 0; key < 3000; key++) {
+		struct mc_policy_node *request[] = {&nodes[key]};
+
+		assert_int_equal(mc_policy_access(p, NULL, request, &key, 1), 0);
+	}
+	assert_ptr_equal(mc_policy_victim(p, only_this, &nodes[1234]), &nodes[1234]);
+	assert_null(mc_policy_victim(p, only_this, NULL));
+	mc_policy_free(p);
 }
 
 #define MODEL 600u
@@ -180,6 +203,44 @@ static struct made *make_trace(void)
 	return m;
 }
 
+#define FAVOURITES 1000u
+#define CIRCLE 75u
+
+/* Chains that are never extended: a third are favourites (the k-th is wanted as often as 1 / k), a
+ * third come in a circle, and a third once. */
+static struct made *make_mix(void)
+{
+	static uint32_t begin[FAVOURITES + CIRCLE + 1];
+	struct made *m = calloc(1, sizeof *m);
+	uint32_t nr = 0, at = 0;
+
+	assert_non_null(m);
+	random_state = 9;
+	for (uint32_t c = 0; c <= FAVOURITES + CIRCLE; c++) {
+		begin[c] = m->nr_keys;
+		m->nr_keys += c < FAVOURITES + CIRCLE ? 1 + draw(40) : 0;
+	}
+	for (uint32_t r = 0; r < REQUESTS; r++) {
+		/* Each doubling is as likely as the next one: 1 / k. */
+		uint32_t which = draw(3), half = 1u << draw(10);
+		uint32_t c =
+			which == 0 ? (half + draw(half)) % FAVOURITES : FAVOURITES + at % CIRCLE;
+
+		at += which == 1;
+		m->starts[r] = nr;
+		if (which == 2) {
+			for (uint32_t n = 1 + draw(40); n; n--)
+				m->keys[nr++] = m->nr_keys++;
+			continue;
+		}
+		for (uint32_t k = begin[c]; k < begin[c + 1]; k++)
+			m->keys[nr++] = k;
+	}
+	assert_true(nr <= ACCESSES_MAX);
+	m->starts[REQUESTS] = nr;
+	return m;
+}
+
 static double ours(const struct made *m, uint32_t capacity, uint64_t seed)
 {
 	struct mc_policy_node *nodes = calloc(m->nr_keys, sizeof *nodes), *request[256];
@@ -213,23 +274,45 @@ static double ours(const struct made *m, uint32_t capacity, uint64_t seed)
 	return (double)hits / m->starts[REQUESTS];
 }
 
+/* What LRU and the best of those that know no future find. */
+static void references(const struct made *m, uint32_t capacity, double *ret_lru, double *ret_best)
+{
+	*ret_lru = *ret_best = 0;
+	for (int which = REFERENCE_LRU; which < REFERENCE_BELADY; which++) {
+		double r = (double)reference_replay((enum reference)which, m->keys,
+						    m->starts[REQUESTS], m->nr_keys, capacity) /
+			   m->starts[REQUESTS];
+
+		*ret_lru = which == REFERENCE_LRU ? r : *ret_lru;
+		*ret_best = r > *ret_best ? r : *ret_best;
+	}
+}
+
+static void it_does_not_lose_without_chains(void **state)
+{
+	static const uint32_t capacities[] = {500, 1000, 2000};
+	struct made *m = make_mix();
+
+	for (size_t c = 0; c < 3; c++) {
+		double lru, best, r = ours(m, capacities[c], 1);
+
+		references(m, capacities[c], &lru, &best);
+		print_message("%u blocks: ours %.4f, LRU %.4f, best of the others %.4f\n",
+			      capacities[c], r, lru, best);
+		assert_true(r > lru && r > best);
+	}
+	free(m);
+}
+
 static void it_finds_more_than_others(void **state)
 {
 	static const uint32_t capacities[] = {500, 2000, 6000};
 	struct made *m = make_trace();
 
 	for (size_t c = 0; c < 3; c++) {
-		double nr = m->starts[REQUESTS], lru = 0, best = 0, bound;
+		double nr = m->starts[REQUESTS], lru, best, bound;
 
-		for (int which = REFERENCE_LRU; which < REFERENCE_BELADY; which++) {
-			double r = (double)reference_replay((enum reference)which, m->keys,
-							    m->starts[REQUESTS], m->nr_keys,
-							    capacities[c]) /
-				   nr;
-
-			lru = which == REFERENCE_LRU ? r : lru;
-			best = r > best ? r : best;
-		}
+		references(m, capacities[c], &lru, &best);
 		bound = (double)reference_replay(REFERENCE_BELADY, m->keys, m->starts[REQUESTS],
 						 m->nr_keys, capacities[c]) /
 			nr;
@@ -251,8 +334,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(chains_go_from_their_ends),
+		cmocka_unit_test(the_one_that_may_go_is_found),
 		cmocka_unit_test(the_forest_is_whole),
 		cmocka_unit_test(it_finds_more_than_others),
+		cmocka_unit_test(it_does_not_lose_without_chains),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,10 +13,9 @@
 #include <strings.h>
 
 #include <cli/program/args.h>
+#include <cli/program/text.h>
 #include <cli/program/words.h>
 #include <core/util/check.h>
-
-#include "text.h"
 
 enum flag_type { FLAG_BOOL, FLAG_TEXT, FLAG_COUNT, FLAG_SIZE, FLAG_RATE, FLAG_SECONDS };
 
@@ -30,7 +29,7 @@ struct flag {
 	const char *name;
 	enum flag_type type;
 	size_t offset;
-	uint64_t min, max; /* of a count or a size */
+	uint64_t min, max; /* of a count or a size; min of a text: bytes */
 	unsigned verbs;    /* ANY: all */
 	const char *doc;
 };
@@ -38,8 +37,8 @@ struct flag {
 #define FIELD(f) offsetof(struct p2pc_options, f)
 
 static const struct flag flags[] = {
-	{"output", FLAG_TEXT, FIELD(output), 0, 0, GET, "the file or folder that get makes; -o for short"},
-	{"name", FLAG_TEXT, FIELD(name), 0, 0, SERVE, "the object's name; beside several files: one object of them all"},
+	{"output", FLAG_TEXT, FIELD(output), 1, 0, GET, "the file or folder that get makes; -o for short"},
+	{"name", FLAG_TEXT, FIELD(name), 1, 0, SERVE, "the object's name; beside several files: one object of them all"},
 	{"force", FLAG_BOOL, FIELD(force), 0, 0, SERVE | GET,
 	 "serve a checkpoint that is not whole; get over what is there already"},
 	{"serve", FLAG_BOOL, FIELD(serve), 0, 0, GET, "when all has arrived, go on serving it"},
@@ -56,13 +55,13 @@ static const struct flag flags[] = {
 	{"threads", FLAG_COUNT, FIELD(threads), 1, 64, GET | SAMPLE, "that copy and verify; default 4"},
 	{"shard_size", FLAG_SIZE, FIELD(shard_size), 4096, UINT64_C(1) << 32, SERVE | SAMPLE,
 	 "bytes; default: a 64th of the object, from 1 MiB to 64 MiB"},
-	{"rack", FLAG_TEXT, FIELD(rack), 0, 0, SERVE | GET | SAMPLE, "a label of where this host stands: same label, near"},
+	{"rack", FLAG_TEXT, FIELD(rack), 0, 0, SERVE | GET | SAMPLE, "a label of where this host stands: same label, near; default $MC_RACK"},
 	{"sync", FLAG_BOOL, FIELD(sync), 0, 0, GET, "have the disk written before the file appears; --nosync: not"},
-	{"ready_file", FLAG_TEXT, FIELD(ready_file), 0, 0, SERVE | GET | SAMPLE, "written when all is served, for scripts"},
+	{"ready_file", FLAG_TEXT, FIELD(ready_file), 1, 0, SERVE | GET | SAMPLE, "written when all is served, for scripts"},
 	{"json", FLAG_BOOL, FIELD(json), 0, 0, ANY, "one object on stdout"},
 	{"cmd", FLAG_TEXT, FIELD(cmd), 0, 0, ANY, "trainer or inferencer: the public project's sample, instead of a verb"},
 	{"file_size_mb", FLAG_COUNT, FIELD(file_size_mb), 1, 1048576, SAMPLE, "of the sample's object, MiB; default 2048"},
-	{"device_name", FLAG_TEXT, FIELD(device_name), 0, 0, ANY, "these devices, A,B, instead of a matrix"},
+	{"device_name", FLAG_TEXT, FIELD(device_name), 1, 0, ANY, "these devices, A,B, instead of a matrix"},
 	{"config", FLAG_TEXT, FIELD(config), 0, 0, ANY, "a config file, below MC_* variables and flags"},
 	{"help", FLAG_BOOL, FIELD(help), 0, 0, ANY, "one screen"},
 	{"helpfull", FLAG_BOOL, FIELD(helpfull), 0, 0, ANY, "all flags and config keys"},
@@ -85,7 +84,7 @@ void p2pc_options_init(struct p2pc_options *o)
 	*o = (struct p2pc_options){
 		.output = "",
 		.name = "",
-		.rack = "",
+		.rack = getenv("MC_RACK") ? getenv("MC_RACK") : "",
 		.ready_file = "",
 		.device_name = "",
 		.cmd = "",
@@ -101,7 +100,7 @@ void p2pc_options_init(struct p2pc_options *o)
 static int parse_number(const struct flag *flag, const char *text, uint64_t *ret, struct mc_error *err)
 {
 	uint64_t v;
-	int r = flag->type == FLAG_RATE ? p2pc_parse_rate(text, &v) : p2pc_parse_size(text, &v);
+	int r = flag->type == FLAG_RATE ? mc_text_parse_rate(text, &v) : mc_text_parse_size(text, &v);
 
 	if (flag->type == FLAG_COUNT && text[strspn(text, "0123456789")])
 		r = -EINVAL;
@@ -122,12 +121,14 @@ static int flag_apply(struct p2pc_options *o, const struct flag *flag, const cha
 
 	if (flag->type == FLAG_BOOL) {
 		r = mc_args_bool(flag->name, text, field, err);
+	} else if (flag->type == FLAG_TEXT && strlen(text) < flag->min) {
+		return mc_fail(err, -EINVAL, "flag --%s: it is empty; leave it out, or say what it is", flag->name);
 	} else if (flag->type == FLAG_TEXT) {
 		*(const char **)field = text;
 	} else if (flag->type == FLAG_SECONDS) {
 		double v;
 
-		if (p2pc_parse_seconds(text, &v) < 0 || v > 31536000)
+		if (mc_text_parse_seconds(text, &v) < 0 || v > 31536000)
 			r = mc_fail(err, -EINVAL, "flag --%s: '%s' is no time; write seconds, 500ms, 10min or 2h", flag->name, text);
 		else
 			*(double *)field = v;

@@ -8,12 +8,16 @@
 #include <poll.h>
 #include <string.h>
 
+#include <cli/program/join.h>
+#include <cli/program/tell.h>
+#include <cli/program/text.h>
+
 #include "program.h"
 #include "stop.h"
 #include "target.h"
-#include "text.h"
 
 #define SHOW_MS 200
+#define LOOK_MS 1000
 #define RETRY_NS (500 * MC_MSEC)
 
 struct getting {
@@ -73,9 +77,12 @@ static int read_manifest(struct getting *g, struct mc_error *err)
 
 /* ---- the get ---------------------------------------------------------------------------------- */
 
-/* Show it and wait for its end, or for a signal's. */
+/* Show it and wait for its end, or for a signal's.  Files of ours that somebody cuts meanwhile end it, too: no source
+ * can fill them. */
 static int follow(struct getting *g, struct mc_p2p_get *get, struct mc_error *err)
 {
+	uint64_t look_ns = p2pc_now_ns() + MC_SEC;
+	struct mc_error cut = {0};
 	int r;
 
 	for (;;) {
@@ -83,13 +90,20 @@ static int follow(struct getting *g, struct mc_p2p_get *get, struct mc_error *er
 
 		mc_p2p_get_progress(get, &g->last);
 		p2pc_progress_show(&g->progress, &g->last);
-		poll(fds, 2, g->progress.on ? SHOW_MS : -1);
+		poll(fds, 2, g->progress.on ? SHOW_MS : LOOK_MS);
 		if (fds[0].revents || mc_stopping())
 			break;
+		if (p2pc_now_ns() < look_ns)
+			continue;
+		if (p2pc_map_whole(&g->target.map, &cut) < 0)
+			break;
+		look_ns = p2pc_now_ns() + MC_SEC;
 	}
-	if (mc_stopping())
+	if (mc_stopping() || cut.code)
 		mc_p2p_get_cancel(get);
 	r = mc_p2p_get_wait(get, MC_FOREVER, err);
+	if (r < 0 && !mc_stopping() && p2pc_map_whole(&g->target.map, &cut) < 0)
+		r = mc_fail(err, -ESTALE, "%s meanwhile", cut.text);
 	mc_p2p_get_progress(get, &g->last);
 	g->replica = r == 0;
 	return r;
@@ -104,17 +118,19 @@ static int fetch(struct getting *g, struct mc_error *err)
 				 p2pc_timeout(g->o, MC_FOREVER), &get, &why);
 
 	g->last.size = sizeof g->last;
+	g->session.filling = &g->target.map;
 	if (r == 0) {
 		r = follow(g, get, &why);
 		mc_p2p_get_free(get);
 	}
-	p2pc_progress_end(&g->progress);
+	g->session.filling = NULL;
+	mc_tell_progress_end();
 	if (r < 0 && (g->last.done_len || g->target.resumed)) {
-		char done[P2PC_SIZE_TEXT], len[P2PC_SIZE_TEXT], what[2 * P2PC_SIZE_TEXT + 8] = "what had arrived before";
+		char done[MC_TEXT_MAX], len[MC_TEXT_MAX], what[2 * MC_TEXT_MAX + 8] = "what had arrived before";
 
 		if (g->last.done_len)
-			snprintf(what, sizeof what, "%s of %s", p2pc_size_text(g->last.done_len, done),
-				 p2pc_size_text(g->info->len, len));
+			snprintf(what, sizeof what, "%s of %s", mc_text_size(g->last.done_len, done),
+				 mc_text_size(g->info->len, len));
 		return mc_fail(err, r, "%.600s; %s: kept in '%.200s', and the same command goes on from there",
 			       r == -ECANCELED ? "interrupted" : why.text, what, g->target.part);
 	}
@@ -127,27 +143,27 @@ static void tell(const struct getting *g)
 {
 	const struct mc_p2p_progress *l = &g->last;
 	double seconds = (double)l->elapsed_ns / 1e9, rate = seconds > 0 ? (double)(l->done_len - l->resumed_len) / seconds : 0;
-	char size[P2PC_SIZE_TEXT], per[P2PC_SIZE_TEXT], had[P2PC_SIZE_TEXT];
+	char size[MC_TEXT_MAX], per[MC_TEXT_MAX], had[MC_TEXT_MAX];
 	size_t nr_files = 0;
 
 	for (size_t i = 0; i < g->manifest.nr; i++)
 		nr_files += !g->manifest.entries[i].dir;
 	if (g->o->json) {
 		fputs("{\"name\": ", stdout);
-		p2pc_text_json(stdout, g->name);
+		mc_text_json(stdout, g->name);
 		fputs(", \"path\": ", stdout);
-		p2pc_text_json(stdout, g->target.path);
+		mc_text_json(stdout, g->target.path);
 		printf(", \"size\": %" PRIu64 ", \"files\": %zu, \"root\": \"%s\", \"seconds\": %.3f, \"rate\": %.0f, \"resumed\": %" PRIu64
 		       ", \"moved\": %" PRIu64 ", \"sources\": %u, \"dropped\": %u, \"corrupt\": %u}\n",
 		       g->info->len, nr_files, g->info->root, seconds, rate, l->resumed_len, l->moved_len, l->nr_sources,
 		       l->dropped, l->corrupt);
 	} else {
 		fputs("got '", stdout);
-		p2pc_text_tame(stdout, g->target.path);
-		printf("': %s in %.1f s, %s/s, verified", p2pc_size_text(g->info->len, size), seconds,
-		       p2pc_size_text((uint64_t)rate, per));
+		mc_text_tame(stdout, g->target.path);
+		printf("': %s in %.1f s, %s/s, verified", mc_text_size(g->info->len, size), seconds,
+		       mc_text_size((uint64_t)rate, per));
 		if (l->resumed_len)
-			printf("; %s were there already", p2pc_size_text(l->resumed_len, had));
+			printf("; %s were there already", mc_text_size(l->resumed_len, had));
 		if (l->dropped)
 			printf("; %u source%s left or failed", l->dropped, l->dropped == 1 ? "" : "s");
 		if (l->corrupt)
@@ -169,7 +185,7 @@ static int serve_on(struct getting *g)
 		if (p2pc_session_removed(&g->session, g->name))
 			return P2PC_EXIT_OK;
 		if (p2pc_map_look(&g->target.map, &err) < 0) {
-			p2pc_note("mooncake_p2p: %s while '%s' was served; it is taken back", err.text, g->name);
+			mc_tell("mooncake_p2p: %s while '%s' was served; it is taken back", err.text, g->name);
 			return P2PC_EXIT_FAILED;
 		}
 		mc_stop_wait(end - now < MC_SEC ? end - now : MC_SEC);
@@ -208,10 +224,10 @@ int p2pc_get(const struct p2pc_options *o, struct mc_config *config)
 
 	p2pc_progress_init(&g.progress, g.name, false);
 	r = get(&g, config, &err);
-	p2pc_progress_end(&g.progress);
+	mc_tell_progress_end();
 	if (r == 0) {
 		tell(&g);
-		r = p2pc_ready(o, &g.session, &err);
+		r = mc_join_ready(o->ready_file, g.session.engine, &err);
 	}
 	if (r == 0 && o->serve)
 		code = serve_on(&g);

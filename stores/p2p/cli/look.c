@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <cli/program/tell.h>
+#include <cli/program/text.h>
+
 #include "manifest.h"
 #include "program.h"
-#include "text.h"
 
 #define LS_MAX (UINT64_C(1) << 20) /* rows that are kept to be aligned and sorted */
 
@@ -18,7 +20,7 @@ static int fail(const struct p2pc_options *o, const struct p2pc_session *s, cons
 static void json_text(const char *key, const char *value)
 {
 	printf("\"%s\": ", key);
-	p2pc_text_json(stdout, value);
+	mc_text_json(stdout, value);
 }
 
 /* ---- ls --------------------------------------------------------------------------------------- */
@@ -26,7 +28,7 @@ static void json_text(const char *key, const char *value)
 struct row {
 	char *name, *created_by, *created;
 	uint64_t len, shard_size;
-	uint32_t nr_shards;
+	uint32_t nr_shards, nr_sources;
 	char root[MC_P2P_ROOT_SIZE];
 };
 
@@ -57,6 +59,7 @@ static int add_row(void *ctx, const struct mc_p2p_entry *e)
 		.len = e->len,
 		.shard_size = e->shard_size,
 		.nr_shards = e->nr_shards,
+		.nr_sources = e->nr_sources,
 	};
 	snprintf(row->root, sizeof row->root, "%s", e->root);
 	rows->nr++;
@@ -86,15 +89,18 @@ static void print_table(const struct rows *rows)
 	for (size_t i = 0; i < rows->nr; i++)
 		widest = width(rows->list[i].name) > widest ? width(rows->list[i].name) : widest;
 	if (rows->nr)
-		printf("%-*s  %10s  %7s  %-20s  %s\n", (int)widest, "NAME", "SIZE", "SHARDS", "SINCE", "FIRST OFFERED BY");
+		printf("%-*s  %10s  %7s  %7s  %-20s  %s\n", (int)widest, "NAME", "SIZE", "SHARDS", "SOURCES", "SINCE",
+		       "FIRST OFFERED BY");
 	for (size_t i = 0; i < rows->nr; i++) {
 		const struct row *r = &rows->list[i];
-		char size[P2PC_SIZE_TEXT];
+		char size[MC_TEXT_MAX], sources[16] = "none";
 
-		p2pc_text_tame(stdout, r->name);
-		printf("%*s  %10s  %7u  %-20s  ", (int)(widest - width(r->name)), "", p2pc_size_text(r->len, size), r->nr_shards,
-		       r->created);
-		p2pc_text_tame(stdout, r->created_by);
+		if (r->nr_sources)
+			snprintf(sources, sizeof sources, "%u", r->nr_sources);
+		mc_text_tame(stdout, r->name);
+		printf("%*s  %10s  %7u  %7s  %-20s  ", (int)(widest - width(r->name)), "", mc_text_size(r->len, size),
+		       r->nr_shards, sources, r->created);
+		mc_text_tame(stdout, r->created_by);
 		putchar('\n');
 	}
 }
@@ -107,8 +113,8 @@ static void print_json(const struct rows *rows)
 
 		fputs(i ? ", {" : "{", stdout);
 		json_text("name", r->name);
-		printf(", \"size\": %" PRIu64 ", \"shards\": %u, \"shard_size\": %" PRIu64 ", \"root\": \"%s\", ", r->len, r->nr_shards,
-		       r->shard_size, r->root);
+		printf(", \"size\": %" PRIu64 ", \"shards\": %u, \"shard_size\": %" PRIu64 ", \"root\": \"%s\", \"sources\": %u, ", r->len,
+		       r->nr_shards, r->shard_size, r->root, r->nr_sources);
 		json_text("created_by", r->created_by);
 		fputs(", ", stdout);
 		json_text("created", r->created);
@@ -155,7 +161,7 @@ static void print_sources(const struct mc_p2p_info *info)
 		const struct mc_p2p_source *s = &info->sources[i];
 
 		fputs(i ? "           " : "sources    ", stdout);
-		p2pc_text_tame(stdout, s->engine);
+		mc_text_tame(stdout, s->engine);
 		printf("  %s", s->role == MC_P2P_SEED ? "seed" : "replica");
 		if (!s->answers)
 			fputs("  does not answer", stdout);
@@ -165,7 +171,7 @@ static void print_sources(const struct mc_p2p_info *info)
 			fputs("  this host", stdout);
 		if (*s->rack) {
 			fputs("  rack ", stdout);
-			p2pc_text_tame(stdout, s->rack);
+			mc_text_tame(stdout, s->rack);
 		}
 		putchar('\n');
 	}
@@ -175,23 +181,23 @@ static void print_sources(const struct mc_p2p_info *info)
 
 static void print_info(const struct mc_p2p_info *info, const struct p2pc_manifest *m)
 {
-	char text[P2PC_SIZE_TEXT];
+	char text[MC_TEXT_MAX];
 
 	fputs("name       ", stdout);
-	p2pc_text_tame(stdout, info->name);
-	printf("\nsize       %s (%" PRIu64 " bytes)\n", p2pc_size_text(info->len, text), info->len);
-	printf("shards     %u of %s\n", info->nr_shards, p2pc_size_text(info->shard_size, text));
+	mc_text_tame(stdout, info->name);
+	printf("\nsize       %s (%" PRIu64 " bytes)\n", mc_text_size(info->len, text), info->len);
+	printf("shards     %u of %s\n", info->nr_shards, mc_text_size(info->shard_size, text));
 	printf("root       %s\ncreated    %s by ", info->root, info->created);
-	p2pc_text_tame(stdout, info->created_by);
+	mc_text_tame(stdout, info->created_by);
 	putchar('\n');
 	print_sources(info);
 	for (size_t i = 0; i < m->nr; i++) {
 		fputs(i ? "           " : "files      ", stdout);
-		p2pc_text_tame(stdout, m->entries[i].path);
+		mc_text_tame(stdout, m->entries[i].path);
 		if (m->entries[i].dir)
 			puts("/  an empty folder");
 		else
-			printf("  %s%s\n", p2pc_size_text(m->entries[i].size, text), m->entries[i].exec ? "  executable" : "");
+			printf("  %s%s\n", mc_text_size(m->entries[i].size, text), m->entries[i].exec ? "  executable" : "");
 	}
 }
 
@@ -242,7 +248,7 @@ int p2pc_stat(const struct p2pc_options *o, struct mc_config *config)
 		code = fail(o, &s, &err);
 	} else {
 		if (info->attachment && p2pc_manifest_parse(info->attachment, info->attachment_len, &m, &err) < 0)
-			p2pc_note("warning: '%s': %s", o->args[0], err.text);
+			mc_tell("warning: '%s': %s", o->args[0], err.text);
 		if (o->json)
 			print_info_json(info, &m);
 		else
@@ -273,7 +279,7 @@ int p2pc_rm(const struct p2pc_options *o, struct mc_config *config)
 		printf(", \"told\": %u}\n", told);
 	} else {
 		fputs("removed '", stdout);
-		p2pc_text_tame(stdout, o->args[0]);
+		mc_text_tame(stdout, o->args[0]);
 		printf("'; %u engine%s serve%s it no more\n", told, told == 1 ? "" : "s", told == 1 ? "s" : "");
 	}
 	p2pc_session_close(&s);

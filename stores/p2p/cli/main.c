@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include <cli/program/tell.h>
 #include <core/util/std-fds.h>
 
 #include "map.h"
@@ -48,7 +49,7 @@ static int run(const struct p2pc_options *o, struct mc_config *config)
 	}
 	if (p2pc_options_check(o, &err) < 0)
 		return p2pc_tell_error(o, err.text, P2PC_EXIT_USAGE);
-	p2pc_log_init();
+	mc_tell_log_init();
 	p2pc_map_guard();
 	if (p2pc_stop_init(&err) < 0)
 		return p2pc_tell_error(o, err.text, P2PC_EXIT_FAILED);

@@ -11,8 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <cli/program/text.h>
+
 #include "json_read.h"
-#include "text.h"
 
 /* ---- paths ------------------------------------------------------------------------------------ */
 
@@ -22,7 +23,7 @@ int p2pc_path_check(const char *path, struct mc_error *err)
 
 	if (!len || len > P2PC_PATH_MAX)
 		return mc_fail(err, -EINVAL, "path '%.80s': %s", path, len ? "longer than 4095 bytes" : "empty");
-	if (!p2pc_text_plain(path, len))
+	if (!mc_text_plain(path, len))
 		return mc_fail(err, -EINVAL, "path '%.200s': not UTF-8, or a control character in it", path);
 	for (const char *part = path;;) {
 		size_t n = strcspn(part, "/");
@@ -105,6 +106,9 @@ static int check(struct p2pc_manifest *m, struct mc_error *err)
 
 		if (p2pc_path_check(e->path, err) < 0)
 			return -EBADMSG;
+		if (before && e->source && before->source && strcmp(before->path, e->path) == 0)
+			return mc_fail(err, -EEXIST, "'%.200s' and '%.200s' would both be '%.200s' in the object; rename one, or put "
+						     "them into a folder and serve that", before->source, e->source, e->path);
 		if (before && p2pc_path_compare(before->path, e->path) >= 0)
 			return mc_fail(err, -EBADMSG, "path '%.200s' is there twice or out of order", e->path);
 		if (before && strncmp(before->path, e->path, n) == 0 && e->path[n] == '/')
@@ -264,7 +268,7 @@ char *p2pc_manifest_print(const struct p2pc_manifest *m, size_t *ret_len)
 		const struct p2pc_entry *e = &m->entries[i];
 
 		fputs(i ? ",{\"path\":" : "{\"path\":", f);
-		p2pc_text_json(f, e->path);
+		mc_text_json(f, e->path);
 		if (e->dir)
 			fputs(",\"dir\":true}", f);
 		else

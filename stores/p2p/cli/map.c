@@ -3,6 +3,7 @@
 #include "map.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include <core/util/check.h>
+#include <core/util/cleanup.h>
 
 /* ---- the guard -------------------------------------------------------------------------------- */
 
@@ -157,9 +159,9 @@ int p2pc_map_whole(const struct p2pc_map *m, struct mc_error *err)
 		const struct p2pc_mapped *f = &m->files[i];
 		struct stat st;
 
-		if (look_at(f, &st) && (uint64_t)st.st_size < f->size)
-			return mc_fail(err, -ESTALE, "file '%s' has been cut to %" PRIu64 " of its %" PRIu64 " bytes", f->path,
-				       (uint64_t)st.st_size, f->size);
+		if (look_at(f, &st) && (uint64_t)st.st_size != f->size)
+			return mc_fail(err, -ESTALE, "file '%s' has %s to %" PRIu64 " of its %" PRIu64 " bytes", f->path,
+				       (uint64_t)st.st_size < f->size ? "been cut" : "grown", (uint64_t)st.st_size, f->size);
 	}
 	if (m->slot >= 0 && atomic_load(&cut[m->slot]))
 		return mc_fail(err, -ESTALE, "a file of it has been cut");
@@ -180,11 +182,108 @@ int p2pc_map_look(const struct p2pc_map *m, struct mc_error *err)
 	return p2pc_map_whole(m, err);
 }
 
+/* ---- memory of its own ------------------------------------------------------------------------ */
+
+#define STORE_PIECE ((size_t)1 << 20)
+
+/* The file again: a descriptor. */
+static int reopen(const struct p2pc_mapped *f, int flags, struct mc_error *err)
+{
+	int fd = open(f->path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), r = 0;
+	struct stat st;
+
+	if (fd < 0)
+		return mc_fail(err, -errno, "file '%s': %s", f->path, strerror(errno));
+	if (fstat(fd, &st) < 0)
+		r = mc_fail(err, -errno, "file '%s': %s", f->path, strerror(errno));
+	else if (st.st_dev != f->dev || st.st_ino != f->ino || (uint64_t)st.st_size != f->size)
+		r = mc_fail(err, -ESTALE, "file '%s' is another one by now, or of another size", f->path);
+	if (r == 0)
+		return fd;
+	close(fd);
+	return r;
+}
+
+/* What has been written to the file at some time; the rest is zeros. */
+static int load(const struct p2pc_mapped *f, int fd, uint8_t *to, struct mc_error *err)
+{
+	off_t at = lseek(fd, 0, SEEK_DATA), size = (off_t)f->size, end;
+
+	while (at >= 0 && at < size) {
+		end = lseek(fd, at, SEEK_HOLE);
+		end = end < at || end > size ? size : end;
+		while (at < end) {
+			ssize_t n = pread(fd, to + at, (size_t)(end - at), at);
+
+			if (n < 0 && errno == EINTR)
+				continue;
+			if (n <= 0)
+				return mc_fail(err, n < 0 ? -errno : -ESTALE, "file '%s' cannot be read: %s", f->path,
+					       n < 0 ? strerror(errno) : "it has been cut");
+			at += n;
+		}
+		at = lseek(fd, at, SEEK_DATA);
+	}
+	return 0;
+}
+
+int p2pc_map_detach(struct p2pc_map *m, struct mc_error *err)
+{
+	for (size_t i = 0; i < m->nr; i++) {
+		const struct p2pc_mapped *f = &m->files[i];
+		size_t len = mc_round_up(f->size, (size_t)sysconf(_SC_PAGESIZE));
+		int flags = MAP_PRIVATE | MAP_FIXED | (m->write ? MAP_ANONYMOUS : 0), r = 0;
+		mc_cleanup(mc_closep) int fd = reopen(f, O_RDONLY, err);
+
+		if (fd < 0)
+			return fd;
+		if (mmap(m->base + f->at, len, PROT_READ | (m->write ? PROT_WRITE : 0), flags, m->write ? -1 : fd, 0) == MAP_FAILED)
+			return mc_fail(err, -errno, "file '%s': no memory for a copy: %s", f->path, strerror(errno));
+		if (m->write)
+			r = load(f, fd, m->base + f->at, err);
+		if (r < 0)
+			return r;
+	}
+	m->own = m->write;
+	return 0;
+}
+
+static int store(const struct p2pc_mapped *f, int fd, const uint8_t *from, bool sync)
+{
+	for (size_t at = 0; at < f->size;) {
+		size_t n = MC_MIN(STORE_PIECE, f->size - at);
+		ssize_t done = pwrite(fd, from + at, n, (off_t)at);
+
+		if (done < 0 && errno != EINTR)
+			return -errno;
+		at += done > 0 ? (size_t)done : 0;
+	}
+	return sync && fsync(fd) < 0 ? -errno : 0;
+}
+
+int p2pc_map_store(const struct p2pc_map *m, bool sync, struct mc_error *err)
+{
+	for (size_t i = 0; m->own && m->write && i < m->nr; i++) {
+		const struct p2pc_mapped *f = &m->files[i];
+		mc_cleanup(mc_closep) int fd = reopen(f, O_WRONLY, err);
+		int r = fd < 0 ? fd : store(f, fd, m->base + f->at, sync);
+
+		if (fd >= 0 && r < 0)
+			mc_fail(err, r, "file '%s': what has arrived could not be written: %s", f->path, strerror(-r));
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 int p2pc_map_settle(struct p2pc_map *m, int fd, struct mc_error *err)
 {
 	struct stat st;
 	int r = 0;
 
+	r = p2pc_map_store(m, fd >= 0, err);
+	if (r < 0)
+		return r;
 	/* msync waits for the disk once per file; of many, the file system writes all back at once. */
 	if (fd >= 0)
 		r = m->nr > SYNC_FILES ? syncfs(fd) : msync(m->base, m->used, MS_SYNC);

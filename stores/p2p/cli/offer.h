@@ -15,6 +15,9 @@ struct p2pc_offer {
 	size_t nr_files;
 	uint64_t nr_tensors; /* of its safetensors files */
 	bool held, registered; /* its memory, with the engine; the object, with the store */
+	uint64_t shard_size;   /* of its record, once registered */
+	uint32_t nr_shards;
+	char root[MC_P2P_ROOT_SIZE];
 };
 
 /* Look at paths and map them: a file, a folder, or (nr > 1) several files as one object.

@@ -31,6 +31,7 @@ struct p2pc_session {
 	struct mc_engine *engine;
 	struct mc_p2p *store;
 	bool usage; /* it was not opened for a mistake of the user's: exit code 2 */
+	_Atomic(const struct p2pc_map *) filling; /* what a get writes to; a cut file of it explains all that fails */
 	pthread_mutex_t lock;
 	char **removed; /* under lock: what the store said of objects that somebody removed */
 	size_t nr_removed;
@@ -46,7 +47,7 @@ bool p2pc_session_removed(struct p2pc_session *s, const char *name);
 
 /* Files that lie beside each other are registered as one buffer, so that peers hear of one and not of thousands;
  * ranges in it, which the store registers, are then counted only.  Undo with p2pc_session_release. */
-int p2pc_session_hold(struct p2pc_session *s, const struct p2pc_map *map, struct mc_error *err);
+int p2pc_session_hold(struct p2pc_session *s, struct p2pc_map *map, struct mc_error *err);
 void p2pc_session_release(struct p2pc_session *s, const struct p2pc_map *map);
 
 /* --timeout, or fallback; in nanoseconds. */
@@ -56,12 +57,6 @@ uint64_t p2pc_timeout(const struct p2pc_options *o, uint64_t fallback_ns);
 
 /* A sentence on stderr, and with --json an object on stdout; returns the exit code. */
 int p2pc_tell_error(const struct p2pc_options *o, const char *sentence, int code);
-/* A line on stderr that passes a progress line by. */
-void p2pc_note(const char *fmt, ...) MC_PRINTF(1, 2);
-/* Log lines of engine and store go the same way. */
-void p2pc_log_init(void);
-/* --ready_file: NAME PORT of the engine; it appears whole. */
-int p2pc_ready(const struct p2pc_options *o, const struct p2pc_session *s, struct mc_error *err);
 
 /* ---- progress: a line on stderr if that is a terminal ------------------------------------------ */
 
@@ -79,7 +74,6 @@ void p2pc_progress_init(struct p2pc_progress *p, const char *name, bool quiet);
 void p2pc_progress_show(struct p2pc_progress *p, const struct mc_p2p_progress *now);
 /* Another line, such as "waiting for 'x'". */
 void p2pc_progress_text(struct p2pc_progress *p, const char *fmt, ...) MC_PRINTF(2, 3);
-void p2pc_progress_end(struct p2pc_progress *p);
 /* The line itself, for a terminal of so many columns.  at_ns: the clock's. */
 void p2pc_progress_line(struct p2pc_progress *p, const struct mc_p2p_progress *now, uint64_t at_ns, size_t columns,
 			char *buf, size_t cap);

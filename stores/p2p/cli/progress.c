@@ -2,60 +2,19 @@
 /*
  * The line that shows how far a get is:
  *   llama-70b [##########----------] 52 %  68.1 of 131 GiB  1.2 GiB/s  53 s left  5 sources
- * and the way past it for all other lines.
  */
 #include <math.h>
-#include <pthread.h>
+#include <stdarg.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
+
+#include <cli/program/tell.h>
+#include <cli/program/text.h>
 
 #include "program.h"
 #include "stop.h"
-#include "text.h"
 
 #define COLUMNS_MAX 200
 #define NAME_COLUMNS 24
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* shown, and who writes to stderr */
-static bool shown;					 /* a progress line stands there */
-
-/* ---- other lines ------------------------------------------------------------------------------ */
-
-static void write_line(const char *prefix, const char *line)
-{
-	pthread_mutex_lock(&lock);
-	if (shown)
-		fputs("\r\033[K", stderr);
-	shown = false;
-	fputs(prefix, stderr);
-	p2pc_text_tame(stderr, line);
-	fputc('\n', stderr);
-	pthread_mutex_unlock(&lock);
-}
-
-void p2pc_note(const char *fmt, ...)
-{
-	char line[2048];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(line, sizeof line, fmt, ap);
-	va_end(ap);
-	write_line("", line);
-}
-
-static void on_log(void *arg, enum mc_log_level level, const char *line)
-{
-	static const char *const names[] = {"error: ", "warning: ", "info: ", "debug: ", "trace: "};
-
-	write_line(level < MC_LOG_COUNT ? names[level] : "", line);
-}
-
-void p2pc_log_init(void)
-{
-	mc_log_set_handler(on_log, NULL);
-}
 
 /* ---- the line --------------------------------------------------------------------------------- */
 
@@ -73,14 +32,14 @@ static double rate(struct p2pc_progress *p, uint64_t at_ns, uint64_t len)
 
 static size_t tail(const struct mc_p2p_progress *now, double speed, char *buf, size_t cap)
 {
-	char done[P2PC_SIZE_TEXT], len[P2PC_SIZE_TEXT], per[P2PC_SIZE_TEXT], left[P2PC_SIZE_TEXT];
+	char done[MC_TEXT_MAX], len[MC_TEXT_MAX], per[MC_TEXT_MAX], left[MC_TEXT_MAX];
 	unsigned percent = now->len ? (unsigned)((double)now->done_len * 100 / (double)now->len) : 0;
-	int n = snprintf(buf, cap, " %3u %%  %s of %s", percent, p2pc_size_text(now->done_len, done),
-			 p2pc_size_text(now->len, len));
+	int n = snprintf(buf, cap, " %3u %%  %s of %s", percent, mc_text_size(now->done_len, done),
+			 mc_text_size(now->len, len));
 
 	if (speed > 0)
-		n += snprintf(buf + n, cap - (size_t)n, "  %s/s  %s left", p2pc_size_text((uint64_t)speed, per),
-			      p2pc_seconds_text((double)(now->len - now->done_len) / speed, left));
+		n += snprintf(buf + n, cap - (size_t)n, "  %s/s  %s left", mc_text_size((uint64_t)speed, per),
+			      mc_text_seconds((double)(now->len - now->done_len) / speed, left));
 	n += snprintf(buf + n, cap - (size_t)n, "  %u source%s", now->nr_sources, now->nr_sources == 1 ? "" : "s");
 	return (size_t)n;
 }
@@ -128,31 +87,17 @@ void p2pc_progress_line(struct p2pc_progress *p, const struct mc_p2p_progress *n
 
 void p2pc_progress_init(struct p2pc_progress *p, const char *name, bool quiet)
 {
-	*p = (struct p2pc_progress){.on = !quiet && isatty(STDERR_FILENO), .name = name};
-}
-
-static void write_progress(const char *line)
-{
-	pthread_mutex_lock(&lock);
-	fputc('\r', stderr);
-	p2pc_text_tame(stderr, line);
-	fputs("\033[K", stderr);
-	fflush(stderr);
-	shown = true;
-	pthread_mutex_unlock(&lock);
+	*p = (struct p2pc_progress){.on = !quiet && mc_tell_progress_on(), .name = name};
 }
 
 void p2pc_progress_show(struct p2pc_progress *p, const struct mc_p2p_progress *now)
 {
-	struct winsize size = {0};
 	char line[1024];
 
 	if (!p->on)
 		return;
-	if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_col < 20)
-		size.ws_col = 80;
-	p2pc_progress_line(p, now, p2pc_now_ns(), size.ws_col - 1u, line, sizeof line);
-	write_progress(line);
+	p2pc_progress_line(p, now, p2pc_now_ns(), mc_tell_columns(), line, sizeof line);
+	mc_tell_progress(line);
 }
 
 void p2pc_progress_text(struct p2pc_progress *p, const char *fmt, ...)
@@ -165,14 +110,5 @@ void p2pc_progress_text(struct p2pc_progress *p, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof line, fmt, ap);
 	va_end(ap);
-	write_progress(line);
-}
-
-void p2pc_progress_end(struct p2pc_progress *p)
-{
-	pthread_mutex_lock(&lock);
-	if (shown)
-		fputs("\r\033[K", stderr);
-	shown = false;
-	pthread_mutex_unlock(&lock);
+	mc_tell_progress(line);
 }

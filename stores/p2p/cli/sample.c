@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include <cli/program/join.h>
+
 #include "program.h"
 #include "stop.h"
 
@@ -74,6 +76,7 @@ static int train(struct sample *s, struct mc_error *err)
 	struct mc_p2p_register_options options = {
 		.size = sizeof options,
 		.shard_size = o->shard_size ? o->shard_size : SHARD_SIZE,
+		.stop = p2pc_stopping,
 	};
 	double idle = o->duration >= 0 ? o->duration : IDLE_S;
 	uint64_t start;
@@ -87,7 +90,7 @@ static int train(struct sample *s, struct mc_error *err)
 	if (r < 0)
 		return r;
 	tell_done(s, "Register", "registration", start);
-	r = p2pc_ready(o, &s->session, err);
+	r = mc_join_ready(o->ready_file, s->session.engine, err);
 	if (r == 0) {
 		printf("Idle for %.0f seconds, now you can start another terminal to simulate inference\n", idle);
 		fflush(stdout);
@@ -153,7 +156,7 @@ static int infer(struct sample *s, struct mc_error *err)
 	if (r < 0)
 		return r;
 	tell_done(s, "GetReplica", "retrieval", start);
-	r = p2pc_ready(s->o, &s->session, err);
+	r = mc_join_ready(s->o->ready_file, s->session.engine, err);
 	if (s->o->duration > 0)
 		mc_stop_wait((uint64_t)(s->o->duration * 1e9));
 	mc_p2p_delete_replica(s->session.store, OBJECT, P2PC_CLOSE_NS, NULL);

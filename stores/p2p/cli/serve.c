@@ -8,10 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <cli/program/join.h>
+#include <cli/program/tell.h>
+#include <cli/program/text.h>
+
 #include "offer.h"
 #include "program.h"
 #include "stop.h"
-#include "text.h"
 
 #define LOOK_NS MC_SEC
 
@@ -54,19 +57,20 @@ static int register_offer(struct serving *s, struct p2pc_offer *offer, struct mc
 		.shard_size = s->o->shard_size,
 		.attachment = offer->text,
 		.attachment_len = offer->text_len,
+		.stop = p2pc_stopping,
 	};
 	struct p2pc_progress p;
-	char text[P2PC_SIZE_TEXT];
+	char text[MC_TEXT_MAX];
 	int r;
 
 	p2pc_progress_init(&p, offer->name, false);
-	p2pc_progress_text(&p, "reading '%s': %s", offer->name, p2pc_size_text(offer->manifest.size, text));
+	p2pc_progress_text(&p, "reading '%s': %s", offer->name, mc_text_size(offer->manifest.size, text));
 	r = p2pc_session_hold(&s->session, &offer->map, err);
 	offer->held = r == 0;
 	if (r == 0)
 		r = mc_p2p_register(s->session.store, offer->name, offer->map.ranges, offer->map.nr, &options,
 				    p2pc_timeout(s->o, MC_FOREVER), err);
-	p2pc_progress_end(&p);
+	mc_tell_progress_end();
 	offer->registered = r == 0;
 	/* What was hashed is what is there now, or others would wait for shards that never verify. */
 	return r < 0 ? r : p2pc_map_look(&offer->map, err);
@@ -76,46 +80,65 @@ static int register_offer(struct serving *s, struct p2pc_offer *offer, struct mc
 
 static int add_root(void *ctx, const struct mc_p2p_entry *entry)
 {
-	struct mc_p2p_entry *to = ((void **)ctx)[0];
-	const char *name = ((void **)ctx)[1];
-	char *root = ((void **)ctx)[2];
+	struct serving *s = ctx;
 
-	if (strcmp(entry->name, name) != 0)
-		return 0;
-	*to = *entry;
-	memcpy(root, entry->root, MC_P2P_ROOT_SIZE);
-	return 1;
+	for (size_t i = 0; i < s->nr; i++) {
+		struct p2pc_offer *offer = &s->offers[i];
+
+		if (strcmp(entry->name, offer->name) != 0)
+			continue;
+		offer->nr_shards = entry->nr_shards;
+		offer->shard_size = entry->shard_size;
+		memcpy(offer->root, entry->root, sizeof offer->root);
+	}
+	return 0;
+}
+
+/* What the records say of our objects, all in one question: what begins as all of their names do. */
+static void read_records(struct serving *s)
+{
+	char prefix[MC_P2P_NAME_MAX + 1];
+	size_t n;
+
+	snprintf(prefix, sizeof prefix, "%s", s->offers[0].name);
+	n = strlen(prefix);
+	for (size_t i = 1; i < s->nr; i++)
+		for (size_t k = 0; k < n; k++)
+			if (s->offers[i].name[k] != prefix[k])
+				n = k;
+	while (n && ((unsigned char)prefix[n] & 0xc0) == 0x80) /* not within a character */
+		n--;
+	prefix[n] = '\0';
+	mc_p2p_list(s->session.store, prefix, P2PC_ASK_NS, add_root, s, NULL);
 }
 
 static void tell_one(const struct serving *s, const struct p2pc_offer *offer, bool first)
 {
-	struct mc_p2p_entry entry = {0};
-	char root[MC_P2P_ROOT_SIZE] = "", size[P2PC_SIZE_TEXT], shard[P2PC_SIZE_TEXT];
-	void *ctx[] = {&entry, offer->name, root};
+	char size[MC_TEXT_MAX], shard[MC_TEXT_MAX];
 
-	mc_p2p_list(s->session.store, offer->name, P2PC_ASK_NS, add_root, ctx, NULL);
 	if (s->o->json) {
 		fputs(first ? "{\"name\": " : ", {\"name\": ", stdout);
-		p2pc_text_json(stdout, offer->name);
+		mc_text_json(stdout, offer->name);
 		printf(", \"size\": %" PRIu64 ", \"files\": %zu, \"tensors\": %" PRIu64 ", \"shards\": %u, \"shard_size\": %" PRIu64
-		       ", \"root\": \"%s\"}", offer->manifest.size, offer->nr_files, offer->nr_tensors, entry.nr_shards,
-		       entry.shard_size, root);
+		       ", \"root\": \"%s\"}", offer->manifest.size, offer->nr_files, offer->nr_tensors, offer->nr_shards,
+		       offer->shard_size, offer->root);
 		return;
 	}
 	fputs("serving '", stdout);
-	p2pc_text_tame(stdout, offer->name);
-	printf("': %s", p2pc_size_text(offer->manifest.size, size));
+	mc_text_tame(stdout, offer->name);
+	printf("': %s", mc_text_size(offer->manifest.size, size));
 	if (offer->manifest.tree)
 		printf(" in %zu file%s", offer->nr_files, offer->nr_files == 1 ? "" : "s");
-	printf(", %u shard%s of %s, root %s\n", entry.nr_shards, entry.nr_shards == 1 ? "" : "s",
-	       p2pc_size_text(entry.shard_size, shard), root);
+	printf(", %u shard%s of %s, root %s\n", offer->nr_shards, offer->nr_shards == 1 ? "" : "s",
+	       mc_text_size(offer->shard_size, shard), offer->root);
 }
 
-static void tell(const struct serving *s)
+static void tell(struct serving *s)
 {
+	read_records(s);
 	if (s->o->json) {
 		fputs("{\"engine\": ", stdout);
-		p2pc_text_json(stdout, mc_engine_name(s->session.engine));
+		mc_text_json(stdout, mc_engine_name(s->session.engine));
 		printf(", \"port\": %u, \"objects\": [", mc_engine_port(s->session.engine));
 	}
 	for (size_t i = 0; i < s->nr; i++)
@@ -150,7 +173,7 @@ static size_t look(struct serving *s, int *code)
 		if (offer->registered && p2pc_session_removed(&s->session, offer->name))
 			withdraw(s, offer);
 		if (offer->registered && p2pc_map_look(&offer->map, &err) < 0) {
-			p2pc_note("mooncake_p2p: %s while '%s' was served; it is taken back: serve it again", err.text, offer->name);
+			mc_tell("mooncake_p2p: %s while '%s' was served; it is taken back: serve it again", err.text, offer->name);
 			withdraw(s, offer);
 			*code = P2PC_EXIT_FAILED;
 		}
@@ -194,9 +217,11 @@ int p2pc_serve(const struct p2pc_options *o, struct mc_config *config)
 		r = p2pc_session_open(&s.session, o, config, false, &err);
 	for (size_t i = 0; r == 0 && i < s.nr && !mc_stopping(); i++)
 		r = register_offer(&s, &s.offers[i], &err);
+	if (r == -ECANCELED && mc_stopping())
+		r = 0; /* while it was hashed */
 	if (r == 0 && !mc_stopping()) {
 		tell(&s);
-		r = p2pc_ready(o, &s.session, &err);
+		r = mc_join_ready(o->ready_file, s.session.engine, &err);
 	}
 	code = r < 0 ? p2pc_tell_error(o, err.text, s.session.usage ? P2PC_EXIT_USAGE : P2PC_EXIT_FAILED) : serve(&s);
 	close_offers(&s);

@@ -19,6 +19,11 @@ uint64_t p2pc_now_ns(void)
 	return (uint64_t)ts.tv_sec * MC_SEC + (uint64_t)ts.tv_nsec;
 }
 
+bool p2pc_stopping(void *ignored)
+{
+	return mc_stopping();
+}
+
 static void cut_short(void)
 {
 	fputs("ended before all was closed: what this process offered vanishes with its lease\n", stderr);

@@ -9,5 +9,7 @@
 int p2pc_stop_init(struct mc_error *err);
 
 uint64_t p2pc_now_ns(void);
+/* mc_stopping, for struct mc_p2p_register_options. */
+bool p2pc_stopping(void *ignored);
 
 #endif

@@ -13,10 +13,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cli/program/text.h>
 #include <core/util/cleanup.h>
 
 #include "offer.h"
-#include "text.h"
 
 /* ---- where ------------------------------------------------------------------------------------ */
 
@@ -50,7 +50,7 @@ static int check_target(const struct p2pc_target *t, struct mc_error *err)
 		return mc_fail(err, -EINVAL, "'%s' is neither a file nor a folder", t->path);
 	if (dir != t->manifest->tree)
 		return mc_fail(err, dir ? -EISDIR : -ENOTDIR, "'%s' is a %s, and the object is a %s; name another place", t->path,
-			       dir ? "folder" : "file", dir ? "file" : "folder");
+			       dir ? "folder" : S_ISLNK(st.st_mode) ? "link" : "file", dir ? "file" : "folder");
 	if (t->force || (dir && empty_folder(t->parent_fd, t->base)))
 		return 0;
 	return mc_fail(err, -EEXIST, "'%s' is there already; --force replaces it", t->path);
@@ -160,16 +160,18 @@ static int take_room(int fd, const char *path, uint64_t size, struct mc_error *e
 
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return mc_fail(err, -EINVAL, "'%s' is no file; remove it", path);
+	if (st.st_nlink > 1)
+		return mc_fail(err, -EMLINK, "'%s' is a hard link: a file of another name would be written to; remove it", path);
 	if ((uint64_t)st.st_size > size && ftruncate(fd, (off_t)size) < 0)
 		return mc_fail(err, -errno, "'%s': %s", path, strerror(errno));
 	do {
 		r = size ? posix_fallocate(fd, 0, (off_t)size) : 0;
 	} while (r == EINTR);
 	if (r == ENOSPC || r == EDQUOT || r == EFBIG) {
-		char text[P2PC_SIZE_TEXT];
+		char text[MC_TEXT_MAX];
 
 		return mc_fail(err, -r, "'%s': no room on the disk for %s (%" PRIu64 " bytes): %s", path,
-			       p2pc_size_text(size, text), size, strerror(r));
+			       mc_text_size(size, text), size, strerror(r));
 	}
 	return r ? mc_fail(err, -r, "'%s': %s", path, strerror(r)) : 0;
 }
@@ -244,6 +246,67 @@ static int map_all(struct p2pc_target *t, struct mc_error *err)
 	return r < 0 ? r : p2pc_map_seal(&t->map, err);
 }
 
+/* ---- nothing but the object ------------------------------------------------------------------- */
+
+/* Does the manifest name this file, or this folder or something in it? */
+static bool named(const struct p2pc_manifest *m, const char *path, bool dir)
+{
+	size_t low = 0, high = m->nr, n = strlen(path);
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (p2pc_path_compare(m->entries[mid].path, path) < 0)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	if (low < m->nr && strcmp(m->entries[low].path, path) == 0)
+		return m->entries[low].dir == dir;
+	/* What lies in a folder comes right after it. */
+	return dir && low < m->nr && strncmp(m->entries[low].path, path, n) == 0 && m->entries[low].path[n] == '/';
+}
+
+/* Takes fd, of the folder at this path of the object. */
+static int check_folder(const struct p2pc_target *t, int fd, const char *path, struct mc_error *err)
+{
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	int r = 0;
+
+	if (!dir) {
+		r = mc_fail(err, -errno, "'%s/%s': %s", t->part, path, strerror(errno));
+		mc_closep(&fd);
+		return r;
+	}
+	while (r == 0 && (errno = 0, e = readdir(dir))) {
+		mc_cleanup(mc_freep) char *sub = NULL;
+		struct stat st;
+
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		if (asprintf(&sub, "%s%s%s", path, *path ? "/" : "", e->d_name) < 0)
+			r = mc_fail(err, -ENOMEM, "out of memory");
+		else if (fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			r = mc_fail(err, -errno, "'%s/%s': %s", t->part, sub, strerror(errno));
+		else if ((!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode)) || !named(t->manifest, sub, S_ISDIR(st.st_mode)))
+			r = mc_fail(err, -EEXIST, "'%s/%s' is nothing of the object; remove it", t->part, sub);
+		else if (S_ISDIR(st.st_mode))
+			r = check_folder(t, openat(dirfd(dir), e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), sub,
+					 err);
+	}
+	if (r == 0 && errno)
+		r = mc_fail(err, -errno, "'%s/%s': %s", t->part, path, strerror(errno));
+	closedir(dir);
+	return r;
+}
+
+/* A folder's part holds nothing that the manifest does not name: it would appear with the object, and look verified. */
+static int check_part(const struct p2pc_target *t, struct mc_error *err)
+{
+	return check_folder(t, openat(t->part_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "", err);
+}
+
 int p2pc_target_open(struct p2pc_target *t, const char *out, const char *object, const struct p2pc_manifest *m,
 		     const char *root, bool force, struct mc_error *err)
 {
@@ -256,6 +319,8 @@ int p2pc_target_open(struct p2pc_target *t, const char *out, const char *object,
 		r = check_target(t, err);
 	if (r == 0)
 		r = lock_part(t, err);
+	if (r == 0 && m->tree && t->resumed)
+		r = check_part(t, err);
 	if (r == 0)
 		r = map_all(t, err);
 	if (r < 0)
@@ -325,6 +390,8 @@ int p2pc_target_finish(struct p2pc_target *t, bool sync, struct mc_error *err)
 
 	umask(mask);
 	r = p2pc_map_whole(&t->map, err);
+	if (r == 0 && t->manifest->tree)
+		r = check_part(t, err);
 	if (r == 0)
 		r = p2pc_map_settle(&t->map, sync ? t->part_fd : -1, err);
 	if (r == 0 && fchmod(t->part_fd, mode & ~mask) < 0)
@@ -345,6 +412,8 @@ int p2pc_target_finish(struct p2pc_target *t, bool sync, struct mc_error *err)
 
 void p2pc_target_close(struct p2pc_target *t, bool keep)
 {
+	if (t->part_fd >= 0 && keep)
+		p2pc_map_store(&t->map, false, NULL); /* what is not right in it, does not verify */
 	p2pc_map_close(&t->map);
 	if (t->part_fd >= 0 && !keep)
 		remove_all(t);

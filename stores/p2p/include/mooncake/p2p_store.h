@@ -83,6 +83,8 @@ struct mc_p2p_register_options {
 	const char *location;   /* of the ranges, as for mc_memory_register; NULL: "*" */
 	const void *attachment; /* a few bytes that belong to the object and travel with it, such as a list of files */
 	size_t attachment_len;  /* <= MC_P2P_ATTACHMENT_MAX */
+	bool (*stop)(void *arg); /* true: hash no further; asked every few ms by any thread of the store; NULL: never */
+	void *stop_arg;
 };
 
 /* Offer an object.  No byte is moved, but all are read once to be hashed.  The memory may be changed or freed only
@@ -91,15 +93,17 @@ struct mc_p2p_register_options {
  *   ranges    array of nr, copied; 1 <= nr <= MC_P2P_RANGES_MAX
  *   options   NULL: defaults
  *   returns   0; -EEXIST: another object has this name (err names both owners), or this store has it already;
- *             -EINVAL; -ENOMEM; -ETIMEDOUT; what registering the memory or the metadata gave
+ *             -EINVAL; -ENOMEM; -ETIMEDOUT; -ECANCELED: stop said so; what registering the memory or the metadata
+ *             gave
  *   since 0.1 */
 MC_EXPORT int mc_p2p_register(struct mc_p2p *store, const char *name, const struct mc_p2p_range *ranges, size_t nr,
 			      const struct mc_p2p_register_options *options, uint64_t timeout_ns, struct mc_error *err);
 
 /* Take it back: nobody is served any more, and nobody touches the memory after the return.  The last engine that
  * has the object takes its record along.  [any]; blocks
- *   returns   0; -ENOENT: not registered by this store; -ETIMEDOUT: metadata did not answer in time (the memory is
- *             free all the same, the key ends with the engine's lease)
+ *   returns   0; -ENOENT: not registered by this store; -EBUSY: another call is at work on it, nothing was done;
+ *             -ETIMEDOUT: metadata did not answer in time (the memory is free all the same, the key ends with the
+ *             engine's lease)
  *   since 0.1 */
 MC_EXPORT int mc_p2p_unregister(struct mc_p2p *store, const char *name, uint64_t timeout_ns, struct mc_error *err);
 
@@ -116,6 +120,7 @@ struct mc_p2p_entry {
 	const char *root;       /* 32 hex digits */
 	const char *created_by; /* engine */
 	const char *created;    /* RFC 3339, UTC */
+	uint32_t nr_sources;    /* engines that offer it; one that died counts until its lease is over */
 };
 
 /* Call each for every object whose name begins with prefix ("": all), until it returns non-zero.  Records that
@@ -148,7 +153,8 @@ struct mc_p2p_info {
 	uint32_t nr_shards;
 	char root[MC_P2P_ROOT_SIZE];
 	const char *created_by, *created;
-	const uint64_t *ranges; /* how the first owner has cut it: lengths */
+	const uint64_t *ranges; /* how the first owner has cut it: lengths of the first 2000, which say where files or
+				 * tensors begin; getters never need them */
 	size_t nr_ranges;
 	const void *attachment; /* verified; NULL: none, or no source answers */
 	size_t attachment_len;
@@ -177,7 +183,7 @@ struct mc_p2p_get_options {
 /* Copy an object into ranges, whose lengths add up to its size, verify it, and serve it from then on (what has
  * arrived already while the rest comes).  The memory may be changed or freed only after mc_p2p_delete_replica, or
  * when the call has failed.  What a failed get leaves in the ranges is undefined but for MC_P2P_RESUME.  [any]; blocks
- *   returns   0: all bytes are there and verified; -ENOENT: no such object; -EINVAL: the lengths do not add up, or
+ *   returns   0: all bytes are there and verified; -ENOENT: no such object, or it was removed meanwhile; -EINVAL: the lengths do not add up, or
  *             ranges overlap; -EEXIST: this store has the object; -ENODATA: nobody offers what is lacking (err says
  *             how much, and why sources were dropped); -EBADMSG: nobody has it intact; -ETIMEDOUT; -ECANCELED
  *   since 0.1 */
@@ -231,7 +237,8 @@ MC_EXPORT void mc_p2p_get_progress(const struct mc_p2p_get *get, struct mc_p2p_p
  *   since 0.1 */
 MC_EXPORT int mc_p2p_get_wait(struct mc_p2p_get *get, uint64_t timeout_ns, struct mc_error *err);
 
-/* Ask for an early end; mc_p2p_get_wait says when it has come.  [any], never blocks.  since 0.1 */
+/* Ask for an early end; mc_p2p_get_wait says when it has come: within a second or so, also while a source is silent;
+ * while the metadata service is, within 5 s.  [any], never blocks.  since 0.1 */
 MC_EXPORT void mc_p2p_get_cancel(struct mc_p2p_get *get);
 
 /* Cancel it if it goes on, wait for its end, free it.  What has been got stays and is served.  Accepts NULL.  since 0.1 */

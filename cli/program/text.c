@@ -40,7 +40,7 @@ static bool control(const unsigned char *s, size_t n)
 	return n == 1 ? s[0] < ' ' || s[0] == 0x7f : n == 2 && s[0] == 0xc2 && s[1] < 0xa0;
 }
 
-bool p2pc_text_plain(const char *text, size_t len)
+bool mc_text_plain(const char *text, size_t len)
 {
 	const unsigned char *s = (const unsigned char *)text;
 
@@ -54,7 +54,7 @@ bool p2pc_text_plain(const char *text, size_t len)
 	return true;
 }
 
-void p2pc_text_json(FILE *f, const char *text)
+void mc_text_json(FILE *f, const char *text)
 {
 	const unsigned char *s = (const unsigned char *)text;
 	size_t left = strlen(text);
@@ -75,7 +75,7 @@ void p2pc_text_json(FILE *f, const char *text)
 	fputc('"', f);
 }
 
-void p2pc_text_tame(FILE *f, const char *text)
+void mc_text_tame(FILE *f, const char *text)
 {
 	const unsigned char *s = (const unsigned char *)text;
 	size_t left = strlen(text);
@@ -94,7 +94,7 @@ void p2pc_text_tame(FILE *f, const char *text)
 
 /* ---- writing numbers -------------------------------------------------------------------------- */
 
-const char *p2pc_size_text(uint64_t bytes, char buf[P2PC_SIZE_TEXT])
+const char *mc_text_size(uint64_t bytes, char buf[MC_TEXT_MAX])
 {
 	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
 	double v = (double)bytes;
@@ -104,20 +104,20 @@ const char *p2pc_size_text(uint64_t bytes, char buf[P2PC_SIZE_TEXT])
 		v /= 1024;
 		u++;
 	}
-	snprintf(buf, P2PC_SIZE_TEXT, "%.*f %s", u && v < 99.95 && v != floor(v) ? 1 : 0, v, units[u]);
+	snprintf(buf, MC_TEXT_MAX, "%.*f %s", u && v < 99.95 && v != floor(v) ? 1 : 0, v, units[u]);
 	return buf;
 }
 
-const char *p2pc_seconds_text(double seconds, char buf[P2PC_SIZE_TEXT])
+const char *mc_text_seconds(double seconds, char buf[MC_TEXT_MAX])
 {
 	uint64_t s = seconds > 0 && seconds < 1e9 ? (uint64_t)ceil(seconds) : 0;
 
 	if (s < 60)
-		snprintf(buf, P2PC_SIZE_TEXT, "%u s", (unsigned)s);
+		snprintf(buf, MC_TEXT_MAX, "%u s", (unsigned)s);
 	else if (s < 3600)
-		snprintf(buf, P2PC_SIZE_TEXT, "%u min %02u s", (unsigned)(s / 60), (unsigned)(s % 60));
+		snprintf(buf, MC_TEXT_MAX, "%u min %02u s", (unsigned)(s / 60), (unsigned)(s % 60));
 	else
-		snprintf(buf, P2PC_SIZE_TEXT, "%u h %02u min", (unsigned)(s / 3600), (unsigned)(s / 60 % 60));
+		snprintf(buf, MC_TEXT_MAX, "%u h %02u min", (unsigned)(s / 3600), (unsigned)(s / 60 % 60));
 	return buf;
 }
 
@@ -128,7 +128,7 @@ static const char *number(const char *text, double *ret)
 {
 	char *end;
 
-	if (!isdigit((unsigned char)*text) || text[strspn(text, "0123456789.")] == 'x')
+	if (!isdigit((unsigned char)text[*text == '.']) || text[strspn(text, "0123456789.")] == 'x')
 		return NULL;
 	*ret = strtod(text, &end);
 	if (!isfinite(*ret) || strcspn(text, "eExX") < (size_t)(end - text))
@@ -144,7 +144,7 @@ static int to_bytes(double v, uint64_t *ret)
 	return 0;
 }
 
-int p2pc_parse_size(const char *text, uint64_t *ret)
+int mc_text_parse_size(const char *text, uint64_t *ret)
 {
 	int64_t bytes;
 
@@ -154,7 +154,7 @@ int p2pc_parse_size(const char *text, uint64_t *ret)
 	return 0;
 }
 
-int p2pc_parse_rate(const char *text, uint64_t *ret)
+int mc_text_parse_rate(const char *text, uint64_t *ret)
 {
 	static const char letters[] = "KMGT";
 	char copy[WORD_MAX + 1];
@@ -173,10 +173,10 @@ int p2pc_parse_rate(const char *text, uint64_t *ret)
 	at = *unit ? strchr(letters, toupper((unsigned char)*unit)) : NULL;
 	if (at && strcasecmp(unit + 1, "bit") == 0)
 		return to_bytes(v * pow(1000, (double)(at - letters + 1)) / 8, ret);
-	return p2pc_parse_size(copy, ret);
+	return mc_text_parse_size(copy, ret);
 }
 
-int p2pc_parse_seconds(const char *text, double *ret)
+int mc_text_parse_seconds(const char *text, double *ret)
 {
 	static const struct {
 		const char *name;
