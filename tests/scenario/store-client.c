@@ -65,12 +65,7 @@ static bool is(const unsigned char *p, size_t len, unsigned seed, size_t from)
 
 static unsigned asked(int method)
 {
-	unsigned n;
-
-	pthread_mutex_lock(&fake.lock);
-	n = fake.asked[method];
-	pthread_mutex_unlock(&fake.lock);
-	return n;
+	return FAKE_GET(asked[method]);
 }
 
 static int put(const char *key, const void *from, size_t len, unsigned replicas, uint32_t flags, uint64_t timeout)
@@ -130,7 +125,7 @@ static void ranges(void)
 	struct mc_store_config c = {.size = sizeof c, .nr_replicas = 2};
 	size_t total = 100001 + 3 + 500000 + 600000, at = 0;
 
-	fake.piece = 90000;
+	FAKE_SET(piece, 90000);
 	for (int i = 0; i < 5; i++) {
 		for (size_t k = 0; k < in[i].len; k++)
 			((unsigned char *)in[i].addr)[k] = (unsigned char)((at + k) * 131 + ((at + k) >> 8) * 7 + 9);
@@ -149,7 +144,7 @@ static void ranges(void)
 	}
 	op = (struct mc_store_op){.key = "ranges", .key_len = 6, .ranges = out, .nr_ranges = 3, .offset = total + 5};
 	CHECK(mc_store_get_batch(store, &op, 1, NULL, T, NULL) == 0 && op.moved == 0 && op.len == total, "beyond");
-	fake.piece = 0;
+	FAKE_SET(piece, 0);
 }
 
 /* One question and one answer for the whole batch. */
@@ -170,7 +165,9 @@ static void batches(void)
 	}
 	CHECK(mc_store_put_batch(store, ops, 150, &c, T, &err) == 0, "%s", err.text);
 	CHECK(asked(MC_WIRE_PUT_START) == starts + 1 && asked(MC_WIRE_PUT_END) == ends + 1, "messages");
+	pthread_mutex_lock(&fake.lock);
 	CHECK(fake.last_flags == 0 && !strcmp(fake.last_parent, "root"), "%s", fake.last_parent);
+	pthread_mutex_unlock(&fake.lock);
 	memset(mem, 0, 8192 * 200);
 	CHECK(mc_store_get_batch(store, ops, 200, &c, T, &err) == 50 && err.code == -ENOENT, "%s", err.text);
 	CHECK(asked(MC_WIRE_GET) == gets + 1, "messages");
@@ -193,17 +190,21 @@ static void lost(void)
 			char key[32];
 
 			snprintf(key, sizeof key, "lost-%d-%d", m, kind);
+			pthread_mutex_lock(&fake.lock);
 			*(kind ? &fake.refuse[m] : &fake.lose[m]) = 2;
+			pthread_mutex_unlock(&fake.lock);
 			CHECK(put(key, mem, 100000, 2, 0, T) == 0, "%s", key);
 			CHECK(get(key, mem + 200000, 100000, &len, 0) == 0 && is(mem + 200000, 100000, 3, 0), "%s", key);
 		}
-	fake.lose[MC_WIRE_GET] = fake.lose[MC_WIRE_EXIST] = fake.lose[MC_WIRE_REMOVE] = 1;
+	FAKE_SET(lose[MC_WIRE_GET], 1);
+	FAKE_SET(lose[MC_WIRE_EXIST], 1);
+	FAKE_SET(lose[MC_WIRE_REMOVE], 1);
 	CHECK(get("lost-8-0", mem + 200000, 100000, &len, 0) == 0, "get");
 	CHECK(mc_store_exist(store, "lost-8-0", 8, &len, T, NULL) == 0, "exist");
 	CHECK(mc_store_remove(store, "lost-8-0", 8, 0, T, NULL) == 0, "its first answer was lost, and it was there");
-	fake.refuse[MC_WIRE_GET] = 1000000;
+	FAKE_SET(refuse[MC_WIRE_GET], 1000000);
 	CHECK(mc_store_get(store, "x", 1, mem, 10, NULL, NULL, 200 * MC_MSEC, NULL) < 0, "nobody answers");
-	fake.refuse[MC_WIRE_GET] = 0;
+	FAKE_SET(refuse[MC_WIRE_GET], 0);
 }
 
 /* A master that is started anew, before, in and after each step. */
@@ -228,7 +229,7 @@ static void restarted(void)
 	CHECK(mc_store_exist(store, "after", 5, NULL, T, NULL) == 0, "after");
 	/* Logged, but never answered: nothing is written twice. */
 	starts = asked(MC_WIRE_PUT_START);
-	fake.forget_at_end = true;
+	FAKE_SET(forget_at_end, true);
 	CHECK(put("logged", mem, 100000, 1, 0, T) == 0, "logged");
 	CHECK(asked(MC_WIRE_PUT_START) == starts + 1, "it was put again");
 	CHECK(get("logged", mem + 200000, 100000, &len, 0) == 0 && is(mem + 200000, 100000, 5, 0), "logged");
@@ -245,10 +246,10 @@ static void leases(void)
 	fill(mem, 4096, 7);
 	CHECK(put("lease", mem, 4096, 1, 0, T) == 0, "put");
 	gets = asked(MC_WIRE_GET);
-	fake.lease_ns = 1;
+	FAKE_SET(lease_ns, 1);
 	CHECK(mc_store_get(store, "lease", 5, mem + 8192, 4096, NULL, NULL, T, &err) == -ESTALE, "%s", err.text);
 	CHECK(asked(MC_WIRE_GET) == gets + 2 && strstr(err.text, "longer than a lease, twice"), "%s", err.text);
-	fake.lease_ns = 30 * MC_SEC;
+	FAKE_SET(lease_ns, 30 * MC_SEC);
 	CHECK(get("lease", mem + 8192, 4096, NULL, 0) == 0 && is(mem + 8192, 4096, 7, 0), "get");
 }
 
@@ -257,11 +258,11 @@ static void full(void)
 	struct mc_error err = {0};
 	int r;
 
-	fake.full = 3;
+	FAKE_SET(full, 3);
 	CHECK(put("full", mem, 4096, 1, 0, T) == 0, "room comes");
-	fake.full = 1000000;
+	FAKE_SET(full, 1000000);
 	r = mc_store_put(store, "never", 5, mem, 4096, NULL, 600 * MC_MSEC, &err);
-	fake.full = 0;
+	FAKE_SET(full, 0);
 	CHECK(r == -ENOSPC && strstr(err.text, "of 1000 lent bytes 900 are used, 800 by values that are being read"), "%d %s", r, err.text);
 }
 
@@ -311,9 +312,7 @@ static void taken_back(void)
 	CHECK(mc_store_lend(lenders[1], NULL, 1 << 20, NULL, T, &extra, &err) == 0, "%s", err.text);
 	CHECK(mc_store_lend(lenders[1], (char *)extra + 4096, 4096, NULL, T, NULL, NULL) == -EEXIST, "twice");
 	fill(mem, 100000, 13);
-	pthread_mutex_lock(&fake.lock);
-	fake.next_segment = (uint32_t)fake.nr_segments - 1;
-	pthread_mutex_unlock(&fake.lock);
+	FAKE_SET(next_segment, (uint32_t)fake.nr_segments - 1);
 	CHECK(put("goes", mem, 100000, 2, 0, T) == 0, "put");
 	o = fake_find(&fake, &(struct mc_master_key){.data = "goes", .len = 4});
 	CHECK(o && o->extents[0].offset == (uintptr_t)extra, "the first replica lies there");
@@ -331,14 +330,10 @@ static void taken_back(void)
 	CHECK(put("half", mem, 1000, 2, 0, T) == 0, "one is enough");
 	o = fake_find(&fake, &(struct mc_master_key){.data = "half", .len = 4});
 	CHECK(o && o->failed == 1, "%x", o ? o->failed : 99);
-	pthread_mutex_lock(&fake.lock);
-	fake.next_segment = (uint32_t)fake.nr_segments - 1;
-	pthread_mutex_unlock(&fake.lock);
+	FAKE_SET(next_segment, (uint32_t)fake.nr_segments - 1);
 	CHECK(put("whole", mem, 1000, 2, MC_STORE_ALL_REPLICAS, T) == -EHOSTDOWN, "all are wanted");
 	CHECK(mc_store_exist(store, "whole", 5, NULL, T, NULL) == -ENOENT, "and nothing is left");
-	pthread_mutex_lock(&fake.lock);
-	fake.segments[fake.nr_segments - 1].mounted = false;
-	pthread_mutex_unlock(&fake.lock);
+	FAKE_SET(segments[fake.nr_segments - 1].mounted, false);
 }
 
 static void jobs(void)
@@ -365,7 +360,7 @@ static void jobs(void)
 		CHECK(get(keys[i], mem + (4 << 20), 60000, NULL, 0) == 0 && is(mem + (4 << 20), 60000, (unsigned)i, 0), "%d", i);
 	}
 	/* One that waits for room, and is not wanted any more. */
-	fake.full = 1000000;
+	FAKE_SET(full, 1000000);
 	ops[0].key = "job-x";
 	ops[0].key_len = 5;
 	CHECK(mc_store_start(store, MC_STORE_DO_PUT, &ops[0], 1, NULL, T, &job[0], &err) == 0, "%s", err.text);
@@ -373,29 +368,19 @@ static void jobs(void)
 	mc_store_job_cancel(job[0]);
 	CHECK(mc_store_job_wait(job[0], T, &err) == 1 && ops[0].status == -ECANCELED, "%d", ops[0].status);
 	mc_store_job_free(job[0]);
-	fake.full = 0;
+	FAKE_SET(full, 0);
 }
 
 /* The lenders are told to cut a writer off. */
 static void evicted(void)
 {
-	unsigned before = fake.nr_evicted;
+	unsigned before = FAKE_GET(nr_evicted);
 
 	fill(mem, 1000, 1);
-	pthread_mutex_lock(&fake.lock);
-	fake.evict = mc_engine_generation(engines[3]);
-	pthread_mutex_unlock(&fake.lock);
-	for (int i = 0; i < 600; i++) {
-		bool done;
-
-		pthread_mutex_lock(&fake.lock);
-		done = fake.nr_evicted > before;
-		pthread_mutex_unlock(&fake.lock);
-		if (done)
-			break;
+	FAKE_SET(evict, mc_engine_generation(engines[3]));
+	for (int i = 0; i < 600 && FAKE_GET(nr_evicted) == before; i++)
 		nanosleep(&(struct timespec){.tv_nsec = 100 * 1000000}, NULL);
-	}
-	CHECK(fake.nr_evicted > before, "nobody says that it was cut off");
+	CHECK(FAKE_GET(nr_evicted) > before, "nobody says that it was cut off");
 	CHECK(put("evicted", mem, 1000, 2, 0, T) == 0, "it connects anew");
 }
 
@@ -414,10 +399,10 @@ static void misuse(void)
 	CHECK(mc_store_get_batch(store, NULL, 0, NULL, T, &err) == -EINVAL, "%s", err.text);
 	CHECK(mc_store_open(engines[3], &o, T, &s, &err) == -ENOENT && strstr(err.text, "'mooncake_master'"), "%s", err.text);
 	o.master = NULL;
-	fake.foreign = true;
+	FAKE_SET(foreign, true);
 	CHECK(mc_store_open(engines[3], &o, T, &s, &err) == -EPROTONOSUPPORT && strstr(err.text, "versions 2 to 3") &&
 	      strstr(err.text, "this library 1 to 1"), "%s", err.text);
-	fake.foreign = false;
+	FAKE_SET(foreign, false);
 	CHECK(mc_store_close(NULL, 0) == 0, "NULL");
 }
 
@@ -449,7 +434,7 @@ static void wait_mounted(size_t idx)
 /* Who was sent to memory may use it for so long, though the master has given its lender up, or it is lent anew. */
 static void rests(void)
 {
-	size_t idx = fake.nr_segments;
+	size_t idx = FAKE_GET(nr_segments);
 	struct mc_store *s;
 	uint64_t begin;
 

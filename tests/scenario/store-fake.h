@@ -57,10 +57,24 @@ struct fake {
 	bool foreign;                  /* speaks versions that no client of today does */
 	/* What it saw. */
 	unsigned asked[MC_WIRE_METHOD_END];
-	unsigned nr_evicted, max_count;
-	uint16_t last_flags;
+	unsigned nr_evicted;
+	uint16_t last_flags; /* not a PING's, which come at any time */
 	char last_parent[64];
 };
+
+#define FAKE_SET(field, value)                                                                                                   \
+	do {                                                                                                                     \
+		pthread_mutex_lock(&fake.lock);                                                                                  \
+		fake.field = (value);                                                                                            \
+		pthread_mutex_unlock(&fake.lock);                                                                                \
+	} while (0)
+#define FAKE_GET(field)                                                                                                          \
+	({                                                                                                                       \
+		pthread_mutex_lock(&fake.lock);                                                                                  \
+		__typeof__(fake.field) got_ = fake.field;                                                                        \
+		pthread_mutex_unlock(&fake.lock);                                                                                \
+		got_;                                                                                                            \
+	})
 
 static inline void fake_restart(struct fake *f)
 {
@@ -322,8 +336,7 @@ static inline void fake_handle(void *arg, struct mc_rpc_request *request, const 
 	pthread_mutex_lock(&f->lock);
 	mc_wire_request(&in, &q, true);
 	f->asked[m]++;
-	f->max_count = f->max_count > q.count ? f->max_count : q.count;
-	f->last_flags = q.flags;
+	f->last_flags = m == MC_WIRE_PING ? f->last_flags : q.flags;
 	head = (struct mc_wire_reply){.version = 1, .count = q.count, .epoch = f->epoch, .flags = m == MC_WIRE_PUT_START ? MC_WIRE_FULL : 0};
 	if (f->refuse[m] > 0) {
 		f->refuse[m]--;
