@@ -61,16 +61,48 @@ static void device_free(struct mc_device *d)
 	free(d);
 }
 
+/* -EINPROGRESS: it is not closed yet. */
 static int device_close(struct mc_device *d, uint64_t deadline_ns)
 {
 	int r = 0;
 
 	/* Lane 0 last: the others may use what it registered. */
-	for (size_t i = d->nr_lanes; i-- > 0;)
-		if (d->lanes[i] && mc_lane_close(d->lanes[i], deadline_ns) < 0)
-			r = -ETIMEDOUT;
+	for (size_t i = d->nr_lanes; i-- > 0;) {
+		int closed = d->lanes[i] ? mc_lane_close(d->lanes[i], deadline_ns) : 0;
+
+		if (closed == -EINPROGRESS)
+			return closed;
+		d->lanes[i] = NULL;
+		r = closed < 0 ? closed : r;
+	}
 	device_free(d);
 	return r;
+}
+
+/* Close all that wait for it, the last first.  -EINPROGRESS: some wait on. */
+static int close_waiting(struct mc_engine *engine, uint64_t deadline_ns)
+{
+	struct mc_device **at = &engine->closing_devices;
+	int r = 0;
+
+	while (*at) {
+		struct mc_device *d = *at, *next = d->impl->next_closing;
+		int closed = device_close(d, deadline_ns);
+
+		if (closed == -EINPROGRESS)
+			at = &d->impl->next_closing;
+		else
+			*at = next;
+		if (closed < 0 && r != -EINPROGRESS)
+			r = closed;
+	}
+	return r;
+}
+
+static void wait_to_close(struct mc_device *d)
+{
+	d->impl->next_closing = d->engine->closing_devices;
+	d->engine->closing_devices = d;
 }
 
 struct names {
@@ -198,7 +230,8 @@ static int device_open(struct mc_device_plan *plan, const struct mc_matrix_entry
 	snprintf(d->label, sizeof d->label, "%s:%s", entry->transport, entry->device);
 	r = mc_helpers_call(engine->helpers, device_open_job, &job);
 	if (r < 0) {
-		device_close(d, mc_now_ns());
+		if (device_close(d, mc_now_ns()) == -EINPROGRESS)
+			wait_to_close(d);
 		return r;
 	}
 	mc_info("device '%s': open, wire %s %u..%u%s%s", d->label, d->wire, d->wire_min, d->wire_max,
@@ -438,6 +471,8 @@ int mc_devices_plan(struct mc_device_plan *plan, uint64_t deadline_ns, struct mc
 	size_t nr = mc_matrix_nr_entries(plan->matrix);
 	int r;
 
+	/* What an earlier plan has left, if it can be closed by now. */
+	close_waiting(plan->engine, 0);
 	o.refused = calloc(nr ? nr : 1, sizeof *o.refused);
 	plan->fresh = calloc(MAX_DEVICES + 1, sizeof(struct mc_device *));
 	plan->wanted = calloc(nr ? nr : 1, sizeof *plan->wanted);
@@ -482,8 +517,12 @@ void mc_devices_judge(const struct mc_device_plan *plan)
 
 void mc_devices_plan_free(struct mc_device_plan *plan, uint64_t deadline_ns)
 {
-	while (plan->nr_fresh)
-		device_close(plan->fresh[--plan->nr_fresh], deadline_ns);
+	if (plan->nr_fresh) {
+		for (size_t i = 0; i < plan->nr_fresh; i++)
+			wait_to_close(plan->fresh[i]);
+		plan->nr_fresh = 0;
+		close_waiting(plan->engine, deadline_ns);
+	}
 	free(plan->fresh);
 	free(plan->wanted);
 	plan->fresh = NULL;
@@ -517,14 +556,12 @@ int mc_devices_open(struct mc_engine *engine, bool named, uint64_t deadline_ns, 
 
 int mc_devices_close(struct mc_engine *engine, uint64_t deadline_ns)
 {
-	int r = 0;
+	int r;
 
-	while (engine->nr_devices) {
-		struct mc_device *d = engine->devices[--engine->nr_devices];
-
-		if (device_close(d, deadline_ns) < 0)
-			r = -ETIMEDOUT;
-	}
+	for (size_t i = 0; i < engine->nr_devices; i++)
+		wait_to_close(engine->devices[i]);
+	engine->nr_devices = 0;
+	r = close_waiting(engine, deadline_ns);
 	free(engine->devices);
 	engine->devices = NULL;
 	while (engine->left_out) {

@@ -56,12 +56,13 @@ struct mc_device *mc_devices_planned(const struct mc_device_plan *plan, const ch
 void mc_devices_adopt(struct mc_device_plan *plan);
 /* What the matrix says of each device holds, and those that it does not name are retired. */
 void mc_devices_judge(const struct mc_device_plan *plan);
-/* Close what was opened and not adopted, free the plan's lists. */
+/* Close what was opened and not adopted, free the plan's lists.  What a helper still works for is closed later. */
 void mc_devices_plan_free(struct mc_device_plan *plan, uint64_t deadline_ns);
 
 /* Open every device that engine->matrix names; sets engine->devices. */
 int mc_devices_open(struct mc_engine *engine, bool named, uint64_t deadline_ns, struct mc_error *err);
-/* Sessions and paths are gone: nothing new arrives.  -ETIMEDOUT: a plugin did not give back its slices in time. */
+/* Sessions and paths are gone: nothing new arrives.  -ETIMEDOUT: a plugin did not give back its slices in time;
+ * -EINPROGRESS: a helper still works for one: call again when the helpers are idle. */
 int mc_devices_close(struct mc_engine *engine, uint64_t deadline_ns);
 /* Tell plugins whose fence is the initiator's alone that we are closing, before they are closed.  [helper] */
 void mc_lanes_stop_local(struct mc_engine *engine);

@@ -199,6 +199,8 @@ int mc_lane_close(struct mc_lane *lane, uint64_t deadline_ns)
 
 	mc_worker_call(lane->worker, lane_stop, lane);
 	r = lane_drain(lane, deadline_ns);
+	if (r < 0 && __atomic_load_n(&lane->calls, __ATOMIC_ACQUIRE))
+		return -EINPROGRESS;
 	if (r < 0)
 		mc_warn("device '%s': its plugin did not give back %u slices in time", lane->label,
 			lane->nr_slices);

@@ -255,13 +255,15 @@ static void free_base(struct mc_engine *engine)
 	free(engine);
 }
 
-/* What needs helper threads, and then the rest. */
+/* What needs helper threads, and then the rest.  -EINPROGRESS: when they are idle, call again. */
 static int engine_end_on_helpers(struct mc_engine *engine, uint64_t deadline_ns)
 {
 	int r;
 
 	mc_local_close(engine);
 	r = mc_devices_close(engine, deadline_ns);
+	if (r == -EINPROGRESS)
+		return r;
 	if (engine->meta)
 		mc_meta_close(engine);
 	free_base(engine);
@@ -272,8 +274,9 @@ static void *end_later(void *arg)
 {
 	struct mc_engine *engine = arg;
 
-	mc_helpers_wait(engine->helpers, 0, UINT64_MAX);
-	engine_end_on_helpers(engine, mc_now_ns() + MC_SEC);
+	do
+		mc_helpers_wait(engine->helpers, 0, UINT64_MAX);
+	while (engine_end_on_helpers(engine, mc_now_ns() + MC_SEC) == -EINPROGRESS);
 	return NULL;
 }
 
@@ -336,6 +339,8 @@ static int engine_end(struct mc_engine *engine, uint64_t deadline_ns)
 		return -ETIMEDOUT;
 	}
 	r2 = engine_end_on_helpers(engine, deadline_ns);
+	if (r2 == -EINPROGRESS)
+		leave_to_thread(engine, false);
 	return r < 0 || r2 < 0 ? -ETIMEDOUT : 0;
 }
 

@@ -63,6 +63,7 @@ struct mc_engine {
 	size_t cap_devices; /* how many there can ever be; what is kept per device has so many places */
 	size_t nr_lanes;    /* at the opening: what shares in staging_pool are of; 0: not yet opened */
 	struct mc_left_out *left_out; /* device.c: what the matrix names and is not open */
+	struct mc_device *closing_devices; /* nobody's any more, but helpers still work for them */
 
 	pthread_mutex_t segments_lock; /* guards the list of segment handles, nothing else; api.c */
 	struct mc_segment *segments;

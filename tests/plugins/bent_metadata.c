@@ -2,11 +2,13 @@
 /*
  * metadata/file under another name and, with one BENT_* defined, with one operation that
  * breaks the contract in one way: check-plugin must find it.  Our own state lies behind
- * that of metadata/file.
+ * that of metadata/file.  BENT_SLOW breaks nothing: what transports put takes SLOW_PUT_MS
+ * of the environment.
  */
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -57,6 +59,14 @@ static int bent_open(void *inst, const struct mc_host *host, const struct mc_ope
 
 	if (FILE_OPS->instance_size > FILE_AREA)
 		return mc_fail(err, -EINVAL, "FILE_AREA is too small");
+#ifdef BENT_SLOW
+	struct mc_open_args below = *args;
+	char url[4096];
+
+	snprintf(url, sizeof url, "file%s", strchr(args->device, ':'));
+	below.device = url;
+	args = &below;
+#endif
 	r = FILE_OPS->open(inst, host, args, err);
 	o->host = host;
 	o->fd = -1;
@@ -138,6 +148,9 @@ static int bent_put(void *inst, const struct mc_kv *kv, uint64_t deadline_ns, ui
 #elif defined(BENT_LATE)
 	if (own_of(inst)->host->now_ns(own_of(inst)->host) > deadline_ns)
 		nap(2500);
+#elif defined(BENT_SLOW)
+	if (getenv("SLOW_PUT_MS") && strstr(kv->key, "plugin/"))
+		nap(atol(getenv("SLOW_PUT_MS")));
 #endif
 	r = FILE_OPS->put(inst, &changed, deadline_ns, ret_revision, err);
 #ifdef BENT_SAME_REVISION
@@ -256,7 +269,7 @@ static const struct mc_metadata_ops bent_ops = {
 #endif
 };
 
-#ifdef BENT_SCHEME
+#if defined(BENT_SCHEME) || defined(BENT_SLOW)
 static const char *const schemes[] = {"bent", NULL};
 #else
 static const char *const schemes[] = {"file", NULL};

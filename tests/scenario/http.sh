@@ -38,7 +38,7 @@ sum() {
 	get "$1" /metrics | awk -v want="$2" '
 		{ name = $1; sub(/[{].*/, "", name) }
 		name == want { sum += $NF }
-		END { printf "%d\n", sum }'
+		END { printf "%.0f\n", sum }'
 }
 
 expect_is() {

@@ -442,6 +442,38 @@ static void bad(void)
 	end();
 }
 
+/* A device that is refused has asked the metadata service something, which answers when nobody waits any more: the
+ * answer finds what it comes to, and the engine's end waits for it behind its caller's back. */
+static void late_answers(void)
+{
+	static const char *const lacking = "{\"*\": [[\"keys:keys0\", {\"device\": \"tcp:nosuch0\", \"require\": true}]]}";
+	struct mc_error err = {0};
+	struct mc_config *c;
+	char url[64];
+
+	snprintf(url, sizeof url, "bent://%s", dir);
+	snprintf(left_matrix, sizeof left_matrix, "%s/left.json", dir);
+	matrix_write(left_matrix, TCP);
+	for (int i = 0; i < 2; i++) {
+		c = config_new("left", left_matrix);
+		NEED(mc_config_set(c, "metadata_server", url, &err) == 0, "%s", err.text);
+		NEED(mc_engine_open(c, T, &left, &err) == 0, "%s", err.text);
+		setenv("SLOW_PUT_MS", "2500", 1);
+		matrix_write(left_matrix, lacking);
+		CHECK(mc_engine_reload(left, c, T, &err) == -ENXIO, "%s", err.text);
+		matrix_write(left_matrix, TCP);
+		/* Once the answers come while the engine is open, once while it is closed. */
+		if (i == 0) {
+			nap(4 * MC_SEC);
+			CHECK(mc_engine_reload(left, c, T, &err) == 0, "%s", err.text);
+		}
+		unsetenv("SLOW_PUT_MS");
+		CHECK(mc_engine_close(left, i == 0 ? T : 0) == (i == 0 ? 0 : -ETIMEDOUT), "close %d", i);
+		mc_config_free(c);
+	}
+	nap(5 * MC_SEC);
+}
+
 /* One request now takes this long. */
 static uint64_t time_of_one(struct mc_segment *s, unsigned char *local)
 {
@@ -578,7 +610,7 @@ static void together(void)
 int main(int argc, char **argv)
 {
 	static const struct promise cases[] = {{"order", order}, {"join", join}, {"told", told}, {"leave", leave}, {"refused", bad},
-					       {"options", options}, {"closes", closes}, {"together", together}};
+					       {"late", late_answers}, {"options", options}, {"closes", closes}, {"together", together}};
 
 	return promises_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
