@@ -326,8 +326,9 @@ static void thread_run(struct mc_worker *w)
 				if (mc_worker_arm(w))
 					return;
 				idle_since = 0;
+			} else {
+				mc_worker_relax(w, now - idle_since, now);
 			}
-			mc_cpu_relax();
 		}
 		if (atomic_load_explicit(&w->wanted, memory_order_relaxed) && !atomic_load(&w->own_thread))
 			return;

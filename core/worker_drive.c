@@ -216,7 +216,7 @@ static uint64_t drive_turn(struct drive *d, struct mc_bell *bell, bool (*done)(v
 	if (!d->idle_since)
 		d->idle_since = now;
 	if (now - d->idle_since < spin) {
-		mc_cpu_relax();
+		mc_worker_relax(d->held[0], now - d->idle_since, now);
 		return now;
 	}
 	mc_worker_spin_result(d->held[0], false);

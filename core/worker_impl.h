@@ -14,6 +14,7 @@
 #define MC_CORE_WORKER_IMPL_H
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
 
@@ -22,6 +23,9 @@
 
 #define WORKER_EVENTS 64
 #define TICK_BUSY_NS (10 * MC_MSEC)
+#define SPIN_ALONE_NS 2000 /* of a spin, before it lets others run */
+#define SPIN_LOST_NS 400000 /* others that ran for so long had nothing to do with us */
+#define SPIN_LOST_SHARE 128 /* of our time is lost so at most, one part */
 #define SPIN_TRY 16 /* spins that missed in a row until a whole one is tried */
 
 struct mc_worker {
@@ -71,6 +75,7 @@ struct mc_worker {
 	uint64_t cold_ns;        /* how long callers last were not to put the baton down warm; the thread's */
 	uint64_t spin_ns;        /* adaptive, <= args.spin_ns */
 	unsigned spin_misses;    /* in a row */
+	uint64_t no_yield_until; /* who computes here is not one that we wait for */
 	struct mc_timer **timers; /* heap by deadline */
 	unsigned nr_timers, cap_timers;
 	struct epoll_event events[WORKER_EVENTS]; /* of the running poll; entries of removed watches are cleared */
@@ -122,6 +127,22 @@ static inline void mc_cpu_relax(void)
 #elif defined(__aarch64__)
 	__asm__ volatile("yield" ::: "memory");
 #endif
+}
+
+/* Between two looks of a spin that has found nothing for so long.  The answer may be another process's to give, on
+ * this very processor.  [worker] */
+static inline void mc_worker_relax(struct mc_worker *w, uint64_t idle_ns, uint64_t now)
+{
+	uint64_t lost;
+
+	if (idle_ns < SPIN_ALONE_NS || now < w->no_yield_until) {
+		mc_cpu_relax();
+		return;
+	}
+	sched_yield();
+	lost = mc_now_ns() - now;
+	if (lost > SPIN_LOST_NS)
+		w->no_yield_until = now + lost * SPIN_LOST_SHARE;
 }
 
 #endif
