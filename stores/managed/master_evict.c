@@ -108,9 +108,19 @@ void policy_tell(struct mc_master *s, struct object *const *objects, size_t nr, 
 /* ---- eviction -------------------------------------------------------------------------------- */
 
 struct asking {
+	struct mc_master *s;
 	uint64_t now;
 	bool soft_too;
 };
+
+/* Something new may go where a part of it lies; else taking it away gains nothing. */
+static bool helps(struct mc_master *s, const struct object *o)
+{
+	for (uint32_t i = 0; i < o->nr; i++)
+		if (atomic_load_explicit(&segment_at(s, object_extents(o)[i].place)->state, memory_order_relaxed) == MC_MASTER_MOUNTED)
+			return true;
+	return false;
+}
 
 static bool may_go(void *arg, const struct mc_policy_node *node)
 {
@@ -119,7 +129,7 @@ static bool may_go(void *arg, const struct mc_policy_node *node)
 	uint32_t pin = atomic_load_explicit(&o->pin_s, memory_order_relaxed);
 
 	return atomic_load_explicit(&o->lease_ns, memory_order_relaxed) <= a->now && pin != MASTER_PIN_HARD &&
-	       (a->soft_too || pin <= a->now / MASTER_SEC);
+	       (a->soft_too || pin <= a->now / MASTER_SEC) && helps(a->s, o);
 }
 
 /* Names up to VICTIMS blocks of at least `bytes` together, which are out of the policy then. */
@@ -164,7 +174,7 @@ static void spare(struct mc_master *s, struct object *o)
 uint64_t evict(struct mc_master *s, uint64_t bytes, uint64_t now)
 {
 	struct object *victims[VICTIMS];
-	struct asking asking = {.now = now};
+	struct asking asking = {.s = s, .now = now};
 	uint64_t freed = 0;
 	size_t nr;
 
@@ -203,9 +213,10 @@ static void evict_due(struct mc_master *s, uint64_t now)
 	uint64_t wanted = atomic_exchange(&s->wanted, 0), used, high, low;
 
 	mc_pool_stats(s->pool, &stats);
-	used = stats.used - MC_MIN(stats.used, atomic_load(&s->away_bytes));
-	high = (uint64_t)((double)stats.bytes * s->limits.high_watermark);
-	low = (uint64_t)((double)stats.bytes * MC_MAX(s->limits.high_watermark - s->limits.eviction_ratio, 0));
+	used = stats.bytes_open - stats.free;
+	used -= MC_MIN(used, atomic_load(&s->away_bytes));
+	high = (uint64_t)((double)stats.bytes_open * s->limits.high_watermark);
+	low = (uint64_t)((double)stats.bytes_open * MC_MAX(s->limits.high_watermark - s->limits.eviction_ratio, 0));
 	if (used > high)
 		wanted = MC_MAX(wanted, used - low);
 	else if (wanted)

@@ -303,6 +303,7 @@ void mc_pool_stats(struct mc_pool *pool, struct mc_pool_stats *stats)
 		all.nr_extents += one.nr_extents;
 		all.nr_draining += s->state == MC_POOL_DRAINING;
 		all.free += s->state == MC_POOL_MOUNTED ? one.bytes - one.used : 0;
+		all.bytes_open += s->state == MC_POOL_MOUNTED ? one.bytes : 0;
 	}
 	all.nr_segments = pool->nr_segments;
 	all.nr_hosts = HASH_COUNT(pool->hosts);

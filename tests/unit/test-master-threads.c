@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Threads that do everything to one master's state at once: what it counts is right when they are
- * done, and all is free when everything is removed.  And rules that need no thread: quota, sizes,
- * expressions, pages of a query.
+ * done, and all is free when everything is removed.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -187,82 +186,9 @@ static void test_threads(void **unused)
 	mc_master_free(state);
 }
 
-static int put_one(const char *key, uint64_t len, uint32_t tenant, uint32_t flags)
-{
-	struct mc_master_client_id id = client_of(1);
-	struct mc_master_put_config config = {.size = sizeof config, .tenant = tenant, .flags = flags};
-	struct mc_master_put put = {.key = {key, (uint32_t)strlen(key)}, .len = len};
-	struct mc_master_extent room[128];
-	struct mc_master_extents x = {room, 0, 128};
-	struct mc_master_full full;
-	struct mc_master_end end = {0};
-
-	assert_true(mc_master_put_start(state, &id, &config, &put, 1, &x, &full, now) >= 0);
-	if (put.status != 0)
-		return put.status;
-	end.token = put.token;
-	mc_master_put_end(state, &id, &end, 1, now);
-	return end.status;
-}
-
-static int count(void *ctx, const struct mc_master_object *object)
-{
-	++*(unsigned *)ctx;
-	return object->complete ? 0 : -1;
-}
-
-static void test_rules(void **unused)
-{
-	struct mc_master_named named = {.key = {"a-1", 3}};
-	struct mc_error err = {0};
-	uint64_t cursor = 0, lease;
-	uint32_t tenant;
-	unsigned nr = 0;
-	struct mc_master_got got = {.key = {"b-1", 3}};
-	char key[16];
-
-	(void)unused;
-	begin();
-	lend(1, 1u << 20);
-	assert_int_equal(mc_master_tenant(state, "team", 4, true, &tenant), 0);
-	assert_int_equal(mc_master_quota(state, tenant, 10000), 0);
-	assert_int_equal(put_one("b-1", 8000, tenant, 0), 0);
-	assert_int_equal(put_one("b-2", 8000, tenant, 0), -EDQUOT);
-	assert_int_equal(put_one("b-2", 8000, 0, 0), 0);
-	assert_int_equal(put_one("b-1", 1, tenant, 0), -EEXIST);
-	assert_int_equal(put_one("huge", 2u << 20, 0, 0), -E2BIG);
-	assert_int_equal(put_one("", 1, 0, 0), -EINVAL);
-	assert_int_equal(put_one("none", 0, 0, 0), -EINVAL);
-	/* A tenant's keys are its own. */
-	assert_int_equal(mc_master_get(state, 0, 0, &got, 1, NULL, &lease, now), 1);
-	assert_int_equal(got.status, -ENOENT);
-	assert_int_equal(mc_master_get(state, tenant, 0, &got, 1, NULL, &lease, now), 0);
-	for (int i = 0; i < 100; i++) {
-		snprintf(key, sizeof key, "a-%d", i);
-		assert_int_equal(put_one(key, 256, 0, 0), 0);
-	}
-	do {
-		assert_true(mc_master_query(state, 0, MC_MASTER_PREFIX, "a-", &cursor, 7, count, &nr, now, &err) >= 0);
-	} while (cursor);
-	assert_int_equal(nr, 100);
-	nr = 0;
-	do {
-		assert_true(mc_master_query(state, 0, MC_MASTER_REGEX, "^a-.[05]$", &cursor, 100, count, &nr, now, &err) >= 0);
-	} while (cursor);
-	assert_int_equal(nr, 18);
-	assert_int_equal(mc_master_query(state, 0, MC_MASTER_REGEX, "(", &cursor, 100, count, &nr, now, &err), -EINVAL);
-	assert_int_equal(mc_master_pin(state, 0, MC_FOREVER, &named, 1, now), 0);
-	assert_int_equal(mc_master_remove(state, 0, 0, &named, 1, now), 1);
-	assert_int_equal(named.status, -EBUSY);
-	assert_int_equal(mc_master_pin(state, 0, 0, &named, 1, now), 0);
-	assert_int_equal(mc_master_remove(state, 0, 0, &named, 1, now), 0);
-	sound();
-	mc_master_free(state);
-}
-
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_rules), cmocka_unit_test(test_threads)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_threads)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

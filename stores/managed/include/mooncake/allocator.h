@@ -160,6 +160,7 @@ struct mc_pool_stats {
 	uint64_t metadata;
 	uint64_t nr_extents;
 	uint32_t nr_segments, nr_draining, nr_hosts;
+	uint64_t bytes_open;  /* of the segments where something new may go */
 };
 
 /* seed: of random choices; the same seed and the same calls of one thread give the same places.
