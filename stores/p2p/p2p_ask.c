@@ -89,15 +89,10 @@ void mc_p2p_leave(struct get_source *s)
 	pthread_mutex_unlock(&s->get->lock);
 }
 
-int mc_p2p_left_by(struct get_source *s, uint64_t until_ns, bool whatever)
+void mc_p2p_left_by(struct get_source *s, uint64_t until_ns)
 {
-	struct mc_p2p_get *g = s->get;
-
-	while (s->waiting && mc_p2p_now() < until_ns && (whatever || !(g->over || g->cancel)))
-		mc_p2p_cond_until(&g->cond, &g->lock, until_ns);
-	if (!s->waiting)
-		return s->heard;
-	return !whatever && (g->over || g->cancel) ? -ECANCELED : -ETIMEDOUT;
+	while (s->waiting && mc_p2p_now() < until_ns)
+		mc_p2p_cond_until(&s->get->cond, &s->get->lock, until_ns);
 }
 
 /* With the lock.  True: the shard is not wanted any more, its slot is to be given back. */

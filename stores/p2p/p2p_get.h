@@ -18,12 +18,13 @@
 #define GET_LANES_MAX 64
 #define GET_WAIT_NS (5 * MC_SEC)     /* for a connection, a block, a READ of the scout's */
 #define GET_LEAVE_NS (MC_SEC / 2)    /* for answers that are still to come when a get is over */
+#define GET_SILENT "its engine does not answer"
 
 struct get_source {
 	struct get_source *next;
 	struct mc_p2p_get *get;
 	struct mc_p2p_offer offer;
-	uint64_t revision;
+	uint64_t revision, begun_ns;
 	enum mc_p2p_near near;
 	struct mc_segment *segment;
 	struct mc_rpc_client *client;
@@ -104,7 +105,14 @@ struct mc_p2p_get {
 };
 
 /* p2p_source.c.  [scout] */
-int mc_p2p_source_open(struct mc_p2p_get *g, const struct p2p_offer_at *at, struct mc_error *err);
+/* Ask one whether it is there, without waiting. */
+int mc_p2p_source_begin(struct mc_p2p_get *g, const struct p2p_offer_at *at, struct get_source **ret, struct mc_error *err);
+/* Wait until one of these (NULL: none) has answered, or its call has ended otherwise: its index, of several that of one
+ * that has answered well; -ETIMEDOUT, -ECANCELED. */
+int mc_p2p_source_answered(struct mc_p2p_get *g, struct get_source *const *sources, size_t nr, uint64_t until_ns);
+/* Go on with such a one; frees it if that fails. */
+int mc_p2p_source_open(struct mc_p2p_get *g, struct get_source *s, struct mc_error *err);
+void mc_p2p_source_free(struct mc_p2p_get *g, struct get_source *s); /* that is not open */
 /* When the get is over: no source keeps anything for it.  Then reap them. */
 void mc_p2p_sources_leave(struct mc_p2p_get *g);
 void mc_p2p_sources_reap(struct mc_p2p_get *g, bool all);
@@ -122,9 +130,8 @@ void mc_p2p_slot_end(struct get_source *s, uint64_t slot, enum mc_p2p_end end);
 /* Say that we want nothing: the source ends what we may have there.  Begun now; _left is its end.  Its answer also
  * says that the source is there, and has had all that was sent before. */
 void mc_p2p_leave(struct get_source *s);
-/* With the lock, which is given up in between: the answer's status; -ETIMEDOUT; -ECANCELED: unless whatever, the
- * get was over before. */
-int mc_p2p_left_by(struct get_source *s, uint64_t until_ns, bool whatever);
+/* With the lock, which is given up in between: wait for the answer. */
+void mc_p2p_left_by(struct get_source *s, uint64_t until_ns);
 
 /* p2p_lane.c */
 void *mc_p2p_lane(void *arg);

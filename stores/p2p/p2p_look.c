@@ -6,9 +6,57 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/util/cleanup.h"
 #include "p2p_impl.h"
 
 #define SOURCE_NS (3 * MC_SEC) /* for one source to answer */
+#define ASK_AT_ONCE 64
+
+/* ---- asking many ------------------------------------------------------------------------------ */
+
+struct asked {
+	struct mc_rpc_client *client;
+	struct mc_rpc_call call;
+	uint8_t bytes[MC_P2P_REQUEST_MAX];
+};
+
+static int ask_begin(struct mc_p2p *store, uint32_t method, const struct mc_p2p_offer *o, uint64_t wait_ns, struct asked *a)
+{
+	struct mc_p2p_request q = {.count = 0, .root = o->root};
+	int r;
+
+	mc_p2p_hash(o->name, strlen(o->name), &q.object);
+	a->call = (struct mc_rpc_call){.size = sizeof a->call, .method = method, .data = a->bytes};
+	a->call.len = mc_p2p_request_put(method, &q, a->bytes);
+	r = mc_rpc_client_open(store->engine, o->engine, MC_P2P_SERVICE, &a->client, NULL);
+	return r == 0 ? mc_rpc_start(a->client, &a->call, wait_ns) : r;
+}
+
+/* Tell each of these engines the same, many at once, so that those who are frozen or cut off take no time from the others.
+ *   ret_status  by offer: 0, or why there is no answer */
+static void ask_many(struct mc_p2p *store, uint32_t method, const struct p2p_offer_at *offers, size_t nr,
+		     uint64_t deadline_ns, int *ret_status)
+{
+	struct asked asked[ASK_AT_ONCE];
+
+	for (size_t first = 0; first < nr; first += ASK_AT_ONCE) {
+		size_t some = MC_MIN(nr - first, (size_t)ASK_AT_ONCE);
+
+		memset(asked, 0, sizeof asked);
+		for (size_t i = 0; i < some; i++)
+			ret_status[first + i] = ask_begin(store, method, &offers[first + i].offer,
+							  MC_MIN(mc_p2p_left(deadline_ns), SOURCE_NS), &asked[i]);
+		for (size_t i = 0; i < some; i++) {
+			int *status = &ret_status[first + i];
+
+			if (*status == 0)
+				*status = mc_rpc_wait(asked[i].client, &asked[i].call);
+			if (*status == 0)
+				*status = asked[i].call.status;
+			mc_rpc_client_close(asked[i].client);
+		}
+	}
+}
 
 /* ---- stat ------------------------------------------------------------------------------------ */
 
@@ -89,11 +137,15 @@ static int ask_source(struct mc_p2p *store, struct stat *s, struct p2p_reader *r
 static int ask_sources(struct mc_p2p *store, struct stat *s, size_t nr, uint64_t deadline_ns, struct mc_error *err)
 {
 	struct p2p_reader reader = {.engine = NULL};
+	mc_cleanup(mc_freep) int *status = calloc(nr ? nr : 1, sizeof *status);
 	int r = mc_p2p_reader_open(&reader, store->engine, deadline_ns, err);
 
 	s->sources = calloc(nr ? nr : 1, sizeof *s->sources);
-	if (r == 0 && !s->sources)
+	if (r == 0 && (!s->sources || !status))
 		r = mc_fail(err, -ENOMEM, "object '%s': out of memory", s->record.name);
+	/* Who is there?  Of a get of ours it says that it goes on, which is so if there is one. */
+	if (r == 0)
+		ask_many(store, MC_P2P_KEEP, s->offers, nr, deadline_ns, status);
 	for (size_t i = 0; r == 0 && i < nr; i++) {
 		const struct mc_p2p_offer *o = &s->offers[i].offer;
 		struct mc_p2p_source *to = &s->sources[s->info.nr_sources];
@@ -107,7 +159,8 @@ static int ask_sources(struct mc_p2p *store, struct stat *s, size_t nr, uint64_t
 		to->generation = o->generation;
 		to->role = o->role;
 		to->same_host = strcmp(o->host, store->host) == 0;
-		ask_source(store, s, &reader, o, to, deadline_ns);
+		if (status[i] == 0)
+			ask_source(store, s, &reader, o, to, deadline_ns);
 	}
 	s->info.sources = s->sources;
 	mc_p2p_reader_close(&reader);
@@ -169,26 +222,6 @@ void mc_p2p_info_free(struct mc_p2p_info *info)
 
 /* ---- remove ---------------------------------------------------------------------------------- */
 
-/* Tell one engine; 0: it has answered. */
-static int tell(struct mc_p2p *store, const char *engine, struct mc_p2p_request *q, uint64_t deadline_ns)
-{
-	uint8_t bytes[MC_P2P_REQUEST_MAX];
-	struct mc_rpc_call call = {.size = sizeof call, .method = MC_P2P_DROP, .data = bytes};
-	struct mc_rpc_client *client;
-	int r = mc_rpc_client_open(store->engine, engine, MC_P2P_SERVICE, &client, NULL);
-
-	if (r < 0)
-		return r;
-	call.len = mc_p2p_request_put(MC_P2P_DROP, q, bytes);
-	r = mc_rpc_start(client, &call, MC_MIN(mc_p2p_left(deadline_ns), SOURCE_NS));
-	if (r == 0)
-		r = mc_rpc_wait(client, &call);
-	if (r == 0)
-		r = call.status;
-	mc_rpc_client_close(client);
-	return r;
-}
-
 int mc_p2p_remove(struct mc_p2p *store, const char *name, uint64_t timeout_ns, uint32_t *ret_told, struct mc_error *err)
 {
 	uint64_t deadline = mc_p2p_deadline(timeout_ns);
@@ -196,8 +229,8 @@ int mc_p2p_remove(struct mc_p2p *store, const char *name, uint64_t timeout_ns, u
 	struct p2p_offer_at *offers = NULL;
 	char key[MC_P2P_KEY_MAX];
 	uint32_t told = 0;
+	int *status, r;
 	size_t nr = 0;
-	int r;
 
 	if (!store)
 		return mc_fail(err, -EINVAL, "object: store may not be NULL");
@@ -214,14 +247,14 @@ int mc_p2p_remove(struct mc_p2p *store, const char *name, uint64_t timeout_ns, u
 	mc_p2p_object_key(name, key);
 	if (r == 0)
 		r = mc_kv_remove(store->engine, key, 0, mc_p2p_left(deadline), err);
-	for (size_t i = 0; r == 0 && i < nr; i++) {
-		struct mc_p2p_request q = {.count = 0, .root = offers[i].offer.root};
-
-		mc_p2p_hash(name, strlen(name), &q.object);
-		told += tell(store, offers[i].offer.engine, &q, deadline) == 0;
-	}
+	status = r == 0 ? calloc(nr ? nr : 1, sizeof *status) : NULL;
+	if (status)
+		ask_many(store, MC_P2P_DROP, offers, nr, deadline, status);
+	for (size_t i = 0; status && i < nr; i++)
+		told += status[i] == 0;
 	mc_p2p_record_free(&record);
 	free(offers);
+	free(status);
 	if (r == 0 && ret_told)
 		*ret_told = told;
 	return r;

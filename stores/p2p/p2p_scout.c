@@ -13,7 +13,8 @@
 #define META_NS (5 * MC_SEC)   /* for one question to the metadata service; it is asked again */
 #define AGAIN_NS (300 * MC_MSEC)
 #define TICK_NS (100 * MC_MSEC)
-#define OPEN_AT_ONCE 8         /* sources, before dropped ones and time are looked at again */
+#define OPEN_AT_ONCE 16        /* sources, before dropped ones and time are looked at again */
+#define REST_NS (200 * MC_MSEC) /* for the others, when a get that waited for its first source has it */
 
 /* With the lock: wait for a wake-up.  False: it is over. */
 static bool doze(struct mc_p2p_get *g, uint64_t span_ns)
@@ -157,10 +158,92 @@ static uint64_t rank(const struct mc_p2p_get *g, const struct p2p_offer_at *at)
 	return *store->rack && strcmp(at->offer.rack, store->rack) == 0 ? r + (UINT64_C(1) << 32) : r + (UINT64_C(1) << 33);
 }
 
+static void pass_over(struct mc_p2p_get *g, const struct p2p_offer_at *at, int status, const char *why)
+{
+	struct get_known *k;
+
+	mc_p2p_log(g->store, MC_LOG_WARN, "object '%s': source '%s' is passed over: %s", g->object->name, at->offer.engine, why);
+	pthread_mutex_lock(&g->lock);
+	k = mc_p2p_known(g, at->offer.engine, true);
+	if (k->generation != at->offer.generation)
+		k->fails = 0;
+	k->generation = at->offer.generation;
+	k->revision = at->revision;
+	k->corrupt |= status == -EBADMSG && g->hashes;
+	k->retry_ns = mc_p2p_now() + (MC_SEC << MC_MIN(k->fails++, 4u));
+	mc_fail(&g->last_drop, status, "source '%s': %s", at->offer.engine, why);
+	pthread_mutex_unlock(&g->lock);
+}
+
+/* Sources that were asked whether they are there.  All at once: who is frozen or cut off keeps nobody from the others. */
+struct asked {
+	const struct p2p_offer_at *at[OPEN_AT_ONCE];
+	struct get_source *sources[OPEN_AT_ONCE]; /* NULL: dealt with */
+	size_t nr;
+};
+
+static void ask_some(struct mc_p2p_get *g, const struct choice *choices, size_t nr, struct asked *ret)
+{
+	for (size_t i = 0; i < nr && ret->nr < OPEN_AT_ONCE; i++) {
+		struct mc_error err = {0};
+		bool full;
+		int r;
+
+		pthread_mutex_lock(&g->lock);
+		full = g->over || g->cancel || g->nr_live + ret->nr >= GET_SOURCES;
+		pthread_mutex_unlock(&g->lock);
+		if (full)
+			return;
+		r = mc_p2p_source_begin(g, choices[i].at, &ret->sources[ret->nr], &err);
+		if (r < 0)
+			pass_over(g, choices[i].at, r, err.text);
+		else
+			ret->at[ret->nr++] = choices[i].at;
+	}
+}
+
+/* Open them in the order of their answers.  Shards can come from the first one: what has not answered soon after that is
+ * asked again while they do. */
+static void open_asked(struct mc_p2p_get *g, struct asked *a)
+{
+	uint64_t until = MC_MIN(g->deadline_ns, mc_p2p_now() + GET_WAIT_NS);
+	bool first = !g->hashes, patient = true;
+
+	for (size_t left = a->nr; left; left--) {
+		struct mc_error err = {0};
+		int i = mc_p2p_source_answered(g, a->sources, a->nr, until), r;
+
+		if (i < 0) {
+			patient = patient && i == -ETIMEDOUT;
+			break;
+		}
+		r = mc_p2p_source_open(g, a->sources[i], &err);
+		a->sources[i] = NULL;
+		if (r == -ECANCELED) {
+			patient = false;
+			break;
+		}
+		if (r < 0) {
+			pass_over(g, a->at[i], r, err.text);
+		} else if (first && patient) {
+			patient = false;
+			until = MC_MIN(until, mc_p2p_now() + REST_NS);
+		}
+	}
+	for (size_t i = 0; i < a->nr; i++) {
+		if (!a->sources[i])
+			continue;
+		mc_p2p_source_free(g, a->sources[i]);
+		if (patient)
+			pass_over(g, a->at[i], -ETIMEDOUT, GET_SILENT);
+	}
+}
+
 static void open_some(struct mc_p2p_get *g, const struct p2p_offer_at *offers, size_t nr)
 {
 	struct choice *choices = calloc(nr ? nr : 1, sizeof *choices);
-	size_t found = 0, opened = 0;
+	struct asked asked = {.nr = 0};
+	size_t found = 0;
 
 	if (!choices)
 		return;
@@ -170,37 +253,8 @@ static void open_some(struct mc_p2p_get *g, const struct p2p_offer_at *offers, s
 			choices[found++] = (struct choice){.at = &offers[i], .rank = rank(g, &offers[i])};
 	pthread_mutex_unlock(&g->lock);
 	qsort(choices, found, sizeof *choices, by_rank);
-	for (size_t i = 0; i < found && opened < OPEN_AT_ONCE; i++) {
-		struct mc_error err = {0};
-		bool full;
-		int r;
-
-		pthread_mutex_lock(&g->lock);
-		full = g->over || g->cancel || g->nr_live >= GET_SOURCES;
-		pthread_mutex_unlock(&g->lock);
-		if (full)
-			break;
-		opened++;
-		r = mc_p2p_source_open(g, choices[i].at, &err);
-		if (r == -ECANCELED)
-			break;
-		if (r < 0) {
-			struct get_known *k;
-
-			mc_p2p_log(g->store, MC_LOG_WARN, "object '%s': source '%s' is passed over: %s", g->object->name,
-				   choices[i].at->offer.engine, err.text);
-			pthread_mutex_lock(&g->lock);
-			k = mc_p2p_known(g, choices[i].at->offer.engine, true);
-			if (k->generation != choices[i].at->offer.generation)
-				k->fails = 0;
-			k->generation = choices[i].at->offer.generation;
-			k->revision = choices[i].at->revision;
-			k->corrupt |= r == -EBADMSG && g->hashes;
-			k->retry_ns = mc_p2p_now() + (MC_SEC << MC_MIN(k->fails++, 4u));
-			mc_fail(&g->last_drop, r, "source '%s': %s", choices[i].at->offer.engine, err.text);
-			pthread_mutex_unlock(&g->lock);
-		}
-	}
+	ask_some(g, choices, found, &asked);
+	open_asked(g, &asked);
 	free(choices);
 }
 

@@ -98,7 +98,7 @@ static void map_read(void *arg, struct mc_batch *batch)
 	pthread_mutex_unlock(&s->get->lock);
 }
 
-static void source_free(struct mc_p2p_get *g, struct get_source *s)
+void mc_p2p_source_free(struct mc_p2p_get *g, struct get_source *s)
 {
 	mc_rpc_client_close(s->client);
 	mc_batch_free(s->batch);
@@ -118,31 +118,13 @@ static int slot_take(struct mc_p2p_get *g)
 	return -ENOSPC;
 }
 
-/* Is anybody there?  Opening a segment waits for who is silent, whatever becomes of the get meanwhile; this does not.
- * What else can go wrong, the segment has the words for. */
-static int knock(struct mc_p2p_get *g, struct get_source *s, uint64_t until_ns, struct mc_error *err)
-{
-	int r;
-
-	mc_p2p_leave(s);
-	pthread_mutex_lock(&g->lock);
-	r = mc_p2p_left_by(s, until_ns, false);
-	pthread_mutex_unlock(&g->lock);
-	if (r == -ETIMEDOUT)
-		return mc_fail(err, r, "its engine does not answer (%s)", strerror(-r));
-	return r == -ECANCELED ? mc_fail(err, r, "the get was over before it answered") : 0;
-}
-
+/* Its segment and its block.  Who has not answered well gets no more time for what else is wrong. */
 static int source_connect(struct mc_p2p_get *g, struct get_source *s, struct mc_error *err)
 {
 	struct mc_engine *engine = g->store->engine;
-	uint64_t until = MC_MIN(g->deadline_ns, mc_p2p_now() + GET_WAIT_NS);
-	int r = mc_rpc_client_open(engine, s->offer.engine, MC_P2P_SERVICE, &s->client, err);
+	uint64_t until = (s->heard == 0 ? mc_p2p_now() : s->begun_ns) + GET_WAIT_NS;
+	int r = mc_segment_open(engine, s->offer.engine, mc_p2p_left(MC_MIN(g->deadline_ns, until)), &s->segment, err);
 
-	if (r == 0)
-		r = knock(g, s, until, err);
-	if (r == 0)
-		r = mc_segment_open(engine, s->offer.engine, mc_p2p_left(until), &s->segment, err);
 	if (r < 0)
 		return r;
 	if (mc_segment_generation(s->segment) != s->offer.generation)
@@ -173,7 +155,9 @@ static int source_join(struct mc_p2p_get *g, struct get_source *s)
 	return 0;
 }
 
-int mc_p2p_source_open(struct mc_p2p_get *g, const struct p2p_offer_at *at, struct mc_error *err)
+/* Opening a segment waits for who is silent, whatever becomes of the get meanwhile, so it is asked first whether anybody
+ * is there.  What else can go wrong, the segment has the words for. */
+int mc_p2p_source_begin(struct mc_p2p_get *g, const struct p2p_offer_at *at, struct get_source **ret, struct mc_error *err)
 {
 	const struct mc_p2p *store = g->store;
 	struct get_source *s = calloc(1, sizeof *s);
@@ -186,20 +170,54 @@ int mc_p2p_source_open(struct mc_p2p_get *g, const struct p2p_offer_at *at, stru
 		return mc_fail(err, -ENOMEM, "too many sources are being closed, or out of memory");
 	}
 	s->get = g;
+	s->begun_ns = mc_p2p_now();
 	s->offer = at->offer;
 	s->revision = at->revision;
 	s->slot = (uint32_t)slot;
 	s->near = strcmp(s->offer.host, store->host) == 0		    ? MC_P2P_HOST
 		  : *store->rack && strcmp(s->offer.rack, store->rack) == 0 ? MC_P2P_RACK
 									    : MC_P2P_FAR;
-	r = source_connect(g, s, err);
+	r = mc_rpc_client_open(store->engine, s->offer.engine, MC_P2P_SERVICE, &s->client, err);
+	if (r < 0) {
+		mc_p2p_source_free(g, s);
+		return r;
+	}
+	mc_p2p_leave(s);
+	*ret = s;
+	return 0;
+}
+
+int mc_p2p_source_answered(struct mc_p2p_get *g, struct get_source *const *sources, size_t nr, uint64_t until_ns)
+{
+	int found = -EAGAIN;
+
+	pthread_mutex_lock(&g->lock);
+	while (found == -EAGAIN) {
+		for (size_t i = 0; i < nr; i++)
+			if (sources[i] && !sources[i]->waiting && (found < 0 || (sources[found]->heard && !sources[i]->heard)))
+				found = (int)i;
+		if (g->over || g->cancel)
+			found = -ECANCELED;
+		else if (found < 0 && mc_p2p_now() >= until_ns)
+			found = -ETIMEDOUT;
+		else if (found < 0)
+			mc_p2p_cond_until(&g->cond, &g->lock, until_ns);
+	}
+	pthread_mutex_unlock(&g->lock);
+	return found;
+}
+
+int mc_p2p_source_open(struct mc_p2p_get *g, struct get_source *s, struct mc_error *err)
+{
+	int r = s->heard == -ETIMEDOUT ? mc_fail(err, -ETIMEDOUT, GET_SILENT) : source_connect(g, s, err);
+
 	if (r == 0) {
 		pthread_mutex_lock(&g->lock);
 		r = source_join(g, s);
 		pthread_mutex_unlock(&g->lock);
 	}
 	if (r < 0)
-		source_free(g, s);
+		mc_p2p_source_free(g, s);
 	return r;
 }
 
@@ -214,7 +232,7 @@ void mc_p2p_sources_leave(struct mc_p2p_get *g)
 	pthread_mutex_lock(&g->lock);
 	for (struct get_source *s = g->all; s; s = s->next)
 		if (!s->dropped)
-			mc_p2p_left_by(s, until, true);
+			mc_p2p_left_by(s, until);
 	pthread_mutex_unlock(&g->lock);
 }
 
@@ -235,7 +253,7 @@ void mc_p2p_sources_reap(struct mc_p2p_get *g, bool all)
 	pthread_mutex_unlock(&g->lock);
 	while ((s = gone)) {
 		gone = s->next;
-		source_free(g, s);
+		mc_p2p_source_free(g, s);
 	}
 }
 

@@ -113,6 +113,38 @@ static void source_frozen(void)
 	role_end(&s);
 }
 
+#define NR_SILENT 4
+
+/* All but one are silent: the one that answers is found, however many there are.  One after the other, the time would be
+ * over before its turn. */
+static void sources_frozen(void)
+{
+	static const char *const names[NR_SILENT] = {"a0", "a1", "a2", "a3"};
+	struct role silent[NR_SILENT], z, g;
+	const char *line;
+
+	p2p_start(&z, "z");
+	p2p_start(&g, "g", "p2p.timeout=11000");
+	for (size_t i = 0; i < NR_SILENT; i++) {
+		p2p_start(&silent[i], names[i]);
+		CHECK(p2p_ask(&silent[i], "register", "o 1") == 0, "register");
+	}
+	p2p_tell(&z, "get o 1");
+	p2p_good(&z);
+	for (size_t i = 0; i < NR_SILENT; i++)
+		kill(silent[i].pid, SIGSTOP);
+	p2p_tell(&g, "stat o");
+	CHECK(p2p_answer(&g, "stat", &line) == 0 && strstr(line, " z=128"), "%s", line);
+	p2p_tell(&g, "get o 1");
+	p2p_good(&g);
+	for (size_t i = 0; i < NR_SILENT; i++) {
+		kill(silent[i].pid, SIGCONT);
+		role_end(&silent[i]);
+	}
+	role_end(&g);
+	role_end(&z);
+}
+
 /* ---- getters --------------------------------------------------------------------------------------- */
 
 #define NR_GETTERS 4
@@ -394,6 +426,7 @@ int main(int argc, char **argv)
 {
 	static const struct promise cases[] = {
 		{"source_killed", source_killed}, {"source_alone", source_alone}, {"source_frozen", source_frozen},
+		{"sources_frozen", sources_frozen},
 		{"getters_killed", getters_killed}, {"getter_cut", getter_cut}, {"wrong_bytes", wrong_bytes},
 		{"names", names}, {"metadata_writes", metadata_writes}, {"etcd_stopped", etcd_stopped},
 	};

@@ -5,7 +5,8 @@
  * files, which stay.
  *
  *   PROGRAM --as peer DIR NAME [KEY=VALUE]...   settings of the engine; p2p.get, p2p.serve (bytes per
- *                                               second), p2p.patience (ms): options of the store
+ *                                               second), p2p.patience (ms): options of the store;
+ *                                               p2p.timeout (ms): of get and stat
  *
  * METADATA is the service's URL, a folder of the test unless set; MATRIX as for engine_with.
  */
@@ -28,6 +29,7 @@ struct p2p_peer {
 	struct mc_engine *engine;
 	struct mc_p2p *store;
 	const char *name;
+	uint64_t timeout_ns;
 	FILE *log;
 	struct {
 		char object[32];
@@ -118,7 +120,7 @@ static inline void p2p_do_get(struct p2p_peer *p, const char *object, unsigned s
 	size_t right = 0;
 	int r;
 
-	r = mc_p2p_get_start(p->store, object, ranges, 3, &options, P2P_T, &get, &err);
+	r = mc_p2p_get_start(p->store, object, ranges, 3, &options, p->timeout_ns, &get, &err);
 	if (r == 0) {
 		do {
 			r = mc_p2p_get_wait(get, 5 * MC_MSEC, &err);
@@ -160,7 +162,7 @@ static inline void p2p_do_stat(struct p2p_peer *p, const char *object)
 {
 	struct mc_p2p_info *info = NULL;
 	struct mc_error err = {0};
-	int r = mc_p2p_stat(p->store, object, P2P_T, &info, &err);
+	int r = mc_p2p_stat(p->store, object, p->timeout_ns, &info, &err);
 
 	if (r < 0) {
 		dprintf(3, "stat %d %s\n", r, err.text);
@@ -207,7 +209,7 @@ static inline void p2p_obey(struct p2p_peer *p, char *line)
 static inline int p2p_peer_main(int argc, char **argv)
 {
 	struct mc_p2p_options options = {.size = sizeof options, .log = p2p_on_log};
-	struct p2p_peer p = {.name = argv[1]};
+	struct p2p_peer p = {.name = argv[1], .timeout_ns = P2P_T};
 	const char *settings[16], *url = getenv("METADATA");
 	char line[200], metadata[200];
 	struct mc_error err = {0};
@@ -233,6 +235,8 @@ static inline int p2p_peer_main(int argc, char **argv)
 			options.max_rate_serve = strtoull(eq + 1, NULL, 10);
 		else if (!strncmp(argv[i], "p2p.patience=", 13))
 			options.patience_ns = strtoull(eq + 1, NULL, 10) * MC_MSEC;
+		else if (!strncmp(argv[i], "p2p.timeout=", 12))
+			p.timeout_ns = strtoull(eq + 1, NULL, 10) * MC_MSEC * SLOW;
 		else
 			settings[n++] = argv[i];
 	}
