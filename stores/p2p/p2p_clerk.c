@@ -72,7 +72,7 @@ static uint64_t record_gone(struct p2p_object *o)
 		give_up(o, "somebody has removed its record");
 		return 0;
 	}
-	r = mc_p2p_record_ensure(o, mc_p2p_now() + KEY_NS, &err);
+	r = mc_p2p_record_ensure(o, false, mc_p2p_now() + KEY_NS, &err);
 	if (r == -EEXIST) {
 		give_up(o, err.text);
 		return 0;
@@ -95,10 +95,13 @@ static void look_after(struct p2p_object *o)
 	} else if (r == 0) {
 		bool ours = memcmp(&there.root, &o->layout.root, sizeof there.root) == 0;
 
-		o->record_missed = false;
 		mc_p2p_record_free(&there);
-		if (!ours)
+		/* One who registers another object may put it back. */
+		if (!ours && o->record_missed)
 			give_up(o, "another object has its name now");
+		else if (!ours)
+			next = mc_p2p_now() + LOOK_AGAIN_NS;
+		o->record_missed = !ours;
 	}
 	pthread_mutex_lock(&o->store->lock);
 	o->look_ns = next;

@@ -54,7 +54,7 @@ struct p2p_object {
 	char removed_by[MC_SEGMENT_NAME_MAX + 1]; /* lock */
 	bool clerk;          /* it is the clerk who made it busy; lock */
 	uint64_t look_ns;    /* when its record is looked for again; lock */
-	bool record_missed;  /* it was not there the last time; the clerk's */
+	bool record_missed;  /* it was not there, or another's, the last time; the clerk's */
 };
 
 /* A GRANT that waits for a slot. */
@@ -130,8 +130,9 @@ void mc_p2p_answer_due(struct mc_p2p *store);
 /* p2p_meta.c.  The record of an object; -ENOENT, -EBADMSG.  ret_revision may be NULL. */
 int mc_p2p_record_read(struct mc_p2p *store, const char *name, uint64_t deadline_ns, struct mc_p2p_record *ret,
 		       uint64_t *ret_revision, struct mc_error *err);
-/* Make sure that the record stands; an equal one is joined.  -EEXIST: another object has the name. */
-int mc_p2p_record_ensure(struct p2p_object *o, uint64_t deadline_ns, struct mc_error *err);
+/* Make sure that the record stands; an equal one is joined.  replace: also in place of one that nobody offers, which
+ * needs a second look, without it, when our key is there.  -EEXIST: another object has the name. */
+int mc_p2p_record_ensure(struct p2p_object *o, bool replace, uint64_t deadline_ns, struct mc_error *err);
 /* The engines that offer an object; offers that cannot be read are passed over.  malloc'ed. */
 struct p2p_offer_at {
 	struct mc_p2p_offer offer;

@@ -10,6 +10,8 @@
 #include "p2p_impl.h"
 
 #define TRIES 8
+#define YIELD_NS MC_SEC /* for another owner of our name to leave; a clerk gives up later */
+#define YIELD_LOOK_NS 20000000
 
 struct reading {
 	struct mc_p2p_record *record;
@@ -95,18 +97,22 @@ int mc_p2p_offers_read(struct mc_p2p *store, const char *name, uint64_t deadline
 	return 0;
 }
 
-/* How many engines but us offer an object with this root (NULL: whichever). */
-static int others(struct mc_p2p *store, const char *name, const struct mc_p2p_hash *root, uint64_t deadline_ns,
-		  struct mc_error *err)
+/* How many engines but us offer an object of this name: all, those with this root, or those with another. */
+enum which { ANY_ROOT, THIS_ROOT, OTHER_ROOTS };
+
+static int others(const struct p2p_object *o, enum which which, uint64_t deadline_ns, struct mc_error *err)
 {
 	struct p2p_offer_at *offers = NULL;
 	size_t nr = 0;
-	int r = mc_p2p_offers_read(store, name, deadline_ns, &offers, &nr, err), found = 0;
+	int r = mc_p2p_offers_read(o->store, o->name, deadline_ns, &offers, &nr, err), found = 0;
 
-	for (size_t i = 0; r == 0 && i < nr; i++)
-		if (strcmp(offers[i].offer.engine, mc_engine_name(store->engine)) != 0 &&
-		    (!root || memcmp(&offers[i].offer.root, root, sizeof *root) == 0))
+	for (size_t i = 0; r == 0 && i < nr; i++) {
+		bool same = memcmp(&offers[i].offer.root, &o->layout.root, sizeof o->layout.root) == 0;
+
+		if (strcmp(offers[i].offer.engine, mc_engine_name(o->store->engine)) != 0 &&
+		    (which == ANY_ROOT || same == (which == THIS_ROOT)))
 			found++;
+	}
 	free(offers);
 	return r < 0 ? r : found;
 }
@@ -140,13 +146,22 @@ static char *print_record(const struct p2p_object *o)
 	return text;
 }
 
-/* What stands under our name: 1: the same object · 0: nothing, or what nobody offers (*ret_revision) · -EEXIST. */
-static int look(struct p2p_object *o, uint64_t deadline_ns, uint64_t *ret_revision, struct mc_error *err)
+static int refuse(const struct p2p_object *o, const struct mc_p2p_record *there, struct mc_error *err)
 {
-	struct mc_p2p *store = o->store;
-	struct mc_p2p_record there = {.nr_sizes = 0};
-	int r = mc_p2p_record_read(store, o->name, deadline_ns, &there, ret_revision, err);
-	bool same;
+	return mc_fail(err, -EEXIST,
+		       "object '%s': engine '%s' has another one under this name (%llu bytes in shards of %llu), '%s' has %llu "
+		       "bytes in shards of %llu; choose another name, or remove that one first",
+		       o->name, there->created_by, (unsigned long long)there->size, (unsigned long long)there->shard_size,
+		       mc_engine_name(o->store->engine), (unsigned long long)o->layout.size,
+		       (unsigned long long)o->layout.shard_size);
+}
+
+/* What stands under our name: 1: the same object · 0: nothing, or, if that may be replaced, what nobody offers: *ret,
+ * which the caller frees, and *ret_revision · -EEXIST. */
+static int look(const struct p2p_object *o, bool replace, uint64_t deadline_ns, struct mc_p2p_record *ret,
+		uint64_t *ret_revision, struct mc_error *err)
+{
+	int r = mc_p2p_record_read(o->store, o->name, deadline_ns, ret, ret_revision, err);
 
 	if (r == -ENOENT) {
 		*ret_revision = 0;
@@ -154,23 +169,37 @@ static int look(struct p2p_object *o, uint64_t deadline_ns, uint64_t *ret_revisi
 	}
 	if (r < 0)
 		return r;
-	same = memcmp(&there.root, &o->layout.root, sizeof there.root) == 0 && there.size == o->layout.size &&
-	       there.shard_size == o->layout.shard_size;
-	mc_p2p_record_free(&there);
-	if (same)
+	if (memcmp(&ret->root, &o->layout.root, sizeof ret->root) == 0 && ret->size == o->layout.size &&
+	    ret->shard_size == o->layout.shard_size)
 		return 1;
-	r = others(store, o->name, NULL, deadline_ns, err);
-	if (r <= 0)
-		return r;
-	return mc_fail(err, -EEXIST,
-		       "object '%s': engine '%s' has another one under this name (%llu bytes in shards of %llu), '%s' has %llu "
-		       "bytes in shards of %llu; choose another name, or remove that one first",
-		       o->name, there.created_by, (unsigned long long)there.size, (unsigned long long)there.shard_size,
-		       mc_engine_name(store->engine), (unsigned long long)o->layout.size,
-		       (unsigned long long)o->layout.shard_size);
+	r = replace ? others(o, ANY_ROOT, deadline_ns, err) : 1;
+	return r > 0 ? refuse(o, ret, err) : r;
 }
 
-int mc_p2p_record_ensure(struct p2p_object *o, uint64_t deadline_ns, struct mc_error *err)
+/* We have replaced a record that nobody offered.  Its owner may have published his key since we looked.  Then either he
+ * finds ours and leaves, or he has found his own before, and it is put back. */
+static int yield_to_owner(const struct p2p_object *o, const struct mc_p2p_record *was, uint64_t revision, uint64_t deadline_ns,
+			  struct mc_error *err)
+{
+	const struct timespec nap = {.tv_nsec = YIELD_LOOK_NS};
+	uint64_t until = MC_MIN(deadline_ns, mc_p2p_now() + YIELD_NS);
+	char key[MC_P2P_KEY_MAX], *text;
+	int r;
+
+	while ((r = others(o, OTHER_ROOTS, deadline_ns, err)) > 0 && mc_p2p_now() < until)
+		nanosleep(&nap, NULL);
+	if (r <= 0)
+		return r;
+	text = mc_p2p_record_print(was);
+	if (!text)
+		return mc_fail(err, -ENOMEM, "object '%s': out of memory", o->name);
+	mc_p2p_object_key(o->name, key);
+	mc_kv_swap(o->store->engine, key, text, strlen(text), revision, 0, mc_p2p_left(deadline_ns), NULL, NULL);
+	free(text);
+	return refuse(o, was, err);
+}
+
+int mc_p2p_record_ensure(struct p2p_object *o, bool replace, uint64_t deadline_ns, struct mc_error *err)
 {
 	char key[MC_P2P_KEY_MAX], *text = print_record(o);
 	int r = -EEXIST;
@@ -179,13 +208,21 @@ int mc_p2p_record_ensure(struct p2p_object *o, uint64_t deadline_ns, struct mc_e
 		return mc_fail(err, -ENOMEM, "object '%s': out of memory", o->name);
 	mc_p2p_object_key(o->name, key);
 	for (int i = 0; i < TRIES; i++) {
-		uint64_t revision = 0;
+		struct mc_p2p_record was = {.nr_sizes = 0};
+		uint64_t revision = 0, ours = 0;
 
-		r = look(o, deadline_ns, &revision, err);
-		if (r != 0)
+		r = look(o, replace, deadline_ns, &was, &revision, err);
+		if (r != 0) {
+			mc_p2p_record_free(&was);
 			break;
-		r = mc_kv_swap(o->store->engine, key, text, strlen(text), revision, 0, mc_p2p_left(deadline_ns), NULL, err);
-		if (r != -EEXIST && r != -ESTALE)
+		}
+		r = mc_kv_swap(o->store->engine, key, text, strlen(text), revision, 0, mc_p2p_left(deadline_ns), &ours, err);
+		if (r == 0 && revision)
+			r = yield_to_owner(o, &was, ours, deadline_ns, err);
+		else if (r == -EEXIST)
+			r = -ESTALE; /* another has made one just now */
+		mc_p2p_record_free(&was);
+		if (r != -ESTALE)
 			break;
 	}
 	free(text);
@@ -198,7 +235,7 @@ int mc_p2p_record_drop(struct p2p_object *o, uint64_t deadline_ns, struct mc_err
 	uint64_t revision = 0;
 	char key[MC_P2P_KEY_MAX];
 	bool ours;
-	int r = others(o->store, o->name, &o->layout.root, deadline_ns, err);
+	int r = others(o, THIS_ROOT, deadline_ns, err);
 
 	if (r != 0)
 		return r < 0 ? r : 0;
@@ -218,6 +255,6 @@ int mc_p2p_record_drop(struct p2p_object *o, uint64_t deadline_ns, struct mc_err
 	if (r < 0)
 		return r;
 	/* Who joined after we had looked saw the record, and counts on it. */
-	r = others(o->store, o->name, &o->layout.root, deadline_ns, err);
-	return r > 0 ? mc_p2p_record_ensure(o, deadline_ns, err) : r;
+	r = others(o, THIS_ROOT, deadline_ns, err);
+	return r > 0 ? mc_p2p_record_ensure(o, false, deadline_ns, err) : r;
 }

@@ -73,12 +73,13 @@ int mc_p2p_register(struct mc_p2p *store, const char *name, const struct mc_p2p_
 	if (r == 0)
 		r = hash_and_pin(o, &opt, deadline, err);
 	if (r == 0)
-		r = mc_p2p_record_ensure(o, deadline, err);
+		r = mc_p2p_record_ensure(o, true, deadline, err);
 	if (r == 0)
 		r = mc_p2p_object_publish(o, deadline, err);
-	/* The last source but us may have taken the record away meanwhile: it looked before our key was there. */
+	/* Before our key was there, the last source but us may have taken the record away, or another may have taken our
+	 * record for one that nobody offers: it is his then. */
 	if (r == 0)
-		r = mc_p2p_record_ensure(o, deadline, err);
+		r = mc_p2p_record_ensure(o, false, deadline, err);
 	if (r < 0)
 		mc_p2p_object_retire(o, deadline, NULL);
 	else

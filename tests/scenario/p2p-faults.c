@@ -283,6 +283,41 @@ static void names(void)
 	role_end(&first);
 }
 
+#define NR_RACES 15
+
+/* Two objects that are registered under one name at the same moment: never do both have it. */
+static void names_race(void)
+{
+	struct role r[2], g;
+
+	p2p_start(&r[0], "first", QUICK);
+	p2p_start(&r[1], "second", QUICK);
+	p2p_start(&g, "g", QUICK);
+	for (unsigned i = 0; i < NR_RACES; i++) {
+		const char *line;
+		int status[2];
+
+		for (unsigned k = 0; k < 2; k++)
+			p2p_tell(&r[k], "register o%u %u", i % 2, k + 1);
+		for (unsigned k = 0; k < 2; k++) {
+			status[k] = p2p_answer(&r[k], "register", &line);
+			CHECK(status[k] == 0 || (status[k] == -EEXIST && strstr(line, "'first'") && strstr(line, "'second'")),
+			      "%s", line);
+		}
+		CHECK(status[0] < 0 || status[1] < 0, "race %u: both have it", i);
+		if (status[0] == 0 || status[1] == 0) {
+			p2p_tell(&g, "get o%u %u", i % 2, status[0] == 0 ? 1 : 2);
+			p2p_good(&g);
+			CHECK(p2p_ask(&g, "delete", "o%u", i % 2) == 0, "delete");
+		}
+		for (unsigned k = 0; k < 2; k++)
+			CHECK(status[k] < 0 || p2p_ask(&r[k], "unregister", "o%u", i % 2) == 0, "unregister");
+	}
+	role_end(&g);
+	role_end(&r[1]);
+	role_end(&r[0]);
+}
+
 /* Counts writes and removals: of keys of applications in the folder of the metadata, or of all in etcd, whose revision
  * goes up by one with each. */
 struct counter {
@@ -428,7 +463,7 @@ int main(int argc, char **argv)
 		{"source_killed", source_killed}, {"source_alone", source_alone}, {"source_frozen", source_frozen},
 		{"sources_frozen", sources_frozen},
 		{"getters_killed", getters_killed}, {"getter_cut", getter_cut}, {"wrong_bytes", wrong_bytes},
-		{"names", names}, {"metadata_writes", metadata_writes}, {"etcd_stopped", etcd_stopped},
+		{"names", names}, {"names_race", names_race}, {"metadata_writes", metadata_writes}, {"etcd_stopped", etcd_stopped},
 	};
 
 	self = argv[0];
