@@ -389,6 +389,14 @@ case_gone() {
 	ends $got 1
 	grep -q "object 'mid': 'r' has removed it while it was copied" "$dir/g.err" || die "g said: $(cat "$dir/g.err")"
 	ends "$served" 0
+	# Who could not be told finds out, and has nothing left to serve then.
+	serving c serve "$dir/mid"
+	kill -STOP "$served"
+	ok r rm mid --json
+	json r 'd["told"] == 0'
+	ends "$served" 0 CONT
+	grep -q "object 'mid': somebody has removed its record; it is not offered any more" "$dir/c.err" ||
+		die "c said: $(cat "$dir/c.err")"
 	# Metadata that was lost as a whole comes back: keys by the engine, records by those who offer.
 	serving b serve "$dir/mid"
 	mv "$dir/metadata" "$dir/away"

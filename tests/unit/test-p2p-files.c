@@ -596,6 +596,7 @@ static void test_target_foreign(void **state)
 	struct p2pc_manifest m;
 	struct p2pc_target t;
 	struct mc_error err = {0};
+	struct stat st;
 
 	manifest(&m, TREE("{\"path\":\"a/b\",\"size\":3,\"mode\":\"0644\"},{\"path\":\"a/e/f\",\"dir\":true},"
 			  "{\"path\":\"a-\",\"size\":1,\"mode\":\"0644\"}"));
@@ -621,15 +622,26 @@ static void test_target_foreign(void **state)
 	assert_int_equal(p2pc_target_finish(&t, false, &err), -ESTALE);
 	assert_non_null(strstr(err.text, "has grown to 5 of its 1 bytes"));
 	p2pc_target_close(&t, true);
+	/* Nor do other modes appear than those that we give. */
+	umask(022);
+	assert_int_equal(chmod(".x.0011223344556677.mc-part/a-", 04600) | chmod(".x.0011223344556677.mc-part/a/b", 0600), 0);
 	assert_int_equal(p2pc_target_open(&t, "x", "some/object", &m, ROOT, false, &err), 0);
+	memcpy(t.map.ranges[0].addr, "abc", 3);
 	assert_int_equal(p2pc_target_finish(&t, false, &err), 0);
 	p2pc_target_close(&t, false);
+	holds("x/a/b", "abc", 0644);
+	assert_int_equal(stat("x/a-", &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0644);
+	put_text(".y.0011223344556677.mc-part", "");
+	no_target("y", &m, false, -ENOTDIR, "mc-part' is in the way and no part of a folder; remove it");
 	p2pc_manifest_free(&m);
 	/* The same of a file. */
 	manifest(&m, "{\"format\":1,\"kind\":\"file\",\"entries\":[{\"path\":\"w\",\"size\":5,\"mode\":\"0644\"}]}");
 	assert_int_equal(link("mine", ".w.0011223344556677.mc-part"), 0);
 	no_target("w", &m, false, -EMLINK, "'.w.0011223344556677.mc-part' is a hard link");
 	holds("mine", "keep", 0644);
+	assert_int_equal(unlink(".w.0011223344556677.mc-part") | mkdir(".w.0011223344556677.mc-part", 0700), 0);
+	no_target("w", &m, false, -EISDIR, "mc-part' is in the way and no part of a file; remove it");
 	p2pc_manifest_free(&m);
 }
 

@@ -11,6 +11,15 @@
 
 /* ---- opening and closing ---------------------------------------------------------------------- */
 
+/* The store has found out by itself that an object is not its own to offer any more. */
+static bool is_given_up(const char *line)
+{
+	static const char end[] = "; it is not offered any more";
+	size_t n = strlen(line);
+
+	return n >= sizeof end && strcmp(line + n - (sizeof end - 1), end) == 0;
+}
+
 /* From any thread of the store. */
 static void store_log(void *arg, enum mc_log_level level, const char *line)
 {
@@ -22,7 +31,7 @@ static void store_log(void *arg, enum mc_log_level level, const char *line)
 		return; /* no source is to blame; the get ends with that */
 	if (level <= MC_LOG_WARN)
 		mc_tell("%s: %s", level == MC_LOG_ERROR ? "error" : "warning", line);
-	if (strstr(line, "': removed by ")) {
+	if (strstr(line, "': removed by ") || is_given_up(line)) {
 		char **more, *copy = strdup(line);
 
 		pthread_mutex_lock(&s->lock);
@@ -39,15 +48,22 @@ static void store_log(void *arg, enum mc_log_level level, const char *line)
 
 bool p2pc_session_removed(struct p2pc_session *s, const char *name)
 {
+	static const char by[] = "removed by ";
 	char want[MC_P2P_NAME_MAX + 32];
-	size_t n = (size_t)snprintf(want, sizeof want, "object '%s': removed by ", name);
+	size_t n = (size_t)snprintf(want, sizeof want, "object '%s': ", name);
 	bool found = false;
 
 	pthread_mutex_lock(&s->lock);
 	for (size_t i = 0; i < s->nr_removed && !found; i++) {
-		found = strncmp(s->removed[i], want, n) == 0;
+		const char *what = s->removed[i] + n;
+
+		if (strncmp(s->removed[i], want, n) != 0)
+			continue;
+		found = strncmp(what, by, sizeof by - 1) == 0;
 		if (found)
-			mc_tell("mooncake_p2p: '%s' was removed by '%s'; it is served no more", name, s->removed[i] + n);
+			mc_tell("mooncake_p2p: '%s' was removed by '%s'; it is served no more", name, what + sizeof by - 1);
+		else
+			found = is_given_up(what); /* and told */
 	}
 	pthread_mutex_unlock(&s->lock);
 	return found;

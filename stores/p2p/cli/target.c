@@ -129,6 +129,9 @@ static int lock_part(struct p2pc_target *t, struct mc_error *err)
 		bool made;
 		int fd = make_part(t, &made);
 
+		if (fd == -EISDIR || fd == -ENOTDIR || fd == -ELOOP)
+			return mc_fail(err, fd, "'%s' is in the way and no part of a %s; remove it", t->part,
+				       t->manifest->tree ? "folder" : "file");
 		if (fd < 0)
 			return mc_fail(err, fd, "'%s': it cannot be made: %s", t->part, strerror(-fd));
 		if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
@@ -197,6 +200,15 @@ static int open_folder(struct p2pc_target *t, const char *path, const char **nam
 	return at < 0 ? mc_fail(err, -errno, "'%s/%s': its folder cannot be made: %s", t->part, path, strerror(errno)) : at;
 }
 
+/* What a file that we make gets, for one that was there: another umask may have made it. */
+static mode_t mode_of(bool exec)
+{
+	mode_t mask = umask(022);
+
+	umask(mask);
+	return (exec ? 0777 : 0666) & ~mask;
+}
+
 static int map_entry(struct p2pc_target *t, const struct p2pc_entry *e, struct mc_error *err)
 {
 	mc_cleanup(mc_freep) char *path = NULL;
@@ -219,6 +231,8 @@ static int map_entry(struct p2pc_target *t, const struct p2pc_entry *e, struct m
 		r = mc_fail(err, -errno, "'%s': %s", path, strerror(errno));
 	else
 		r = take_room(fd, path, e->size, err);
+	if (r == 0 && t->resumed && fchmod(fd, mode_of(e->exec)) < 0)
+		r = mc_fail(err, -errno, "'%s': its mode cannot be set: %s", path, strerror(errno));
 	if (r == 0 && e->size)
 		r = p2pc_map_add(&t->map, fd, path, e->size, err);
 	mc_closep(&fd);
@@ -385,16 +399,13 @@ static void rename_map(struct p2pc_target *t)
 
 int p2pc_target_finish(struct p2pc_target *t, bool sync, struct mc_error *err)
 {
-	mode_t mask = umask(022), mode = t->manifest->tree || t->manifest->entries[0].exec ? 0777 : 0666;
-	int r;
+	int r = p2pc_map_whole(&t->map, err);
 
-	umask(mask);
-	r = p2pc_map_whole(&t->map, err);
 	if (r == 0 && t->manifest->tree)
 		r = check_part(t, err);
 	if (r == 0)
 		r = p2pc_map_settle(&t->map, sync ? t->part_fd : -1, err);
-	if (r == 0 && fchmod(t->part_fd, mode & ~mask) < 0)
+	if (r == 0 && fchmod(t->part_fd, mode_of(t->manifest->tree || t->manifest->entries[0].exec)) < 0)
 		r = mc_fail(err, -errno, "'%s': %s", t->part, strerror(errno));
 	if (r == 0 && sync && fsync(t->part_fd) < 0)
 		r = mc_fail(err, -errno, "'%s': %s", t->part, strerror(errno));
