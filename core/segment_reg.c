@@ -289,8 +289,6 @@ int mc_local_register(struct mc_engine *engine, void *addr, uint64_t len, const 
 	struct mc_reg_place place;
 	int r = mc_location_parse(location, place.kind, &place.ordinal, err);
 
-	if (r == 0 && strcmp(place.kind, "*"))
-		r = mc_kind_open(engine, place.kind, err);
 	if (r < 0)
 		return r;
 	reg = reg_new((uint64_t)(uintptr_t)addr, len, access);
@@ -301,7 +299,11 @@ int mc_local_register(struct mc_engine *engine, void *addr, uint64_t len, const 
 		reg_free(reg);
 		return r < 0 ? r : 0;
 	}
-	r = reg_open(engine, reg, &place, NULL, deadline_ns, err);
+	/* Memory that a device has allocated may be of a kind that has no plugin, and was counted by now. */
+	if (strcmp(place.kind, "*"))
+		r = mc_kind_open(engine, place.kind, err);
+	if (r == 0)
+		r = reg_open(engine, reg, &place, NULL, deadline_ns, err);
 	if (r < 0)
 		reg_forget(engine->local, reg);
 	else

@@ -584,6 +584,9 @@ static void case_owned(void)
 	CHECK(counter(p.here, "device keys:keys0", "keys_synced") == 2, "mem_sync of memory that is coherent");
 	CHECK(mc_memory_publish(p.here, &err, sizeof err, &err) == -EFAULT, "memory that is not registered");
 	CHECK(counter(p.here, "device keys:keys0", "keys_lease") > 0, "lease_left_ns");
+	/* It is registered, and counted when it is registered again, though no plugin knows its kind. */
+	CHECK(mc_memory_register(p.here, p.mine, 4096, "pool:0", MC_ACCESS_ALL, T, &err) == 0, "%s", err.text);
+	CHECK(mc_memory_unregister(p.here, p.mine, T, &err) == 0, "%s", err.text);
 	CHECK(mc_memory_free(p.here, p.mine, T, &err) == 0, "%s", err.text);
 	CHECK(counter(p.here, "device keys:keys0", "keys_owned") == 0, "mem_free");
 	pair_close(&p);

@@ -3,8 +3,9 @@
 # In a guest with a CXL memory device (tests/lab/guest -C 256): from the bare device to transfers, by doing
 # nothing but what the messages say.
 #
-#   cxl-guest.sh MOONCAKE BENCH
+#   cxl-guest.sh MOONCAKE BENCH [MASTER STORE]
 BENCH=$2 mooncake=$1
+export MASTER="${3:-}" STORE="${4:-}"
 . "$(dirname "$0")/lib.sh"
 PATH=$PATH:/usr/sbin:/sbin
 matrix='{"*": [["cxl:DEVICE"], ["tcp:lo"]]}'
@@ -80,3 +81,7 @@ for device in dax0.0 region0 mem0; do
 		grep "^rail.*cxl:$device" "$dir/i.out" || die "$operation over $device did not go there"
 	done
 done
+kill -TERM "$target"
+
+# ---- the managed store lends memory of the pool ----
+[ -z "$STORE" ] || sh "$(dirname "$0")/store.sh" cxl || die "the store over CXL memory"

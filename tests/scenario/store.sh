@@ -194,6 +194,31 @@ case_lender() {
 	json s 'len(d["places"]) == 2'
 }
 
+# Memory of a CXL pool is lent (cxl-guest.sh has made the pool), and no other wire is there for values.
+case_cxl() {
+	tcp_matrix='{"*": [["cxl:dax0.0"]]}'
+	bytes 3000001 >"$dir/file"
+	master
+	lender l1 --size=32M --location=cxl:0 --json
+	json l1 'd["lent"] == 32 << 20 and d["pieces"][0]["location"] == "cxl:0"'
+	lender l2 --size=32M --location=cxl:0
+	ok p put a/one "$dir/file" --replicas=2
+	ok s stat a/one --json
+	json s 'sorted(p["engine"] for p in d["places"]) == ["l1", "l2"]'
+	ok g get a/one -o "$dir/copy"
+	cmp "$dir/file" "$dir/copy" || die "the bytes differ"
+	ok g get a/one -o - --offset=1999999 --len=7
+	tail -c +2000000 "$dir/file" | head -c 7 | cmp - "$dir/g.out" || die "a part differs"
+	for op in put get; do
+		ok b bench --op=$op --size=10001 --batch=4 --duration=1 --check --json
+		json b 'd["verified"] > 0'
+	done
+	# A writer's process is gone, and so is a lender's: the other one's replica is read.
+	kill -KILL $lender
+	ok g get a/one -o "$dir/copy" --force
+	cmp "$dir/file" "$dir/copy" || die "after a lender's end the bytes differ"
+}
+
 # stored N: are there more than N values?
 stored() {
 	store s stat --json </dev/null && python3 -c 'import json, sys; sys.exit(json.load(open(sys.argv[1]))["objects"] <= int(sys.argv[2]))' "$dir/s.out" "$1"
