@@ -279,6 +279,8 @@ struct shard *token_shard(const struct mc_master *s, uint64_t token); /* NULL: n
 struct object *put_give_up(struct mc_master *s, struct shard *shard, struct put *p);
 /* An open put ends, with its shard's lock: its slot is free. */
 void put_close(struct mc_master *s, struct shard *shard, struct put *p, enum put_state state);
+/* Who has the space; with admin as a reader. */
+void space_tell(struct mc_master *s, struct mc_master_full *full);
 /* Puts of a client (NULL: those whose time is over) are given up. */
 void puts_expire(struct mc_master *s, const struct mc_master_client_id *client, uint64_t now);
 

@@ -406,7 +406,7 @@ static int start_one(struct putting *b, struct mc_master_put *put, uint64_t hash
 	if (r <= 0)
 		return r;
 	if (put->len > b->lent)
-		return -E2BIG;
+		return b->lent ? -E2BIG : -ENOSPC; /* who lends may be about to come */
 	bytes = put->len * b->request.nr_replicas;
 	if (!charge(s->tenants[tenant], bytes))
 		return -EDQUOT;
@@ -457,7 +457,7 @@ static void find_parent(struct putting *b)
 	pthread_mutex_unlock(&shard->lock);
 }
 
-static void tell_full(struct mc_master *s, struct mc_master_full *full)
+void space_tell(struct mc_master *s, struct mc_master_full *full)
 {
 	struct mc_pool_stats stats = {.size = sizeof stats};
 
@@ -532,7 +532,7 @@ int mc_master_put_start(struct mc_master *s, const struct mc_master_client_id *c
 								 : RETRY_MS;
 	}
 	if (b.full)
-		tell_full(s, ret_full);
+		space_tell(s, ret_full);
 	pthread_rwlock_unlock(&s->admin);
 	return r < 0 ? r : failed;
 }

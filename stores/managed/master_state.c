@@ -409,12 +409,10 @@ void mc_master_stats(struct mc_master *s, struct mc_master_stats *stats, uint64_
 	st.epoch = s->epoch;
 	st.nr_clients = HASH_COUNT(s->clients);
 	st.metadata = memory(s, &pool);
+	space_tell(s, &st.space);
 	pthread_rwlock_unlock(&s->admin);
 	st.nr_objects = atomic_load(&s->nr_objects);
 	st.nr_puts = atomic_load(&s->nr_open);
-	st.space = (struct mc_master_full){.lent = pool.bytes, .used = pool.used, .leased = atomic_load(&s->leased),
-					   .pinned = atomic_load(&s->pinned), .quarantined = atomic_load(&s->quarantined),
-					   .unfinished = atomic_load(&s->unfinished)};
 	st.nr_put = atomic_load(&s->nr_put);
 	st.nr_get = atomic_load(&s->nr_get);
 	st.nr_hit = atomic_load(&s->nr_hit);

@@ -75,6 +75,9 @@ static void say_full(struct put *p, const struct store_item *item)
 		return;
 	/* Not that the last question was too late for an answer. */
 	p->ctx->has_why &= p->ctx->why.code != -ETIMEDOUT;
+	if (!f->lent)
+		mc_store_why(p->ctx, -ENOSPC, "store: no room for key '%.*s': nobody lends memory to master '%s'; start mooncake_store "
+			     "serve, or lend some", (int)MC_MIN(item->op->key_len, 200), (const char *)item->op->key, p->ctx->store->master);
 	mc_store_why(p->ctx, -ENOSPC, "store: no room for the %" PRIu64 " bytes of key '%.*s': of %" PRIu64 " lent bytes %" PRIu64
 		     " are used, %" PRIu64 " by values that are being read (leased), %" PRIu64 " by pinned ones, %" PRIu64
 		     " by unfinished puts, %" PRIu64 " wait to be used again; the largest free piece has %" PRIu64

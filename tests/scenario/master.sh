@@ -61,7 +61,12 @@ case_usage() {
 	echo '{"client_ttl": [3]}' >"$dir/a.json"
 	says 2 "'client_ttl' must be a text, a number" --config_path="$dir/a.json"
 	echo '{"clientttl": 3}' >"$dir/a.json"
-	says 2 "'clientttl': unknown key" --config_path="$dir/a.json"
+	says 2 "'clientttl': unknown key (did you mean 'client_ttl'?)" --config_path="$dir/a.json"
+	echo '{"shards": 3}' >"$dir/a.json"
+	says 2 "mooncake_master --helpfull" --config_path="$dir/a.json"
+	echo '{"rpc_thread_num": 0}' >"$dir/a.json"
+	says 2 "'0' is not a number from 1 to 256" --config_path="$dir/a.json"
+	says 2 "'0.01' is not a time from 100 ms to" --client_ttl=0.01
 	echo x >"$dir/file"
 	says 1 "$dir/file" --metadata_server="$metadata" --dir="$dir/file"
 	says 1 "metadata 'etcd://127.0.0.1:1'" --metadata_server=etcd://127.0.0.1:1
@@ -99,6 +104,7 @@ case_http() {
 	get 400 'give segment=ID' -X POST "$at/segments/drain"
 	get 404 'there is no such segment' -X POST "$at/segments/drain?segment=77"
 	get 404 'no segment is of that engine' -X POST "$at/segments/drain?engine=e"
+	get 400 'true or false' -X POST "$at/segments/drain?segment=77&drain=perhaps"
 	get 400 'quota=BYTES' -X POST "$at/tenants?tenant=t"
 	get 200 'tenants' -X POST "$at/tenants?tenant=t%C3%BC&quota=4G"
 	json '{"tenant": "t\u00fc", "quota": 4 << 30, "used": 0, "objects": 0} in d["tenants"]'

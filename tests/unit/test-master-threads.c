@@ -164,6 +164,8 @@ static void test_threads(void **unused)
 	begin();
 	for (uint8_t c = 1; c <= WORKERS; c++)
 		lend(c, 1u << 20);
+	mc_master_stats(state, &stats, now);
+	assert_int_equal(stats.space.largest_free, 1u << 20);
 	pthread_create(&keeper, NULL, keep, NULL);
 	for (uintptr_t i = 0; i < WORKERS; i++)
 		pthread_create(&workers[i], NULL, work, (void *)(i + 1));

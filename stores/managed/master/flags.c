@@ -84,7 +84,8 @@ static int apply_time(const struct flag *flag, const char *text, uint64_t *ret_n
 	if (flag->type == FLAG_MILLISECONDS && !unit)
 		v /= 1000;
 	if (v > (double)flag->max || v < (flag->type == FLAG_MILLISECONDS ? 0.001 : 0.1))
-		return mc_fail(err, -EINVAL, "flag --%s: '%s' is not a time up to %" PRIu64 " s", flag->name, text, flag->max);
+		return mc_fail(err, -EINVAL, "flag --%s: '%s' is not a time from %s to %" PRIu64 " s", flag->name, text,
+			       flag->type == FLAG_MILLISECONDS ? "1 ms" : "100 ms", flag->max);
 	*ret_ns = (uint64_t)(v * 1e9);
 	return 0;
 }
@@ -195,6 +196,33 @@ static int read_file(const char *path, char **ret_text, struct mc_error *err)
 	return 0;
 }
 
+static const char *arg_alias(const char *name)
+{
+	static const char *const others[][2] = {{"h", "help"}, {"rpc_thread_num", "threads"}, {"max_threads", "threads"}};
+
+	for (size_t i = 0; i < MC_ARRAY_SIZE(others); i++)
+		if (strcmp(name, others[i][0]) == 0)
+			return others[i][1];
+	return NULL;
+}
+
+/* No flag, and by *why no key of the engine either. */
+static int unknown(const char *name, struct mc_error *why)
+{
+	struct mc_error key = *why;
+	size_t best = SIZE_MAX, closest = 0;
+
+	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++) {
+		size_t d = mc_word_distance(name, flags[i].name);
+
+		closest = d < best ? i : closest;
+		best = MC_MIN(d, best);
+	}
+	if (best <= 2)
+		return mc_fail(why, -EINVAL, "unknown key (did you mean '%s'?)", flags[closest].name);
+	return mc_fail(why, -EINVAL, "%.300s; flags of the master: mooncake_master --helpfull", key.text);
+}
+
 /* A member of the file, which the command line has not set. */
 static int apply_member(struct master_flags *f, const char *path, const char *name, yajl_val v, struct mc_error *err)
 {
@@ -210,13 +238,15 @@ static int apply_member(struct master_flags *f, const char *path, const char *na
 
 	if (!text)
 		return mc_fail(err, -EINVAL, "config file '%s': '%.100s' must be a text, a number, true or false", path, name);
-	while (i < MC_ARRAY_SIZE(flags) && strcmp(flags[i].name, name) != 0)
+	while (i < MC_ARRAY_SIZE(flags) && strcmp(flags[i].name, arg_alias(name) ? arg_alias(name) : name) != 0)
 		i++;
 	if (i == MC_ARRAY_SIZE(flags) || flags[i].type == FLAG_KEY) {
 		const char *key = i < MC_ARRAY_SIZE(flags) ? flags[i].key : name;
 
 		mc_config_get(f->config, key, &origin);
 		r = origin == MC_ORIGIN_FLAG || origin == MC_ORIGIN_ENV ? 0 : mc_config_set(f->config, key, text, &why);
+		if (r == -ENOENT)
+			r = unknown(name, &why);
 	} else {
 		r = f->set >> i & 1 ? 0 : flag_apply(f, &flags[i], text, &why);
 	}
@@ -247,16 +277,6 @@ static int load_file(struct master_flags *f, struct mc_error *err)
 static const char *arg_name(size_t flag)
 {
 	return flags[flag].name;
-}
-
-static const char *arg_alias(const char *name)
-{
-	static const char *const others[][2] = {{"h", "help"}, {"rpc_thread_num", "threads"}, {"max_threads", "threads"}};
-
-	for (size_t i = 0; i < MC_ARRAY_SIZE(others); i++)
-		if (strcmp(name, others[i][0]) == 0)
-			return others[i][1];
-	return NULL;
 }
 
 static const char *arg_bare(size_t flag)

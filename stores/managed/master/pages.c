@@ -15,6 +15,7 @@
 #include <time.h>
 #include <yajl/yajl_gen.h>
 
+#include <cli/program/args.h>
 #include <cli/program/text.h>
 #include <core/util/check.h>
 
@@ -220,7 +221,7 @@ static int on_drain(void *arg, const struct mc_http_ask *ask, struct mc_http_ans
 	struct master_pages *pages = arg;
 	const char *segment = mc_http_argument(ask, "segment"), *off = mc_http_argument(ask, "drain");
 	struct drain_list list = {.engine = mc_http_argument(ask, "engine")};
-	bool drain = !off || (strcmp(off, "false") != 0 && strcmp(off, "0") != 0);
+	bool drain = true;
 	uint64_t id;
 	yajl_gen g;
 
@@ -228,6 +229,8 @@ static int on_drain(void *arg, const struct mc_http_ask *ask, struct mc_http_ans
 		return refuse(answer, 405, "use POST /segments/drain?segment=ID or ?engine=NAME, and &drain=false to take it back");
 	if (!segment == !list.engine || number_argument(ask, "segment", 0, &id) < 0 || id > UINT32_MAX)
 		return refuse(answer, 400, "give segment=ID (of /segments), or engine=NAME for all of that engine");
+	if (off && mc_args_bool("drain", off, &drain, NULL) < 0)
+		return refuse(answer, 400, "drain is true or false");
 	if (list.engine)
 		mc_master_segments(pages->state, 0, add_segment, &list);
 	else
