@@ -240,13 +240,17 @@ static void store_free(struct mc_store *s)
 struct names {
 	char *at;
 	size_t left;
+	const char *self;
 };
 
 static int name_add(void *ctx, const char *name)
 {
 	struct names *n = ctx;
-	int len = snprintf(n->at, n->left, "%s'%s'", *n->at || n->left < 200 ? ", " : "", name);
+	int len;
 
+	if (strcmp(name, n->self) == 0)
+		return 0;
+	len = snprintf(n->at, n->left, "%s'%s'", *n->at || n->left < 200 ? ", " : "", name);
 	if (len < 0 || (size_t)len >= n->left)
 		return 1;
 	n->at += len;
@@ -258,11 +262,11 @@ static int name_add(void *ctx, const char *name)
 static int no_master(struct mc_store *s, uint64_t deadline_ns, const struct mc_error *why, struct mc_error *err)
 {
 	char list[200] = "";
-	struct names names = {.at = list, .left = sizeof list};
+	struct names names = {.at = list, .left = sizeof list, .self = mc_engine_name(s->engine)};
 
 	mc_segment_list(s->engine, MC_MAX(mc_store_left(deadline_ns), MC_SEC), name_add, &names, NULL);
 	return mc_fail(err, -ENOENT, "store: master '%s': %s; start mooncake_master with the same metadata_server, or name "
-				     "it; engines there: %s",
+				     "it; other engines there: %s",
 		       s->master, why->text[0] ? why->text : "there is none", *list ? list : "none");
 }
 

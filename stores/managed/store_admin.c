@@ -122,7 +122,7 @@ int mc_store_locate(struct mc_store *store, const void *key, size_t key_len, uin
 			r = mc_store_nonsense(ctx);
 		else if (got.status)
 			r = mc_store_why(ctx, got.status, "store: key '%.*s': %s", (int)MC_MIN(key_len, 200), (const char *)key,
-					 strerror(-got.status));
+					 mc_store_say(got.status));
 	}
 	if (r == 0)
 		mc_store_segments_know(ctx, got.first, got.nr);
@@ -209,7 +209,7 @@ int mc_store_pin(struct mc_store *store, const void *key, size_t key_len, uint64
 			r = mc_store_nonsense(ctx);
 		else if (named.status)
 			r = mc_store_why(ctx, named.status, "store: key '%.*s': %s", (int)MC_MIN(key_len, 200), (const char *)key,
-					 strerror(-named.status));
+					 mc_store_say(named.status));
 	}
 	return mc_store_result(ctx, r, err);
 }

@@ -90,7 +90,7 @@ static void fail(struct get *g, struct store_item *item, int why)
 	item->op->status = status;
 	mc_store_why(ctx, status, "store: key '%.*s': %s: %s", (int)MC_MIN(item->op->key_len, 200),
 		     (const char *)item->op->key, why == -EBADMSG ? "its checksum is wrong in each replica" :
-		     "no replica can be read", strerror(-why));
+		     "no replica can be read", why == -ENOENT ? "who lends its memory is gone" : strerror(-why));
 }
 
 /* The lease has run out while it was read: once more, with a new one. */

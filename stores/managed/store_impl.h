@@ -271,6 +271,7 @@ size_t mc_store_group(struct store_ctx *ctx, size_t from, size_t nr, size_t each
 /* All that are pending end so. */
 void mc_store_end_pending(struct store_ctx *ctx, size_t nr, int status);
 int mc_store_count_failed(struct store_ctx *ctx, size_t nr);
+const char *mc_store_say(int status); /* of a key, in words */
 
 /* store_put.c, store_get.c, store_keys.c: by a context; the number that failed, or -errno. */
 int mc_store_run_put(struct store_ctx *ctx, struct mc_store_op *ops, size_t nr, const struct mc_store_config *config);

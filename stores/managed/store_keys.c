@@ -25,7 +25,7 @@ void mc_store_end_pending(struct store_ctx *ctx, size_t nr, int status)
 			ctx->items[i].op->status = status;
 }
 
-static const char *say(int status)
+const char *mc_store_say(int status)
 {
 	switch (status) {
 	case -ENOENT:
@@ -55,7 +55,7 @@ int mc_store_count_failed(struct store_ctx *ctx, size_t nr)
 		failed += status != 0;
 		if (status && !ctx->has_why)
 			mc_store_why(ctx, status, "store: key '%.*s': %s", (int)MC_MIN(ctx->items[i].op->key_len, 200),
-				     (const char *)ctx->items[i].op->key, say(status));
+				     (const char *)ctx->items[i].op->key, mc_store_say(status));
 	}
 	return failed;
 }

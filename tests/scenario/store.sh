@@ -114,6 +114,11 @@ case_values() {
 	json l '[(o["key"], o["size"], o["complete"]) for o in d["objects"]] == [("a/one", 3000001, True)]'
 	ok s stat b/two --json
 	json s 'd["object"]["hard_pinned"] and [(p["engine"], p["size"]) for p in d["places"]] == [("l1", 11)]'
+	ok p put "$(printf 'no\377text')" "$dir/file" --json
+	json p 'd["key_hex"] == "6e6fff74657874" and "key" not in d'
+	ok l ls no --json
+	json l '[o.get("key_hex") for o in d["objects"]] == ["6e6fff74657874"]'
+	ok r rm "$(printf 'no\377text')"
 	ok s stat --json
 	json s 'd["objects"] == 2 and d["segments"] == 2 and d["lent"] == 32 << 20 and d["epoch"] == 1'
 	# It is killed in the middle of gets, and puts of others, which go on when it is back.
@@ -144,10 +149,34 @@ case_values() {
 	ends $master 0 TERM
 }
 
+# They are started in the wrong order: who puts waits for the master and for who lends, who lends for the master.
+case_order() {
+	bytes 100000 >"$dir/file"
+	store early put a/one "$dir/file" </dev/null &
+	put=$!
+	sleep 0.3
+	master
+	sleep 0.3
+	lender l1 --size=16M
+	wait $put || die "the put ended with $?: $(cat "$dir/early.err")"
+	ok g get a/one -o "$dir/copy"
+	cmp "$dir/file" "$dir/copy" || die "the bytes differ"
+	ends $lender 0 TERM
+	ends $master 0 TERM
+	(sleep 6 && exec "$MASTER" --metadata_server="$metadata" --port=0 --advertise_address=127.0.0.1 \
+		--nic_priority_matrix="$tcp_matrix" >"$dir/late.out" 2>"$dir/late.err" </dev/null) &
+	late=$!
+	pids="$pids $late"
+	lender l2 --size=16M
+	grep -q "no master 'mooncake_master' yet" "$dir/l2.err" || die "who lends is silent about the master: $(cat "$dir/l2.err")"
+	must 1 "start mooncake_master with" n ls --master=nobody --timeout=0.5
+}
+
 # A full pool says who has the space; evicted values make room; tenants do not see each other.
 case_full() {
 	bytes 1000000 >"$dir/file"
 	master --default_kv_lease_ttl=500ms
+	must 1 'nobody lends memory' p put early "$dir/file" --timeout=1
 	lender l1 --size=4M
 	for i in 1 2 3 4; do
 		ok p put "pin/$i" "$dir/file" --hard_pin
@@ -321,7 +350,7 @@ case_usage() {
 	usage "'/nosuch'" ls --config=/nosuch --json
 	grep -q '"error": ' "$dir/u.out" || die "no JSON: $(cat "$dir/u.out")"
 	# Without a master the sentence says what to do.
-	"$STORE" ls --metadata_server="$metadata" --nic_priority_matrix="$tcp_matrix" >"$dir/n.out" 2>"$dir/n.err" && got=0 || got=$?
+	"$STORE" ls --timeout=0.5 --metadata_server="$metadata" --nic_priority_matrix="$tcp_matrix" >"$dir/n.out" 2>"$dir/n.err" && got=0 || got=$?
 	[ $got -eq 1 ] || die "without a master it ended with $got"
 	grep -q "mooncake_master" "$dir/n.err" || die "no word of the master"
 	"$STORE" put k "$dir" --metadata_server="$metadata" 2>"$dir/f.err" && die "a folder was put"

@@ -66,7 +66,7 @@ static void print_row(const struct row *row, bool json, bool first)
 	char size[MC_TEXT_MAX];
 
 	if (json) {
-		fputs(first ? "\n{\"key\": " : ",\n{\"key\": ", stdout);
+		fputs(first ? "\n{" : ",\n{", stdout);
 		msc_print_key(row->key, row->key_len, true);
 		printf(", \"size\": %" PRIu64 ", \"replicas\": %u, \"complete\": %s, \"lease_ms\": %" PRIu64 ", \"soft_pin_ms\": %" PRIu64
 		       ", \"hard_pinned\": %s}", e->len, e->nr_replicas, e->complete ? "true" : "false",
@@ -204,7 +204,8 @@ static int stat_key(const struct msc_options *o, struct msc_session *s, struct m
 	puts(o->json ? "]}" : "");
 	free(f.rows.list[0].key);
 	free(f.rows.list);
-	return r == -ENOENT ? 0 : r; /* it is being put, or went meanwhile: no place is the answer */
+	/* It is being put, its memory is not mounted again yet, or it went meanwhile: no place is the answer. */
+	return r == -ENOENT || r == -EAGAIN ? 0 : r;
 }
 
 int msc_stat(const struct msc_options *o, struct mc_config *config)

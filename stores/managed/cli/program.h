@@ -37,7 +37,7 @@ uint64_t msc_timeout(const struct msc_options *o);
 uint64_t msc_now_ns(void);
 /* A sentence on stderr, and with --json an object on stdout; returns the exit code. */
 int msc_fail(const struct msc_options *o, const struct msc_session *s, const struct mc_error *err);
-/* A key as JSON, or for a terminal; it may be any bytes. */
+/* A key, which may be any bytes: as a member of a JSON object, "key" or what is no text as "key_hex", or for a terminal. */
 void msc_print_key(const void *key, size_t len, bool json);
 
 #endif

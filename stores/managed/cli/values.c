@@ -99,7 +99,7 @@ static int put_bytes(const struct msc_options *o, struct msc_session *s, const v
 		return r;
 	seconds = seconds_since(start);
 	if (o->json) {
-		fputs("{\"key\": ", stdout);
+		putchar('{');
 		msc_print_key(o->args[0], strlen(o->args[0]), true);
 		printf(", \"size\": %" PRIu64 ", \"seconds\": %.6f}\n", len, seconds);
 	} else {
@@ -273,7 +273,7 @@ static int finish(struct getting *g, uint64_t start, struct mc_error *err)
 		return mc_fail(err, r, "file '%s': %s", g->path, strerror(-r));
 	g->part[0] = '\0';
 	if (g->o->json) {
-		fputs("{\"key\": ", stdout);
+		putchar('{');
 		msc_print_key(g->o->args[0], strlen(g->o->args[0]), true);
 		fputs(", \"path\": ", stdout);
 		mc_text_json(stdout, g->path);
