@@ -99,6 +99,7 @@ enum put_state { PUT_FREE, PUT_OPEN, PUT_DONE /* completed; free, but its token 
 struct put {
 	struct object *object, *prev; /* prev: the block that it stands on, if prev_id is still its id */
 	uint64_t prev_id, start_ns, nonce, generation;
+	uint64_t asked; /* number of the request that was told its places last */
 	struct mc_master_client_id client;
 	uint32_t seq; /* of the token */
 	uint32_t older, newer; /* open ones in the order of their begin; free ones likewise */
@@ -198,7 +199,7 @@ struct mc_master {
 	struct quarantine *quarantine;
 	_Atomic uint64_t away_bytes, quarantined, unfinished, slab_bytes;
 
-	_Atomic uint64_t last_id;
+	_Atomic uint64_t last_id, last_ask;
 	_Atomic uint64_t nr_objects, nr_open, nr_put, nr_get, nr_hit, nr_removed, nr_evicted, evicted_bytes, nr_expired, nr_lost;
 	_Atomic uint64_t wanted;   /* bytes that could not be placed since the last eviction */
 	_Atomic uint64_t leased, pinned; /* as the last walk saw them */

@@ -169,6 +169,7 @@ struct putting {
 	struct mc_master_extents *extents;
 	struct object *prev;
 	uint64_t prev_id, now, lent;
+	uint64_t ask; /* number of this request */
 	uint32_t preferred[PREFERRED_MAX];
 	bool full; /* somebody found no room */
 };
@@ -230,7 +231,7 @@ static bool is_again(const struct putting *b, const struct put *p, const struct 
 
 /* An open put of the same request, whose answer was lost.  Those that replace something are not in the table, and are
  * looked for among the last ones. */
-static const struct put *put_again(const struct putting *b, const struct shard *shard, const struct object *there,
+static struct put *put_again(const struct putting *b, const struct shard *shard, const struct object *there,
 				   const struct mc_master_put *put)
 {
 	uint32_t at = shard->newest;
@@ -250,9 +251,15 @@ static const struct put *put_again(const struct putting *b, const struct shard *
 /* With the shard's lock: what stands in the way.  1: nothing does · 0: it is our own put again · -errno. */
 static int in_the_way(struct putting *b, struct shard *shard, struct object *o, struct mc_master_put *put)
 {
-	const struct put *p = put_again(b, shard, o, put);
+	struct put *p = put_again(b, shard, o, put);
 
+	/* The key stands in this batch twice: the other value of it is being put. */
+	if (p && p->asked == b->ask) {
+		put->retry_ms = RETRY_MS;
+		return -EBUSY;
+	}
 	if (p) {
+		p->asked = b->ask;
 		put->token = token_of(b->s, shard, p);
 		return tell_places(b, p->object, put);
 	}
@@ -378,6 +385,7 @@ static int enter(struct putting *b, struct shard *shard, struct object *o, struc
 	p->prev = b->prev;
 	p->prev_id = b->prev_id;
 	p->nonce = b->config->nonce;
+	p->asked = b->ask;
 	p->generation = b->client->generation;
 	p->client = b->client->id;
 	o->put = (uint32_t)(p - shard->puts);
@@ -483,6 +491,7 @@ static int begin(struct putting *b, const struct mc_master_client_id *client)
 	b->client = client_find(b->s, client);
 	if (!b->client)
 		return -ESTALE;
+	b->ask = atomic_fetch_add_explicit(&b->s->last_ask, 1, memory_order_relaxed) + 1;
 	b->request = (struct mc_pool_request){.size = sizeof b->request, .host = c->host,
 					      .strategy = (enum mc_pool_strategy)b->s->limits.strategy,
 					      .flags = c->flags & MC_MASTER_PUT_ALL ? MC_POOL_ALL : 0,

@@ -33,7 +33,7 @@ const char *mc_store_say(int status)
 	case -EEXIST:
 		return "it is there already";
 	case -EBUSY:
-		return "another client puts it now, or it is being read or pinned";
+		return "another put of it goes on (another client's, or of this batch), or it is being read or pinned";
 	case -E2BIG:
 		return "it is larger than all memory that is lent";
 	case -EDQUOT:

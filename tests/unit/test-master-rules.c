@@ -295,6 +295,40 @@ static void test_answer(void **unused)
 	end();
 }
 
+/* A key that stands in a batch twice has two values: one of them is put.  The same batch again, since its answer was lost,
+ * is told the same again. */
+static void test_twice(void **unused)
+{
+	struct mc_master_client_id id = client_of(1);
+	struct mc_master_put_config config = {.size = sizeof config, .nonce = 5};
+	struct mc_master_put puts[3] = {{.key = {"a", 1}, .len = 100}, {.key = {"a", 1}, .len = 100}, {.key = {"b", 1}, .len = 100}};
+	struct mc_master_full full;
+	uint64_t token = 0;
+
+	(void)unused;
+	begin();
+	lend(1, MIB);
+	for (int again = 0; again < 6; again++) {
+		struct mc_master_extents x = {places, 0, MC_ARRAY_SIZE(places)};
+
+		if (again == 3) {
+			assert_int_equal(finish(1, token), 0);
+			assert_int_equal(finish(1, puts[2].token), 0);
+			config.flags = MC_MASTER_PUT_UPSERT;
+			config.nonce = 6;
+		}
+		assert_int_equal(mc_master_put_start(state, &id, &config, puts, 3, &x, &full, now), 1);
+		assert_int_equal(puts[0].status, 0);
+		assert_int_equal(puts[1].status, -EBUSY);
+		assert_int_equal(puts[2].status, 0);
+		assert_true(again % 3 == 0 || puts[0].token == token);
+		token = puts[0].token;
+	}
+	assert_int_equal(finish(1, token), 0);
+	assert_int_equal(finish(1, puts[2].token), 0);
+	end();
+}
+
 static void test_drain(void **unused)
 {
 	uint32_t one, two;
@@ -362,6 +396,7 @@ int main(void)
 		cmocka_unit_test(test_over),
 		cmocka_unit_test(test_replace),
 		cmocka_unit_test(test_answer),
+		cmocka_unit_test(test_twice),
 		cmocka_unit_test(test_drain),
 		cmocka_unit_test(test_half),
 	};

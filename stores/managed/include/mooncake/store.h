@@ -125,7 +125,7 @@ struct mc_store_config {
 };
 
 /* Put, get, look for, remove nr values (1 .. MC_STORE_BATCH_MAX).  Each has a status of its own: 0; put: -EEXIST
- * (there already; the value is not compared), -EBUSY (another puts it now), -ENOSPC (full; err says who has the
+ * (there already; the value is not compared), -EBUSY (another put of it goes on, be it in this batch), -ENOSPC (full; err says who has the
  * space), -EDQUOT, -E2BIG, -ESTALE (given up by the master again and again); get: -ENOENT, -ESTALE (the lease ran out twice while it was copied), -EBADMSG (checksum),
  * -EHOSTDOWN (no replica can be reached); get with too little room: 0, moved < len; remove: -ENOENT, -EBUSY (leased
  * or pinned); get, exist: -EAGAIN (its memory is not mounted again yet since the master was started anew); all: -EINVAL, -ETIMEDOUT, -EHOSTDOWN (no master), -ECANCELED, -ENOMEM.
