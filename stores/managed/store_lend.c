@@ -11,6 +11,8 @@
 
 #include "store_impl.h"
 
+#define LEND_MIN 256 /* what the master gives away at least */
+
 #define RESTS 256
 #define FIND_NS (5 * MC_SEC) /* until our own segment shows what was registered */
 
@@ -190,8 +192,8 @@ int mc_store_lend(struct mc_store *store, void *addr, uint64_t len, const char *
 	struct store_lent *l;
 	int r;
 
-	if (!store || !len)
-		return mc_fail(err, -EINVAL, "store: lent memory has at least one byte");
+	if (!store || len < LEND_MIN)
+		return mc_fail(err, -EINVAL, "store: lent memory has at least %d bytes, not %llu", LEND_MIN, (unsigned long long)len);
 	if (addr && is_lent(store, addr, len))
 		return mc_fail(err, -EEXIST, "store: some of the %llu bytes at %p are lent already", (unsigned long long)len, addr);
 	l = calloc(1, sizeof *l);

@@ -311,6 +311,7 @@ static void taken_back(void)
 
 	CHECK(mc_store_lend(lenders[1], NULL, 1 << 20, NULL, T, &extra, &err) == 0, "%s", err.text);
 	CHECK(mc_store_lend(lenders[1], (char *)extra + 4096, 4096, NULL, T, NULL, NULL) == -EEXIST, "twice");
+	CHECK(mc_store_lend(lenders[1], NULL, 255, NULL, T, NULL, &err) == -EINVAL && strstr(err.text, "at least 256"), "%s", err.text);
 	fill(mem, 100000, 13);
 	FAKE_SET(next_segment, (uint32_t)fake.nr_segments - 1);
 	CHECK(put("goes", mem, 100000, 2, 0, T) == 0, "put");

@@ -176,6 +176,8 @@ case_order() {
 case_full() {
 	bytes 1000000 >"$dir/file"
 	master --default_kv_lease_ttl=500ms
+	must 1 'more than the' s serve --size=10000T
+	must 1 'at least 256 bytes' s serve --size=100
 	must 1 'nobody lends memory' p put early "$dir/file" --timeout=1
 	lender l1 --size=4M
 	for i in 1 2 3 4; do

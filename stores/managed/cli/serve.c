@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* serve: lend memory until a signal comes.  A terminal is told how full the pool is, once a second. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include <cli/program/join.h>
 #include <cli/program/stop.h>
 #include <cli/program/tell.h>
 #include <cli/program/text.h>
+#include <core/util/check.h>
 
 #include "program.h"
 
@@ -49,9 +52,49 @@ static void populate(struct piece *p)
 	mc_tell_progress_end();
 }
 
+/* A number in a small file; missing: 0, "max": UINT64_MAX. */
+static uint64_t number_in(const char *path, const char *behind)
+{
+	char text[4096];
+	const char *at = text;
+	FILE *f = fopen(path, "re");
+	size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+
+	if (f)
+		fclose(f);
+	text[n] = '\0';
+	if (behind)
+		at = strstr(text, behind) ? strstr(text, behind) + strlen(behind) : "";
+	return strncmp(at, "max", 3) == 0 ? UINT64_MAX : strtoull(at, NULL, 10);
+}
+
+/* Memory that this process may still take: the host's, or less in a control group.  UINT64_MAX: not known. */
+static uint64_t memory_left(void)
+{
+	uint64_t host = number_in("/proc/meminfo", "MemAvailable:"), most = number_in("/sys/fs/cgroup/memory.max", NULL);
+	uint64_t taken = number_in("/sys/fs/cgroup/memory.current", NULL), left = host ? host << 10 : UINT64_MAX;
+
+	return most && most != UINT64_MAX ? MC_MIN(left, most > taken ? most - taken : 0) : left;
+}
+
+/* Taking pages that are not there would end this process, or another one, without a word. */
+static int check_room(const struct serving *s, const struct piece *p, struct mc_error *err)
+{
+	char len[MC_TEXT_MAX], left[MC_TEXT_MAX];
+	uint64_t room = memory_left();
+
+	if (!s->o->populate || p->len <= room || (*p->location != '*' && strncmp(p->location, "cpu:", 4) != 0))
+		return 0;
+	return mc_fail(err, -ENOMEM, "serve: to lend %s is more than the %s of memory that this host has left: lend less, or say "
+				     "--nopopulate to take pages as values come", mc_text_size(p->len, len), mc_text_size(room, left));
+}
+
 static int lend_piece(struct serving *s, struct piece *p, struct mc_error *err)
 {
-	int r = mc_memory_alloc(s->session.engine, p->location, p->len, MC_ACCESS_ALL, MSC_MEMORY_NS, &p->addr, err);
+	int r = check_room(s, p, err);
+
+	if (r == 0)
+		r = mc_memory_alloc(s->session.engine, p->location, p->len, MC_ACCESS_ALL, MSC_MEMORY_NS, &p->addr, err);
 
 	if (r < 0)
 		return r;

@@ -69,7 +69,7 @@ MC_EXPORT int mc_store_close(struct mc_store *store, uint64_t timeout_ns);
  * lent until lately, or whose lender the master had given up, holds new values only when all leases and puts of before
  * are over.  [any]
  *   addr      the caller's, borrowed until mc_store_take_back; NULL: allocated at location (mc_memory_alloc)
- *   len       bytes
+ *   len       bytes, at least 256
  *   location  "cpu:0", "cxl:0", ...; NULL: "*"
  *   ret_addr  where it is; may be NULL
  *   returns   0; -EEXIST: overlaps what is lent; -EINVAL; -ENOMEM; -ETIMEDOUT; -EHOSTDOWN: no master
