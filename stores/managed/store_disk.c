@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "store_log.h"
 #include "core/util/bytes.h"
@@ -177,7 +178,32 @@ static void *folder(void *arg)
 
 static int fail(struct mc_error *err, const char *dir, const char *what, int mdb)
 {
-	return mc_fail(err, errno_of(mdb), "store '%s': its database %s: %s", dir, what, mdb_strerror(mdb));
+	int r = errno_of(mdb);
+
+	return mc_fail(err, r, "store '%s': its database %s: %s%s", dir, what, mdb_strerror(mdb),
+		       r == -EBADMSG ? "; move the folder away if the store may begin anew" : "");
+}
+
+/* LMDB maps the file and reads where its pages should be: what is missing at its end must be a hole, a wrong page, and not
+ * SIGBUS.  A sound file may be shorter than its pages: the last ones are not written when they are free. */
+static int database_whole(MDB_env *env)
+{
+	MDB_envinfo info;
+	struct stat st;
+	MDB_stat pages;
+	uint64_t size;
+	int fd, r = mdb_env_get_fd(env, &fd);
+
+	if (r == 0)
+		r = mdb_env_info(env, &info);
+	if (r == 0)
+		r = mdb_env_stat(env, &pages);
+	if (r != 0)
+		return r;
+	size = ((uint64_t)info.me_last_pgno + 1) * pages.ms_psize;
+	if (fstat(fd, &st) < 0 || ((uint64_t)st.st_size < size && ftruncate(fd, (off_t)size) < 0))
+		return errno;
+	return 0;
 }
 
 static int tables_open(struct mc_store_disk *d)
@@ -244,6 +270,8 @@ static int database_open(struct mc_store_disk *d, const char *dir, bool *ret_any
 	mdb_env_set_maxdbs(d->env, 2);
 	mdb_env_set_mapsize(d->env, d->map_size);
 	r = mdb_env_open(d->env, path, MDB_NOSUBDIR | MDB_NOTLS, 0600);
+	if (r == 0)
+		r = database_whole(d->env);
 	if (r == 0)
 		r = tables_open(d);
 	if (r == 0)

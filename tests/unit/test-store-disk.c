@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -257,6 +258,43 @@ static void test_refused(void **state)
 	assert_non_null(strstr(err.text, "its database cannot be opened"));
 }
 
+/* A database that was cut off is refused, wherever that was, unless what is missing was free. */
+static void test_cut(void **state)
+{
+	static uint64_t seen[NR_TABLES][NR_IDS];
+	struct mc_store_disk *disk = open_disk(NULL);
+	char path[128], cmd[300];
+	unsigned refused = 0;
+	struct stat st;
+
+	take_steps(disk, 0, 3000);
+	mc_store_disk_close(disk);
+	snprintf(path, sizeof path, "%s/fold.mdb", dir);
+	assert_int_equal(stat(path, &st), 0);
+	snprintf(cmd, sizeof cmd, "cp -r '%s' '%s.whole'", dir, dir);
+	assert_int_equal(system(cmd), 0);
+	for (off_t size = 8192; size < st.st_size; size += 4096) {
+		struct mc_error err = {0};
+		int r;
+
+		assert_int_equal(truncate(path, size), 0);
+		memset(seen, 0, sizeof seen);
+		disk = NULL;
+		r = mc_store_disk_open(dir, NULL, compare, seen, &disk, &err);
+		refused += r < 0;
+		if (r < 0)
+			assert_true(r == -EBADMSG && strstr(err.text, "move the folder away"));
+		else
+			assert_true(as_model(seen, 3000));
+		mc_store_disk_close(disk);
+		snprintf(cmd, sizeof cmd, "rm -r '%s' && cp -r '%s.whole' '%s'", dir, dir, dir);
+		assert_int_equal(system(cmd), 0);
+	}
+	assert_true(refused > 0);
+	snprintf(cmd, sizeof cmd, "rm -r '%s.whole'", dir);
+	assert_int_equal(system(cmd), 0);
+}
+
 /* The end of the machine, after the database was written and before the log was: numbers go on. */
 static void test_log_lost(void **state)
 {
@@ -284,6 +322,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_groups, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_cut, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_log_lost, setup, teardown),
 	};
 
