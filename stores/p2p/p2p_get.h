@@ -79,6 +79,7 @@ struct mc_p2p_get {
 	int status;
 	struct mc_error err;       /* of status */
 	struct mc_error last_drop; /* why the last source was dropped */
+	uint64_t shard_ns; /* what a shard usually takes; 0: none has come */
 	uint64_t end_ns, lack_ns;  /* lack_ns: since when nobody has what is missing; 0: somebody has */
 	uint64_t len; /* of the object; 0: not known yet */
 	uint32_t nr_shards;

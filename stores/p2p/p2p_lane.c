@@ -16,6 +16,11 @@
 #define SLOW_NS (500 * MC_MSEC) /* a group that takes longer: fewer under way */
 #define FAST_NS (100 * MC_MSEC)
 #define READ_NS (20 * MC_SEC)  /* a group's deadline */
+#define OVERTAKE_MIN_NS (2 * MC_SEC) /* a shard that would come sooner from elsewhere is left alone for so long, */
+#define OVERTAKE 4                   /* and if not even so many of the usual time are left of it, */
+#define OVERTAKE_NS (600 * MC_SEC)   /* or so long, where none has come yet */
+#define SLOW_PIECE (64u << 10)        /* is taken to have come, where nothing has */
+#define LOOK_NS (250 * MC_MSEC)
 #define BAD_MAX 3              /* shards of a source that may be read again because they did not verify */
 
 struct group {
@@ -29,6 +34,7 @@ struct lane {
 	struct mc_p2p_get *get;
 	uint32_t idx;
 	uint32_t window; /* groups that may be under way, adapted to what the wire takes */
+	bool overtaken;  /* the last shard was given up, for it comes sooner from elsewhere */
 	struct group groups[WINDOW];
 };
 
@@ -36,41 +42,70 @@ struct lane {
 struct reading {
 	struct get_task task;
 	uint64_t pos, end, group_max;
+	uint64_t since_ns, looked_ns;
+	uint64_t len, got; /* bytes of it, and those that have come */
 	uint32_t first, nr; /* groups under way */
 	struct p2p_rate rate;
 	struct mc_p2p_hasher hasher;
 };
 
-static bool is_over(struct mc_p2p_get *g, const struct get_source *s)
+/* With the lock.  At the rate of so far, would a source that is not as slow have given it several times over? */
+static bool is_overtaken(const struct mc_p2p_get *g, const struct reading *r)
+{
+	uint64_t took = mc_p2p_now() - r->since_ns, cap = g->store->rate_get.rate;
+	double left = (double)(r->len - r->got), usual = (double)g->shard_ns * OVERTAKE;
+
+	if (took < OVERTAKE_MIN_NS)
+		return false;
+	if (g->shard_ns == 0)
+		usual = OVERTAKE_NS;
+	if (cap)
+		usual = MC_MAX(usual, left * OVERTAKE * MC_SEC / (double)cap);
+	return (double)took * left / (double)MC_MAX(r->got, (uint64_t)SLOW_PIECE) > MC_MAX(usual, (double)OVERTAKE_MIN_NS) &&
+	       mc_p2p_pick_elsewhere(g->pick, r->task.source->idx, r->task.shard);
+}
+
+/* With the lock: it is not to be read on. */
+static bool is_vain(struct lane *l, const struct reading *r)
+{
+	const struct mc_p2p_get *g = l->get;
+
+	if (!g->over && !r->task.source->dropped && is_overtaken(g, r))
+		l->overtaken = true;
+	return g->over || r->task.source->dropped || l->overtaken;
+}
+
+static bool is_over(struct lane *l, struct reading *r)
 {
 	bool over;
 
-	pthread_mutex_lock(&g->lock);
-	over = g->over || s->dropped;
-	pthread_mutex_unlock(&g->lock);
+	pthread_mutex_lock(&l->get->lock);
+	over = is_vain(l, r);
+	pthread_mutex_unlock(&l->get->lock);
+	r->looked_ns = mc_p2p_now();
 	return over;
 }
 
 /* Sleep, unless it is over. */
-static bool pause_ns(struct mc_p2p_get *g, uint64_t span_ns)
+static bool pause_ns(struct lane *l, const struct reading *r, uint64_t span_ns)
 {
-	uint64_t until = mc_p2p_now() + span_ns;
+	uint64_t now = mc_p2p_now(), until = now + span_ns;
+	struct mc_p2p_get *g = l->get;
 	bool over;
 
 	pthread_mutex_lock(&g->lock);
-	while (!g->over && mc_p2p_now() < until)
-		mc_p2p_cond_until(&g->cond, &g->lock, until);
-	over = g->over;
+	while (!(over = is_vain(l, r)) && (now = mc_p2p_now()) < until)
+		mc_p2p_cond_until(&g->cond, &g->lock, MC_MIN(until, now + LOOK_NS));
 	pthread_mutex_unlock(&g->lock);
 	return !over;
 }
 
 /* Both caps: the source's for this shard, and ours for all. */
-static bool may_move(struct mc_p2p_get *g, struct reading *r, uint64_t bytes)
+static bool may_move(struct lane *l, struct reading *r, uint64_t bytes)
 {
-	uint64_t a = mc_p2p_rate_take(&r->rate, bytes), b = mc_p2p_rate_take(&g->store->rate_get, bytes);
+	uint64_t a = mc_p2p_rate_take(&r->rate, bytes), b = mc_p2p_rate_take(&l->get->store->rate_get, bytes);
 
-	return MC_MAX(a, b) == 0 || pause_ns(g, MC_MAX(a, b));
+	return MC_MAX(a, b) == 0 || pause_ns(l, r, MC_MAX(a, b));
 }
 
 /* Cut the next group and submit it. */
@@ -97,7 +132,7 @@ static int submit(struct lane *l, struct reading *r)
 		r->pos += p->len;
 		grp->bytes += p->len;
 	}
-	if (!may_move(l->get, r, grp->bytes))
+	if (!may_move(l, r, grp->bytes))
 		return -ECANCELED;
 	mc_batch_set_deadline(grp->batch, READ_NS);
 	grp->since_ns = mc_p2p_now();
@@ -126,8 +161,8 @@ static int collect(struct lane *l, struct reading *r)
 	uint64_t took;
 	int e = 0;
 
-	while (mc_batch_wait(grp->batch, MC_SEC / 4) == -ETIMEDOUT)
-		if (is_over(l->get, r->task.source))
+	while (mc_batch_wait(grp->batch, LOOK_NS) == -ETIMEDOUT)
+		if (is_over(l, r))
 			mc_batch_cancel(grp->batch);
 	took = mc_p2p_now() - grp->since_ns;
 	if (mc_batch_failed(grp->batch))
@@ -141,6 +176,7 @@ static int collect(struct lane *l, struct reading *r)
 		l->window = MC_MIN(WINDOW, l->window * 2);
 	r->first = (r->first + 1) % WINDOW;
 	r->nr--;
+	r->got += e == 0 ? grp->bytes : 0;
 	__atomic_fetch_add(&l->get->moved_len, grp->bytes, __ATOMIC_RELAXED);
 	return e;
 }
@@ -154,6 +190,9 @@ static int fetch(struct lane *l, const struct get_task *task, struct mc_p2p_hash
 	int e = 0;
 
 	r.end = mc_p2p_shard_end(o->layout.size, o->layout.shard_size, task->shard, &r.pos);
+	r.len = r.end - r.pos;
+	r.since_ns = r.looked_ns = mc_p2p_now();
+	l->overtaken = false;
 	if (l->get->store->rate_get.rate && (!cap || l->get->store->rate_get.rate < cap))
 		cap = l->get->store->rate_get.rate;
 	if (cap)
@@ -161,7 +200,9 @@ static int fetch(struct lane *l, const struct get_task *task, struct mc_p2p_hash
 	pthread_mutex_init(&r.rate.lock, NULL);
 	mc_p2p_hasher_init(&r.hasher);
 	while (e == 0 && (r.pos < r.end || r.nr)) {
-		if (r.pos < r.end && r.nr < l->window)
+		if (mc_p2p_now() - r.looked_ns >= LOOK_NS && is_over(l, &r))
+			e = -ECANCELED;
+		else if (r.pos < r.end && r.nr < l->window)
 			e = submit(l, &r);
 		else
 			e = collect(l, &r);
@@ -172,7 +213,7 @@ static int fetch(struct lane *l, const struct get_task *task, struct mc_p2p_hash
 		collect(l, &r);
 	/* A slot of a capped source is held for as long as its bytes take, or the next one would begin too early. */
 	if (e == 0 && task->rate && r.rate.next_ns > mc_p2p_now())
-		pause_ns(l->get, r.rate.next_ns - mc_p2p_now());
+		pause_ns(l, &r, r.rate.next_ns - mc_p2p_now());
 	pthread_mutex_destroy(&r.rate.lock);
 	mc_p2p_hasher_end(&r.hasher, ret);
 	return e;
@@ -256,13 +297,20 @@ static int fetch_good(struct lane *l, const struct get_task *task)
 	}
 }
 
+static uint64_t smooth(uint64_t usual, uint64_t now)
+{
+	return usual ? usual - usual / 4 + now / 4 : now;
+}
+
 static void run_task(struct lane *l, const struct get_task *task)
 {
 	struct mc_p2p_get *g = l->get;
 	struct get_source *s = task->source;
 	enum mc_p2p_end end = MC_P2P_END_FAILED;
+	uint64_t begun_ns = mc_p2p_now();
 	int r = fetch_good(l, task);
 	bool good = r == 0, corrupt = r > 0, ours = r < 0 && r != -ECANCELED && own_fault(g->object, task->shard);
+	bool slow = false;
 	char why[80];
 
 	pthread_mutex_lock(&g->lock);
@@ -276,15 +324,23 @@ static void run_task(struct lane *l, const struct get_task *task)
 			mc_p2p_pick_done(g->pick, s->idx, task->shard, stop - start, mc_p2p_now());
 		else
 			mc_p2p_pick_have(g->pick, task->shard);
+		g->shard_ns = smooth(g->shard_ns, mc_p2p_now() - begun_ns);
 		have(g, task->shard, false);
 	} else if (ours) {
 		mc_p2p_get_end(g, -EFAULT, "our own memory for shard %u cannot be written to", task->shard);
+	} else if (l->overtaken && !corrupt && !g->over && !s->dropped) {
+		mc_p2p_pick_slow(g->pick, s->idx, task->shard);
+		end = MC_P2P_END_DECLINED;
+		slow = true;
 	} else if (!g->over && !s->dropped) {
 		snprintf(why, sizeof why, corrupt ? "its shard %u does not verify" : "reading shard %u failed", task->shard);
 		mc_p2p_pick_failed(g->pick, s->idx, task->shard, corrupt, mc_p2p_now());
 		mc_p2p_source_drop(g, s, corrupt, corrupt ? -EBADMSG : r, why);
 	}
 	pthread_mutex_unlock(&g->lock);
+	if (slow)
+		mc_p2p_log(g->store, MC_LOG_INFO, "object '%s': source '%s' is slow: shard %u is asked for elsewhere",
+			   g->object->name, s->offer.engine, task->shard);
 	mc_p2p_slot_end(s, task->slot, end);
 	pthread_mutex_lock(&g->lock);
 	s->refs--;

@@ -20,6 +20,7 @@
 
 struct source {
 	bool live, whole, known, reading;
+	bool slow;              /* asked only for what no other has */
 	uint8_t near;
 	uint8_t refusals;       /* in a row */
 	uint32_t asks, flights; /* GRANTs open, shards coming */
@@ -35,7 +36,7 @@ struct flight {
 struct mc_p2p_pick {
 	struct mc_p2p_pick_limits limits;
 	uint32_t nr_shards, words, max_sources, top;    /* sources below top have been used */
-	uint32_t nr_missing, nr_wanted, nr_asks, nr_flights;
+	uint32_t nr_missing, nr_wanted, nr_asks, nr_flights, nr_slow;
 	uint32_t news;          /* grows when something becomes wanted that was not */
 	uint64_t rng;
 	uint64_t sample_ns;     /* the first READ of the current bunch of bitmaps */
@@ -208,6 +209,7 @@ void mc_p2p_pick_source_drop(struct mc_p2p_pick *p, uint32_t source)
 			p->flights[i] = p->flights[--p->nr_flights];
 		}
 	p->nr_asks -= s->asks;
+	p->nr_slow -= s->slow;
 	memset(s, 0, sizeof *s);
 }
 
@@ -302,11 +304,20 @@ static uint32_t bound_of(const struct mc_p2p_pick *p, uint32_t nr)
 	return MC_MIN(p->limits.per_source, (p->limits.per_getter + nr - 1) / nr);
 }
 
+/* Has a source that is not slow something wanted? */
+static bool others_have(struct mc_p2p_pick *p)
+{
+	for (uint32_t i = 0; i < p->top; i++)
+		if (p->sources[i].live && !p->sources[i].slow && has_wanted(p, i))
+			return true;
+	return false;
+}
+
 /* The best source that may be asked and has something wanted; -1: none. */
 static int64_t best_source(struct mc_p2p_pick *p, uint64_t now_ns)
 {
 	uint32_t nr_whole = 0, busy = 0, nr_near[MC_P2P_FAR + 1] = {0};
-	bool fresh;
+	bool fresh, slow = p->nr_slow && !others_have(p);
 
 	for (uint32_t i = 0; i < p->top; i++) {
 		const struct source *s = &p->sources[i];
@@ -325,7 +336,7 @@ static int64_t best_source(struct mc_p2p_pick *p, uint64_t now_ns)
 			const struct source *s = &p->sources[i];
 			uint64_t cost;
 
-			if (!s->live || s->barren == p->news || s->retry_ns > now_ns ||
+			if (!s->live || s->barren == p->news || s->retry_ns > now_ns || (s->slow && !slow) ||
 			    s->asks + s->flights >= bound_of(p, nr_near[s->near]))
 				continue;
 			cost = cost_of(p, s, fresh);
@@ -457,6 +468,27 @@ void mc_p2p_pick_failed(struct mc_p2p_pick *p, uint32_t source, uint32_t shard, 
 		s->whole = false;
 	}
 	back_off(p, s, 0, now_ns);
+}
+
+bool mc_p2p_pick_elsewhere(const struct mc_p2p_pick *p, uint32_t source, uint32_t shard)
+{
+	if (shard >= p->nr_shards || (p->nr_wanted && p->nr_asks + p->nr_flights < p->limits.per_getter))
+		return false;
+	for (uint32_t i = 0; i < p->top; i++)
+		if (i != source && p->sources[i].live && !p->sources[i].slow && bit(map_of(p, i), shard))
+			return true;
+	return false;
+}
+
+void mc_p2p_pick_slow(struct mc_p2p_pick *p, uint32_t source, uint32_t shard)
+{
+	struct source *s = source_at(p, source);
+
+	if (!s || !land(p, source, shard))
+		return;
+	want_again(p, shard);
+	p->nr_slow += !s->slow;
+	s->slow = true;
 }
 
 /* Whose bitmap tells most: of those never read the nearest, by lot, or all getters would read the same ones and

@@ -7,7 +7,7 @@
  * bench/p2p-scale runs the same code.
  *
  * The way of a shard: _next gives a source and candidates -> the GRANT is sent -> _granted (the source chose
- * one), _refused or _source_drop -> READ and hash -> _done or _failed.  Each _next that returned 0 is followed
+ * one), _refused or _source_drop -> READ and hash -> _done, _failed or _slow.  Each _next that returned 0 is followed
  * by exactly one of the second step, each _granted that returned 0 by exactly one of the third, unless the
  * source is dropped, which ends both kinds. */
 #ifndef MC_P2P_PICK_H
@@ -66,6 +66,11 @@ void mc_p2p_pick_done(struct mc_p2p_pick *pick, uint32_t source, uint32_t shard,
  * drops the source besides). */
 void mc_p2p_pick_failed(struct mc_p2p_pick *pick, uint32_t source, uint32_t shard, bool corrupt,
 			uint64_t now_ns);
+/* Would this shard better come from elsewhere, if it is slow to come?  Another source has it that is not slow, and all
+ * that is wanted is in flight, or as much as may be. */
+bool mc_p2p_pick_elsewhere(const struct mc_p2p_pick *pick, uint32_t source, uint32_t shard);
+/* It was too slow: the shard is wanted again, and the source gives from now on only what no other has. */
+void mc_p2p_pick_slow(struct mc_p2p_pick *pick, uint32_t source, uint32_t shard);
 
 /* Whose bitmaps to READ now: at most max and what MC_P2P_SAMPLE leaves.  Each is followed by _source_map,
  * _source_unread or _source_drop.  Returns how many, 0 if it is too early. */

@@ -113,6 +113,26 @@ static void source_frozen(void)
 	role_end(&s);
 }
 
+/* One source gives a shard in minutes, the other at once: what the slow one was asked for comes from the other. */
+static void source_slow(void)
+{
+	struct role slow, s, g;
+	struct p2p_got got;
+
+	p2p_start(&slow, "slow", "p2p.serve=10000");
+	p2p_start(&s, "s");
+	p2p_start(&g, "g", "p2p.timeout=60000");
+	CHECK(p2p_ask(&slow, "register", "o 1 1048576") == 0, "register");
+	CHECK(p2p_ask(&s, "register", "o 1 1048576") == 0, "register");
+	p2p_tell(&g, "get o 1");
+	NEED(p2p_follow(&g, 1000, &got), "no end");
+	CHECK(got.status == 0 && got.right, "%d %s", got.status, got.text);
+	CHECK(got.dropped == 0, "being slow is no fault, %u sources were dropped", got.dropped);
+	role_end(&g);
+	role_end(&s);
+	role_end(&slow);
+}
+
 #define NR_SILENT 4
 
 /* All but one are silent: the one that answers is found, however many there are.  One after the other, the time would be
@@ -461,7 +481,7 @@ int main(int argc, char **argv)
 {
 	static const struct promise cases[] = {
 		{"source_killed", source_killed}, {"source_alone", source_alone}, {"source_frozen", source_frozen},
-		{"sources_frozen", sources_frozen},
+		{"sources_frozen", sources_frozen}, {"source_slow", source_slow},
 		{"getters_killed", getters_killed}, {"getter_cut", getter_cut}, {"wrong_bytes", wrong_bytes},
 		{"names", names}, {"names_race", names_race}, {"metadata_writes", metadata_writes}, {"etcd_stopped", etcd_stopped},
 	};

@@ -184,7 +184,7 @@ static inline void p2p_obey(struct p2p_peer *p, char *line)
 
 	sscanf(line, "%15s %31s %u %15s", verb, object, &seed, word);
 	if (!strcmp(verb, "register")) {
-		p2p_do_register(p, object, seed, SHARD_LEN);
+		p2p_do_register(p, object, seed, *word ? strtoul(word, NULL, 10) : SHARD_LEN);
 	} else if (!strcmp(verb, "get")) {
 		p2p_do_get(p, object, seed, !strcmp(word, "resume"));
 	} else if (!strcmp(verb, "cancelled")) {

@@ -158,6 +158,42 @@ static void sources_that_fail(void **state)
 	mc_p2p_pick_free(p);
 }
 
+/* A shard that does not come is asked for elsewhere, once nothing else is left to ask for; who was slow gives what no
+ * other has. */
+static void slow_ones(void **state)
+{
+	struct mc_p2p_pick *p = pick_of(4, 4, 8);
+	const uint32_t all[] = {0, 1, 2, 3}, two[] = {0, 1};
+	uint32_t a, b, source, c[MC_P2P_CANDIDATES], nr;
+
+	a = source_with(p, MC_P2P_HOST, 3, all);
+	for (int i = 0; i < 3; i++)
+		fly(p, &source);
+	b = source_with(p, MC_P2P_FAR, 2, two);
+	assert_false(mc_p2p_pick_elsewhere(p, a, 0)); /* shard 3 is wanted, and could be asked for */
+	mc_p2p_pick_have(p, 3);
+	assert_true(mc_p2p_pick_elsewhere(p, a, 0));
+	assert_false(mc_p2p_pick_elsewhere(p, a, 2)); /* only there */
+	assert_false(mc_p2p_pick_elsewhere(p, a, 4));
+	mc_p2p_pick_slow(p, a, 0);
+	assert_int_equal(fly(p, &source), 0);
+	assert_int_equal(source, b);
+	assert_false(mc_p2p_pick_elsewhere(p, b, 0)); /* the other one is slow */
+	mc_p2p_pick_slow(p, a, 2);
+	assert_int_equal(fly(p, &source), 2);
+	assert_int_equal(source, a);
+	mc_p2p_pick_done(p, b, 0, 1, MS);
+	mc_p2p_pick_slow(p, a, 1);
+	assert_int_equal(mc_p2p_pick_next(p, MS, &source, c, &nr), 0);
+	assert_int_equal(source, b);
+	mc_p2p_pick_refused(p, b, 0, MS);
+	assert_int_equal(mc_p2p_pick_next(p, MS, &source, c, &nr), -EAGAIN);
+	mc_p2p_pick_source_drop(p, b);
+	assert_int_equal(fly(p, &source), 1);
+	assert_int_equal(source, a);
+	mc_p2p_pick_free(p);
+}
+
 static void refused(void **state)
 {
 	struct mc_p2p_pick *p = pick_of(2, 1, 8);
@@ -295,7 +331,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rarest_first), cmocka_unit_test(near_first_then_idle),
 		cmocka_unit_test(bounds), cmocka_unit_test(what_came_meanwhile),
-		cmocka_unit_test(sources_that_fail), cmocka_unit_test(refused),
+		cmocka_unit_test(sources_that_fail), cmocka_unit_test(refused), cmocka_unit_test(slow_ones),
 		cmocka_unit_test(seed_is_kept_busy), cmocka_unit_test(sampling),
 		cmocka_unit_test(sampling_by_lot), cmocka_unit_test(all_sizes), cmocka_unit_test(arguments),
 	};
