@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <regex.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +13,8 @@
 
 #define GOTS 256u /* told to the policy at a time */
 #define AHEAD 64u /* looked up at a time: as many as a core fetches side by side, and some */
+#define REGEX_MAX 2000u
+#define REGEX_DEPTH_MAX 64u
 
 static struct object *find(const struct shard *shard, uint64_t hash, uint32_t tenant, const struct mc_master_key *key)
 {
@@ -222,6 +225,81 @@ struct pattern {
 	size_t len;
 };
 
+/* Behind the class that begins at text[0] == '['. */
+static const char *class_end(const char *text)
+{
+	text += text[1] == '^' ? 2 : 1;
+	text += *text == ']';
+	while (*text && *text != ']') {
+		char kind = *text == '[' ? text[1] : '\0';
+
+		text++;
+		if (kind != ':' && kind != '.' && kind != '=')
+			continue;
+		for (text++; *text && (text[0] != kind || text[1] != ']'); text++)
+			;
+		text += *text ? 2 : 0;
+	}
+	return *text ? text + 1 : text;
+}
+
+/* How often {m,n} wants what is before it, and *at behind it; 0: it is none. */
+static uint64_t repetition(const char **at)
+{
+	char *end;
+	uint64_t from = strtoul(*at + 1, &end, 10), to = from;
+
+	if (*end == ',')
+		to = end[1] == '}' ? from + 1 : strtoul(end + 1, &end, 10);
+	end += *end == ',';
+	if (*end != '}')
+		return 0;
+	*at = end + 1;
+	return MC_MAX(MC_MAX(from, to), 1);
+}
+
+/* What regcomp() needs grows with the square of the expression whose repetitions are written out: a{1,32767} takes
+ * gigabytes.  And back references, which are none of POSIX's extended expressions, take for ever to match. */
+static bool not_taken(const char *text, char *why, size_t len)
+{
+	uint64_t sum[REGEX_DEPTH_MAX] = {0}, last = 0;
+	unsigned depth = 0;
+
+	while (*text && sum[depth] <= REGEX_MAX) {
+		uint64_t times = *text == '{' ? repetition(&text) : 0;
+
+		if (*text == '+' && !times) { /* x+ is xx* there */
+			text++;
+			times = 2;
+		}
+		if (times) {
+			sum[depth] += MC_MIN(last, REGEX_MAX + 1) * (MC_MIN(times, REGEX_MAX + 2) - 1);
+			last *= MC_MIN(times, REGEX_MAX + 2);
+			continue;
+		}
+		if (*text == '(') {
+			if (++depth == REGEX_DEPTH_MAX) {
+				snprintf(why, len, "its parentheses are more than %u deep", REGEX_DEPTH_MAX - 1);
+				return true;
+			}
+			sum[depth] = 0;
+			text++;
+			continue;
+		}
+		last = *text == '*' || *text == '?' ? last : 1;
+		if (*text == ')' && depth)
+			last = 1 + sum[depth--];
+		if (*text == '\\' && text[1] >= '1' && text[1] <= '9') {
+			snprintf(why, len, "back references are not taken");
+			return true;
+		}
+		sum[depth] += MC_MAX(last, 1);
+		text = *text == '[' ? class_end(text) : text + 1 + (*text == '\\' && text[1]);
+	}
+	snprintf(why, len, "it has more than %u characters when its repetitions are written out", REGEX_MAX);
+	return sum[depth] > REGEX_MAX;
+}
+
 static int pattern_make(struct pattern *p, enum mc_master_match match, const char *text, struct mc_error *err)
 {
 	char why[128];
@@ -231,6 +309,8 @@ static int pattern_make(struct pattern *p, enum mc_master_match match, const cha
 	p->len = strlen(text);
 	if (match != MC_MASTER_REGEX)
 		return 0;
+	if (not_taken(text, why, sizeof why))
+		return mc_fail(err, -EINVAL, "expression '%.200s': %s; use a simpler one, or a prefix", text, why);
 	r = regcomp(&p->regex, text, REG_EXTENDED | REG_NOSUB);
 	if (r == 0)
 		return 0;

@@ -142,6 +142,32 @@ static int count(void *ctx, const struct mc_master_object *object)
 	return object->complete ? 0 : -1;
 }
 
+/* What would take the master's memory or time is refused before it is looked at. */
+static void expressions(void)
+{
+	static const char *const refused[] = {"a{1,32767}", "a{2001}", "a{3000,}", "((a{1,200}){1,200}){1,200}", "(((a{40}){40})*){2}",
+					      "(((((((((((((a+)+)+)+)+)+)+)+)+)+)+)+)+)+", "([^]{]{50}){50}", "[[:alpha:]]{2001}",
+					      "(a)\\1", "(b|\\)){1500}", "a?{1000}{1000}"};
+	static const char *const taken[] = {"a{1,1000}", "^[0-9a-f]{64}/(k|v)+$", "[]{2001}]{3}", "\\{2001}", "[[.a.]{2001}]", "a{1,20}{1,20}", "^a-.+"};
+	static char longer[4000];
+	struct mc_error err = {0};
+	uint64_t cursor = 0;
+	unsigned nr = 0;
+
+	for (size_t i = 0; i < MC_ARRAY_SIZE(refused); i++) {
+		err.text[0] = '\0';
+		assert_int_equal(mc_master_query(state, 0, MC_MASTER_REGEX, refused[i], &cursor, 100, count, &nr, now, &err), -EINVAL);
+		if (!strstr(err.text, "use a simpler one"))
+			fail_msg("%s: %s", refused[i], err.text);
+	}
+	for (size_t i = 0; i + 2 < sizeof longer; i += 2)
+		memcpy(longer + i, "a?", 2);
+	assert_int_equal(mc_master_query(state, 0, MC_MASTER_REGEX, longer, &cursor, 100, count, &nr, now, &err), -EINVAL);
+	for (size_t i = 0; i < MC_ARRAY_SIZE(taken); i++)
+		if (mc_master_query(state, 0, MC_MASTER_REGEX, taken[i], &cursor, 0, count, &nr, now, &err) < 0)
+			fail_msg("%s: %s", taken[i], err.text);
+}
+
 static void test_rules(void **unused)
 {
 	struct mc_master_named named = {.key = {"a-1", 3}};
@@ -182,6 +208,7 @@ static void test_rules(void **unused)
 	} while (cursor);
 	assert_int_equal(nr, 18);
 	assert_int_equal(mc_master_query(state, 0, MC_MASTER_REGEX, "(", &cursor, 100, count, &nr, now, &err), -EINVAL);
+	expressions();
 	assert_int_equal(mc_master_pin(state, 0, MC_FOREVER, &named, 1, now), 0);
 	assert_int_equal(mc_master_remove(state, 0, 0, &named, 1, now), 1);
 	assert_int_equal(named.status, -EBUSY);

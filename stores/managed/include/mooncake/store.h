@@ -201,7 +201,8 @@ MC_EXPORT int mc_store_list(struct mc_store *store, const char *prefix, uint64_t
  * since 0.1 */
 MC_EXPORT int mc_store_locate(struct mc_store *store, const void *key, size_t key_len, uint64_t timeout_ns,
 			      int (*each)(void *ctx, const struct mc_store_place *place), void *ctx, struct mc_error *err);
-/* Remove what begins with prefix, or matches a POSIX extended expression.
+/* Remove what begins with prefix, or matches a POSIX extended expression (without back
+ * references, and of at most 2,000 characters when its repetitions are written out).
  *   flags     MC_STORE_FORCE
  *   returns   how many were removed (at most INT_MAX); *ret_refused: leased or pinned ones, may be NULL
  *   since 0.1 */
