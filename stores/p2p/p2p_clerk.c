@@ -13,6 +13,7 @@
 #define LOOK_NS (6 * MC_SEC)     /* from one look at a record to the next, and up to 4 s more, so that a thousand */
 #define LOOK_SPREAD_MS 4000      /* engines do not look at once */
 #define LOOK_AGAIN_NS (2 * MC_SEC)
+#define OTHER_OBJECT "another object has its name now"
 
 uint64_t mc_p2p_look_next(void)
 {
@@ -56,7 +57,6 @@ static uint64_t record_gone(struct p2p_object *o)
 {
 	struct mc_p2p *store = o->store;
 	char key[MC_P2P_KEY_MAX];
-	struct mc_error err = {0};
 	uint64_t revision = 0;
 	int r;
 
@@ -72,9 +72,9 @@ static uint64_t record_gone(struct p2p_object *o)
 		give_up(o, "somebody has removed its record");
 		return 0;
 	}
-	r = mc_p2p_record_ensure(o, false, mc_p2p_now() + KEY_NS, &err);
+	r = mc_p2p_record_ensure(o, false, mc_p2p_now() + KEY_NS, NULL);
 	if (r == -EEXIST) {
-		give_up(o, err.text);
+		give_up(o, OTHER_OBJECT);
 		return 0;
 	}
 	if (r < 0)
@@ -98,7 +98,7 @@ static void look_after(struct p2p_object *o)
 		mc_p2p_record_free(&there);
 		/* One who registers another object may put it back. */
 		if (!ours && o->record_missed)
-			give_up(o, "another object has its name now");
+			give_up(o, OTHER_OBJECT);
 		else if (!ours)
 			next = mc_p2p_now() + LOOK_AGAIN_NS;
 		o->record_missed = !ours;

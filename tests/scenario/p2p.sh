@@ -397,6 +397,17 @@ case_gone() {
 	ends "$served" 0 CONT
 	grep -q "object 'mid': somebody has removed its record; it is not offered any more" "$dir/c.err" ||
 		die "c said: $(cat "$dir/c.err")"
+	# Another has its name by then: that is a failure.
+	serving d serve "$dir/mid"
+	d=$served
+	kill -STOP $d
+	rm "$dir"/metadata/k.*app*p2p*
+	bytes 1000 >"$dir/else"
+	serving e serve "$dir/else" --name=mid
+	ends $d 1 CONT
+	grep -q "object 'mid': another object has its name now; it is not offered any more" "$dir/d.err" ||
+		die "d said: $(cat "$dir/d.err")"
+	ends "$served" 0 TERM
 	# Metadata that was lost as a whole comes back: keys by the engine, records by those who offer.
 	serving b serve "$dir/mid"
 	mv "$dir/metadata" "$dir/away"

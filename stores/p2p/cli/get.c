@@ -181,9 +181,10 @@ static int serve_on(struct getting *g)
 
 	while (!mc_stopping() && (now = p2pc_now_ns()) < end) {
 		struct mc_error err = {0};
+		int code = P2PC_EXIT_OK;
 
-		if (p2pc_session_removed(&g->session, g->name))
-			return P2PC_EXIT_OK;
+		if (p2pc_session_removed(&g->session, g->name, &code))
+			return code;
 		if (p2pc_map_look(&g->target.map, &err) < 0) {
 			mc_tell("mooncake_p2p: %s while '%s' was served; it is taken back", err.text, g->name);
 			return P2PC_EXIT_FAILED;

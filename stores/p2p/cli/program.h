@@ -42,8 +42,8 @@ struct p2pc_session {
 int p2pc_session_open(struct p2pc_session *s, const struct p2pc_options *o, struct mc_config *config, bool aside,
 		      struct mc_error *err);
 void p2pc_session_close(struct p2pc_session *s);
-/* Has somebody removed this object for all?  Said once, as a note. */
-bool p2pc_session_removed(struct p2pc_session *s, const char *name);
+/* Has somebody removed this object for all?  Said once, as a note.  *code: also set where another has taken its name. */
+bool p2pc_session_removed(struct p2pc_session *s, const char *name, int *code);
 
 /* Files that lie beside each other are registered as one buffer, so that peers hear of one and not of thousands;
  * ranges in it, which the store registers, are then counted only.  Undo with p2pc_session_release. */

@@ -170,7 +170,7 @@ static size_t look(struct serving *s, int *code)
 		struct p2pc_offer *offer = &s->offers[i];
 		struct mc_error err = {0};
 
-		if (offer->registered && p2pc_session_removed(&s->session, offer->name))
+		if (offer->registered && p2pc_session_removed(&s->session, offer->name, code))
 			withdraw(s, offer);
 		if (offer->registered && p2pc_map_look(&offer->map, &err) < 0) {
 			mc_tell("mooncake_p2p: %s while '%s' was served; it is taken back: serve it again", err.text, offer->name);

@@ -46,9 +46,9 @@ static void store_log(void *arg, enum mc_log_level level, const char *line)
 	}
 }
 
-bool p2pc_session_removed(struct p2pc_session *s, const char *name)
+bool p2pc_session_removed(struct p2pc_session *s, const char *name, int *code)
 {
-	static const char by[] = "removed by ";
+	static const char by[] = "removed by ", other[] = "another object ";
 	char want[MC_P2P_NAME_MAX + 32];
 	size_t n = (size_t)snprintf(want, sizeof want, "object '%s': ", name);
 	bool found = false;
@@ -64,6 +64,8 @@ bool p2pc_session_removed(struct p2pc_session *s, const char *name)
 			mc_tell("mooncake_p2p: '%s' was removed by '%s'; it is served no more", name, what + sizeof by - 1);
 		else
 			found = is_given_up(what); /* and told */
+		if (found && strncmp(what, other, sizeof other - 1) == 0)
+			*code = P2PC_EXIT_FAILED;
 	}
 	pthread_mutex_unlock(&s->lock);
 	return found;
