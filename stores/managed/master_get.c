@@ -41,7 +41,7 @@ static int replica_state(const struct mc_master *s, const struct object *o, uint
 	return r;
 }
 
-/* What of an object can be read: extents are appended (NULL: counted only).  0; -EAGAIN, -ENOENT, -ENOBUFS */
+/* What of an object can be read: extents are appended (NULL: counted only), of replicas counted from 0.  0; -EAGAIN, -ENOENT, -ENOBUFS */
 static int tell_object(const struct mc_master *s, const struct object *o, struct mc_master_got *got,
 		       struct mc_master_extents *extents)
 {
@@ -71,7 +71,7 @@ static int tell_object(const struct mc_master *s, const struct object *o, struct
 
 			extents->at[extents->nr++] = (struct mc_master_extent){
 				.offset = seg->base + e->offset, .len = extent_len(o, i), .segment = seg->id,
-				.replica = extent_replica(o, i), .medium = MC_MASTER_MEMORY};
+				.replica = (uint8_t)(got->nr_replicas - 1), .medium = MC_MASTER_MEMORY};
 			got->nr++;
 		}
 	}

@@ -93,8 +93,8 @@ static void add(struct store_ctx *ctx, const struct store_move *m, void *local, 
 
 /* ---- ranges and pieces ------------------------------------------------------------------------------ */
 
-/* Bytes [at, at + len) of the value, between local memory and one replica. */
-static void cut(struct store_ctx *ctx, uint32_t idx, uint32_t replica, uint64_t at, uint8_t *local, uint64_t len,
+/* Bytes [at, at + len) of the value, between local memory and one replica; false: it does not have all of them. */
+static bool cut(struct store_ctx *ctx, uint32_t idx, uint32_t replica, uint64_t at, uint8_t *local, uint64_t len,
 		uint8_t *user_addr)
 {
 	const struct store_item *item = &ctx->items[idx];
@@ -117,6 +117,7 @@ static void cut(struct store_ctx *ctx, uint32_t idx, uint32_t replica, uint64_t 
 		}
 		pos += x->len;
 	}
+	return !len;
 }
 
 static void cut_all(struct store_ctx *ctx, uint32_t idx, uint64_t at, uint8_t *local, uint64_t len, uint8_t *user_addr)
@@ -124,8 +125,11 @@ static void cut_all(struct store_ctx *ctx, uint32_t idx, uint64_t at, uint8_t *l
 	struct store_item *item = &ctx->items[idx];
 
 	for (uint32_t r = 0; r < item->nr_replicas; r++)
-		if (!((item->failed | item->written) & 1u << r) && (ctx->opcode == MC_OP_WRITE || r == item->replica))
-			cut(ctx, idx, r, at, local, len, user_addr);
+		if (!((item->failed | item->written) & 1u << r) && (ctx->opcode == MC_OP_WRITE || r == item->replica) &&
+		    !cut(ctx, idx, r, at, local, len, user_addr)) {
+			item->failed |= 1u << r;
+			item->why = -EHOSTDOWN;
+		}
 }
 
 /* Nothing to do any more: a put none of whose replicas is left to be written, a get whose replica cannot be read. */

@@ -331,6 +331,13 @@ static void taken_back(void)
 	CHECK(put("half", mem, 1000, 2, 0, T) == 0, "one is enough");
 	o = fake_find(&fake, &(struct mc_master_key){.data = "half", .len = 4});
 	CHECK(o && o->failed == 1, "%x", o ? o->failed : 99);
+	for (int i = 0; i < 4; i++) {
+		memset(mem + 200000, 0, 1000);
+		CHECK(get("half", mem + 200000, 1000, &len, 0) == 0 && is(mem + 200000, 1000, 13, 0), "%d", i);
+	}
+	/* Places of a replica that is not among those counted: no byte came, and none is said to have come. */
+	FAKE_SET(objects[o - fake.objects].nr_replicas, 1);
+	CHECK(get("half", mem + 200000, 1000, &len, 0) == -EHOSTDOWN, "a replica without places was read");
 	FAKE_SET(next_segment, (uint32_t)fake.nr_segments - 1);
 	CHECK(put("whole", mem, 1000, 2, MC_STORE_ALL_REPLICAS, T) == -EHOSTDOWN, "all are wanted");
 	CHECK(mc_store_exist(store, "whole", 5, NULL, T, NULL) == -ENOENT, "and nothing is left");

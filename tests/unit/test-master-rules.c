@@ -415,6 +415,45 @@ static void test_half(void **unused)
 	end();
 }
 
+/* The first of two replicas is gone: the other one is told as the only one, and counted from 0. */
+static void test_first_gone(void **unused)
+{
+	struct mc_master_client_id id = client_of(3), gone;
+	struct mc_master_put_config config = {.size = sizeof config, .nr_replicas = 2, .flags = MC_MASTER_PUT_ALL};
+	struct mc_master_put put = {.key = {"two", 3}, .len = 5000};
+	struct mc_master_got got = {.key = {"two", 3}};
+	struct mc_master_extents x = {places, 0, MC_ARRAY_SIZE(places)};
+	struct mc_master_full full;
+	uint32_t one;
+	uint64_t lease;
+
+	(void)unused;
+	begin();
+	one = lend(1, MIB);
+	lend(2, MIB);
+	ping(3);
+	assert_int_equal(mc_master_put_start(state, &id, &config, &put, 1, &x, &full, now), 0);
+	assert_int_equal(put.nr, 2);
+	gone = client_of(places[0].segment == one ? 1 : 2);
+	assert_int_equal(finish(3, put.token), 0);
+	for (int i = 0; i < 2; i++) {
+		x.nr = 0;
+		assert_int_equal(mc_master_get(state, 0, 0, &got, 1, &x, &lease, now), 0);
+		assert_int_equal(got.nr_replicas, 2 - i);
+		assert_int_equal(got.nr, 2 - i);
+		for (uint32_t k = 0; k < got.nr; k++)
+			assert_int_equal(places[k].replica, k);
+		if (i == 0)
+			assert_int_equal(mc_master_client_leave(state, &gone, now), 0);
+	}
+	mc_master_tick(state, now);
+	x.nr = 0;
+	assert_int_equal(mc_master_get(state, 0, 0, &got, 1, &x, &lease, now), 0);
+	assert_int_equal(got.nr_replicas, 1);
+	assert_int_equal(places[0].replica, 0);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -426,6 +465,7 @@ int main(void)
 		cmocka_unit_test(test_twice),
 		cmocka_unit_test(test_drain),
 		cmocka_unit_test(test_half),
+		cmocka_unit_test(test_first_gone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
