@@ -16,6 +16,7 @@
 #define ELSEWHERE_MAX 16        /* places of one value whose lenders could not be reached */
 #define ELSEWHERE_NS (50 * MC_MSEC)
 #define AGAIN_MAX 3             /* puts of one value that were given up */
+#define REST_MS 1000            /* advice so long means that a master rests after its start, not that space is being freed */
 #define END_LEN 32              /* of a message, per value */
 
 struct put {
@@ -28,6 +29,7 @@ struct put {
 	uint64_t retry_ns; /* what waits for room: not before */
 	struct mc_master_full full;
 	bool has_full;
+	uint32_t rest_ms; /* the master's advice when it had no room */
 };
 
 /* ---- start --------------------------------------------------------------------------------------- */
@@ -75,7 +77,11 @@ static void say_full(struct put *p, const struct store_item *item)
 		return;
 	/* Not that the last question was too late for an answer. */
 	p->ctx->has_why &= p->ctx->why.code != -ETIMEDOUT;
-	if (!f->lent)
+	if (p->rest_ms >= REST_MS)
+		mc_store_why(p->ctx, -ENOSPC, "store: no room yet for key '%.*s': master '%s' was started anew, and gives no place away for "
+			     "%u s more, until writers of before are gone: try again then", (int)MC_MIN(item->op->key_len, 200),
+			     (const char *)item->op->key, p->ctx->store->master, (p->rest_ms + 999) / 1000);
+	else if (!f->lent)
 		mc_store_why(p->ctx, -ENOSPC, "store: no room for key '%.*s': nobody lends memory to master '%s'; start mooncake_store "
 			     "serve, or lend some", (int)MC_MIN(item->op->key_len, 200), (const char *)item->op->key, p->ctx->store->master);
 	mc_store_why(p->ctx, -ENOSPC, "store: no room for the %" PRIu64 " bytes of key '%.*s': of %" PRIu64 " lent bytes %" PRIu64
@@ -90,6 +96,8 @@ static bool may_retry(struct put *p, struct store_item *item, const struct mc_ma
 {
 	uint64_t retry_ns = (uint64_t)put->retry_ms * MC_MSEC;
 
+	if (put->status == -ENOSPC)
+		p->rest_ms = put->retry_ms;
 	if (put->status == -ENOBUFS)
 		return true;
 	if (put->status == -EBUSY && item->busy_is_ours)

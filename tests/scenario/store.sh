@@ -129,6 +129,7 @@ case_values() {
 	master --dir="$dir/log"
 	wait $bench || die "the bench ended with $?"
 	json b 'd["verified"] > 0'
+	must 1 'was started anew' p put late "$dir/file" --timeout=1
 	ok g get a/one -o "$dir/copy" --force
 	cmp "$dir/file" "$dir/copy" || die "after a restart the bytes differ"
 	ok s stat --json
