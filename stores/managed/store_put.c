@@ -81,6 +81,10 @@ static void say_full(struct put *p, const struct store_item *item)
 		mc_store_why(p->ctx, -ENOSPC, "store: no room yet for key '%.*s': master '%s' was started anew, and gives no place away for "
 			     "%u s more, until writers of before are gone: try again then", (int)MC_MIN(item->op->key_len, 200),
 			     (const char *)item->op->key, p->ctx->store->master, (p->rest_ms + 999) / 1000);
+	else if (p->nr_replicas > 1 && p->config->flags & MC_STORE_ALL_REPLICAS && f->largest_free >= item->room)
+		mc_store_why(p->ctx, -ENOSPC, "store: no room for all %u replicas of key '%.*s': each needs a piece of lent memory of its "
+			     "own; let more lend, or be content with fewer", p->nr_replicas, (int)MC_MIN(item->op->key_len, 200),
+			     (const char *)item->op->key);
 	else if (!f->lent)
 		mc_store_why(p->ctx, -ENOSPC, "store: no room for key '%.*s': nobody lends memory to master '%s'; start mooncake_store "
 			     "serve, or lend some", (int)MC_MIN(item->op->key_len, 200), (const char *)item->op->key, p->ctx->store->master);

@@ -181,6 +181,7 @@ case_full() {
 	must 1 'at least 256 bytes' s serve --size=100
 	must 1 'nobody lends memory' p put early "$dir/file" --timeout=1
 	lender l1 --size=4M
+	must 1 'no room for all 2 replicas' b bench --op=put --size=64K --batch=1 --replicas=2 --duration=0.2 --timeout=0.5
 	for i in 1 2 3 4; do
 		ok p put "pin/$i" "$dir/file" --hard_pin
 	done
