@@ -120,5 +120,32 @@ case_http() {
 	stop_and_check $master TERM 0
 }
 
+# The disk is full: said once, and again when there is room.
+case_disk() {
+	unshare -m true 2>/dev/null && space="unshare -m" || space="unshare -rm"
+	$space true 2>/dev/null || skip "mount name spaces are not allowed here"
+	mkdir "$dir/small"
+	cat >"$dir/inside" <<-END
+	#!/bin/sh
+	exec $space sh -c 'mount -t tmpfs -o size=80m none "\$0" && exec "\$@"' "$dir/small" "$MASTER" "\$@"
+	END
+	chmod +x "$dir/inside"
+	"$dir/inside" --version >"$dir/version.out" || skip "tmpfs cannot be mounted here"
+	MASTER=$dir/inside
+	master --dir="$dir/small/kept"
+	at=http://127.0.0.1:$port small=/proc/$master/root$dir/small
+	head -c 90000000 /dev/zero >"$small/filler" 2>"$dir/filler.err"
+	n=0
+	until grep -q "warning: folder '$dir/small/kept': .*No space left on device.*make room" "$dir/master.err"; do
+		n=$((n + 1))
+		[ $n -le 300 ] || die "the full disk was not told: $(cat "$dir/master.err")"
+		get 200 tenants -X POST "$at/tenants?tenant=t$n&quota=4G"
+		sleep 0.1
+	done
+	rm "$small/filler"
+	wait_until "the disk to be written again" grep -q 'what changes is written there again' "$dir/master.err"
+	[ "$(wc -l <"$dir/master.err")" -eq 2 ] || die "it was told again and again: $(cat "$dir/master.err")"
+}
+
 "case_$1"
 echo "ok"

@@ -264,6 +264,10 @@ static void full(void)
 	r = mc_store_put(store, "never", 5, mem, 4096, NULL, 600 * MC_MSEC, &err);
 	FAKE_SET(full, 0);
 	CHECK(r == -ENOSPC && strstr(err.text, "of 1000 lent bytes 900 are used, 800 by values that are being read"), "%d %s", r, err.text);
+	/* That the master's disk is full is something else. */
+	FAKE_SET(no_log, 1);
+	r = mc_store_put(store, "unlogged", 8, mem, 4096, NULL, T, &err);
+	CHECK(r == -ENOSPC && strstr(err.text, "could not log it, its disk is full"), "%d %s", r, err.text);
 }
 
 static int ignore(void *ctx, const struct mc_counter *counter)

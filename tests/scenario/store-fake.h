@@ -51,6 +51,7 @@ struct fake {
 	int lose[MC_WIRE_METHOD_END];  /* so many answers are lost: what was asked is done */
 	int refuse[MC_WIRE_METHOD_END]; /* so many are not even asked */
 	int full;                      /* so many starts find no room */
+	int no_log;                    /* so many ends cannot be logged */
 	uint64_t lease_ns, put_ttl_ns, piece; /* piece: largest, 0: none */
 	uint64_t evict;                /* a generation to be cut off; 0: none */
 	bool forget_at_end;            /* started anew once a put's end was done, before it was answered */
@@ -290,6 +291,10 @@ static inline void fake_body(struct fake *f, uint32_t method, const struct mc_wi
 			if (method == MC_WIRE_PUT_REVOKE)
 				ends[i].failed = 0xff;
 			fake_end(f, &ends[i]);
+			if (method == MC_WIRE_PUT_END && f->no_log) {
+				f->no_log--;
+				ends[i].status = -ENOSPC;
+			}
 		}
 		mc_wire_statuses(out, q->count, &ends->status, sizeof *ends);
 		break;

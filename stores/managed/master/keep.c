@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include <cli/program/tell.h>
+#include <core/util/check.h>
 
 #define TELL_BROKEN 5 /* values one by one; of more the number */
 
@@ -22,6 +23,8 @@ struct master_keep {
 	atomic_ullong seq; /* without a disk */
 	uint64_t nr_loaded, nr_broken;
 	double load_s, told_s;
+	atomic_int refused; /* -errno of the last append */
+	int told;           /* of the thread that watches */
 };
 
 static double seconds(void)
@@ -94,7 +97,12 @@ void master_keep_close(struct master_keep *keep)
 
 static int disk_append(void *ctx, struct mc_store_change *changes, size_t nr)
 {
-	return mc_store_disk_append(((struct master_keep *)ctx)->disk, changes, nr);
+	struct master_keep *keep = ctx;
+	int r = mc_store_disk_append(keep->disk, changes, nr);
+
+	if (r != atomic_load_explicit(&keep->refused, memory_order_relaxed))
+		atomic_store_explicit(&keep->refused, r, memory_order_relaxed);
+	return r;
 }
 
 static uint64_t disk_synced(void *ctx)
@@ -139,6 +147,26 @@ int master_keep_sync(struct master_keep *keep, uint64_t timeout_ns, struct mc_er
 	int r = keep->disk ? mc_store_disk_wait(keep->disk, mc_store_disk_last(keep->disk), timeout_ns) : 0;
 
 	return r < 0 ? mc_fail(err, r, "folder of the log: what was written did not come to the disk: %s", strerror(-r)) : 0;
+}
+
+void master_keep_watch(struct master_keep *keep, const char *dir)
+{
+	struct mc_store_disk_stats stats = {0};
+	int r;
+
+	if (!keep->disk)
+		return;
+	mc_store_disk_stats(keep->disk, &stats);
+	r = atomic_load_explicit(&keep->refused, memory_order_relaxed);
+	r = r < 0 ? r : MC_MIN(stats.failed, 0);
+	if (r == keep->told)
+		return;
+	if (r < 0)
+		mc_tell("warning: folder '%s': what changes cannot be written there: %s; puts fail, now or soon, until it can%s", dir,
+			strerror(-r), r == -ENOSPC ? ": make room" : "");
+	else
+		mc_tell("folder '%s': what changes is written there again", dir);
+	keep->told = r;
 }
 
 void master_keep_stats(struct master_keep *keep, struct master_keep_stats *stats)

@@ -17,6 +17,10 @@ struct mc_master_sink master_keep_sink(struct master_keep *keep);
 /* Have all that was changed until now on the disk.  0; -ETIMEDOUT, -EIO, ... */
 int master_keep_sync(struct master_keep *keep, uint64_t timeout_ns, struct mc_error *err);
 
+/* Now and then, from one thread: say that changes cannot be written (what clients are told is one -errno), and that they
+ * can again. */
+void master_keep_watch(struct master_keep *keep, const char *dir);
+
 struct master_keep_stats {
 	struct mc_store_disk_stats disk;
 	uint64_t nr_loaded, nr_broken; /* values, at the start */

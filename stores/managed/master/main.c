@@ -248,9 +248,11 @@ static void cut_short(void)
 
 static int serve(struct program *p)
 {
-	while (!mc_stop_wait(CLAIM_NS))
+	while (!mc_stop_wait(CLAIM_NS)) {
 		if (claim_lost(p))
 			return EXIT_FAILED;
+		master_keep_watch(p->keep, p->flags.dir);
+	}
 	return EXIT_OK;
 }
 
