@@ -145,6 +145,7 @@ struct store_item {
 	uint8_t checksum[16];
 	bool has_checksum;
 	bool done;            /* get: its bytes are there */
+	bool adrift;          /* put: bytes of a replica that failed may still arrive */
 	uint8_t asked_again;  /* get: how often, after all replicas had failed */
 	bool busy_is_ours;    /* put: a start of ours went unanswered */
 	uint8_t elsewhere;    /* put: places whose lenders could not be reached */
@@ -256,6 +257,8 @@ int mc_store_stage(struct store_ctx *ctx, uint64_t len, void **ret_at, uint64_t 
 void mc_store_unstage(struct store_ctx *ctx);
 void mc_store_staging_free(struct mc_store *store);
 
+/* A transfer that failed so: nothing of it can be on its way any more, whatever became of the other end. */
+bool mc_store_ended_here(int why);
 /* store_move.c.  Move all items of the group whose status is 0: puts to all replicas, gets from the chosen one.
  * Failures are in item->failed and item->why. */
 void mc_store_move(struct store_ctx *ctx, uint32_t opcode, uint64_t until_ns);

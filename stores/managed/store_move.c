@@ -12,6 +12,11 @@
 
 /* ---- waves ---------------------------------------------------------------------------------------- */
 
+bool mc_store_ended_here(int why)
+{
+	return why == -ECANCELED || why == -EFAULT || why == -EINVAL || why == -ENOMEM;
+}
+
 static void move_failed(struct store_ctx *ctx, uint32_t i, int status)
 {
 	struct store_move *m = &ctx->moves[i];
@@ -19,6 +24,7 @@ static void move_failed(struct store_ctx *ctx, uint32_t i, int status)
 
 	item->failed |= 1u << m->replica;
 	item->why = status;
+	item->adrift |= ctx->opcode == MC_OP_WRITE && !mc_store_ended_here(status);
 	mc_store_peer_failed(ctx->store, m->to.peer, m->to.handle, status);
 }
 

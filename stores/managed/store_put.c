@@ -123,6 +123,7 @@ static void started(struct put *p, struct store_item *item, const struct mc_mast
 		item->first = put->first;
 		item->nr = put->nr;
 		item->failed = item->written = 0;
+		item->adrift = false;
 		item->nr_replicas = 0;
 		for (uint32_t i = put->first; i < put->first + put->nr; i++)
 			item->nr_replicas = MC_MAX(item->nr_replicas, p->ctx->extents.at[i].replica + 1u);
@@ -171,12 +172,6 @@ static int start(struct put *p)
 static uint32_t all_of(const struct store_item *item)
 {
 	return (1u << item->nr_replicas) - 1;
-}
-
-/* Nothing of it can be on its way any more, whatever became of the other end. */
-static bool ended_here(int why)
-{
-	return why == -ECANCELED || why == -EFAULT || why == -EINVAL || why == -ENOMEM;
 }
 
 /* Tell the end of those of the group that `which` says. */
@@ -233,7 +228,7 @@ static bool is_good(const struct put *p, const struct store_item *item)
 
 static bool is_revoked(const struct put *p, const struct store_item *item)
 {
-	return !is_good(p, item) && ended_here(item->why);
+	return !is_good(p, item) && !item->adrift && mc_store_ended_here(item->why);
 }
 
 /* Its bytes may still be on their way: the places are not used again at once. */
@@ -267,7 +262,7 @@ static void end(struct put *p)
 			mc_store_why(ctx, mc_store_status(item->why), "store: key '%.*s': %u of %u replicas cannot be written: %s",
 				     (int)MC_MIN(item->op->key_len, 200), (const char *)item->op->key,
 				     (unsigned)__builtin_popcount(item->failed & all_of(item)), item->nr_replicas, strerror(-item->why));
-		if (!is_good(p, item) && !ended_here(item->why))
+		if (!is_good(p, item) && !is_revoked(p, item))
 			item->failed = all_of(item);
 	}
 	end_some(p, MC_WIRE_PUT_REVOKE, is_revoked);
