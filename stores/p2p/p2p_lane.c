@@ -33,7 +33,8 @@ struct group {
 struct lane {
 	struct mc_p2p_get *get;
 	uint32_t idx;
-	uint32_t window; /* groups that may be under way, adapted to what the wire takes */
+	uint32_t window;  /* groups that may be under way, adapted to what the wire takes */
+	uint64_t group_max; /* bytes of one, where a deadline was missed: less, until they are fast again */
 	bool overtaken;  /* the last shard was given up, for it comes sooner from elsewhere */
 	struct group groups[WINDOW];
 };
@@ -154,6 +155,21 @@ static int failure(const struct group *grp)
 	return -EIO;
 }
 
+/* What all lanes have under way has to come within a group's deadline: over a wire that is too slow for that, a shard
+ * would never come. */
+static void adapt(struct lane *l, uint64_t took_ns, bool late)
+{
+	if (late) {
+		l->window = 1;
+		l->group_max = SLOW_PIECE;
+	} else if (took_ns > SLOW_NS) {
+		l->window = MC_MIN(l->window, MC_MAX(2, l->window / 2));
+	} else if (took_ns < FAST_NS) {
+		l->window = MC_MIN(WINDOW, l->window * 2);
+		l->group_max = MC_MIN(P2P_PIECE, l->group_max * 2);
+	}
+}
+
 /* Wait for the oldest group and hash it. */
 static int collect(struct lane *l, struct reading *r)
 {
@@ -170,10 +186,7 @@ static int collect(struct lane *l, struct reading *r)
 	for (uint32_t i = 0; e == 0 && i < grp->nr; i++)
 		mc_p2p_hasher_add(&r->hasher, (const void *)(uintptr_t)grp->pieces[i].here, grp->pieces[i].len);
 	mc_batch_reset(grp->batch);
-	if (took > SLOW_NS)
-		l->window = MC_MAX(2, l->window / 2);
-	else if (took < FAST_NS)
-		l->window = MC_MIN(WINDOW, l->window * 2);
+	adapt(l, took, e == -ETIMEDOUT);
 	r->first = (r->first + 1) % WINDOW;
 	r->nr--;
 	r->got += e == 0 ? grp->bytes : 0;
@@ -185,7 +198,7 @@ static int collect(struct lane *l, struct reading *r)
 static int fetch(struct lane *l, const struct get_task *task, struct mc_p2p_hash *ret)
 {
 	const struct p2p_object *o = l->get->object;
-	struct reading r = {.task = *task, .rate = {.rate = task->rate, .next_ns = mc_p2p_now()}, .group_max = P2P_PIECE};
+	struct reading r = {.task = *task, .rate = {.rate = task->rate, .next_ns = mc_p2p_now()}, .group_max = l->group_max};
 	uint64_t cap = task->rate;
 	int e = 0;
 
@@ -196,7 +209,7 @@ static int fetch(struct lane *l, const struct get_task *task, struct mc_p2p_hash
 	if (l->get->store->rate_get.rate && (!cap || l->get->store->rate_get.rate < cap))
 		cap = l->get->store->rate_get.rate;
 	if (cap)
-		r.group_max = MC_MIN(MC_MAX(cap / 20, 64u << 10), P2P_PIECE);
+		r.group_max = MC_MIN(MC_MAX(cap / 20, 64u << 10), l->group_max);
 	pthread_mutex_init(&r.rate.lock, NULL);
 	mc_p2p_hasher_init(&r.hasher);
 	while (e == 0 && (r.pos < r.end || r.nr)) {
@@ -470,6 +483,7 @@ static struct lane *lane_new(struct mc_p2p_get *g)
 	}
 	l->get = g;
 	l->window = WINDOW / 2;
+	l->group_max = P2P_PIECE;
 	return l;
 }
 

@@ -29,6 +29,25 @@ case_disk_full() {
 	return 0
 }
 
+# A wire so slow that a shard does not come within the time of one READ: it comes all the same, in smaller ones.
+case_slow_wire() {
+	head -c 900000 /dev/urandom >"$dir/object"
+	unshare -n true 2>/dev/null && space="unshare -n" || space="unshare -rn"
+	$space true 2>/dev/null || skip "no network name spaces here"
+	$space sh -c 'ip link set lo mtu 1500 up && tc qdisc add dev lo root tbf rate 300kbit burst 20000 latency 400ms || exit 77
+		"$2" serve "$1/object" --name=o --ready_file="$1/s.ready" --metadata_server="$3" --local_server_name=s --port=0 \
+			--nic_priority_matrix="$4" >"$1/s.out" 2>"$1/s.err" </dev/null &
+		"$2" get o -o "$1/got" --wait=20 --timeout=110 --metadata_server="$3" --local_server_name=g --port=0 \
+			--nic_priority_matrix="$4" >"$1/g.out" 2>"$1/g.err" </dev/null
+		echo $? >"$1/g.code"
+		kill $!
+		wait' sh "$dir" "$P2P" "$metadata" "$tcp_matrix" && code=0 || code=$?
+	[ $code -eq 77 ] && skip "no tbf here"
+	[ "$(cat "$dir/g.code")" -eq 0 ] || die "it ended with $(cat "$dir/g.code")"
+	cmp "$dir/object" "$dir/got" || die "the file differs"
+	grep -q "reading shard 0 failed" "$dir/g.err" || die "the wire was not slow enough"
+}
+
 case_etcd() {
 	etcd_needs
 	etcd_start one
