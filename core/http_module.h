@@ -60,9 +60,10 @@ struct mc_http_ops {
 	/* Take an accepted, non-blocking socket; closes it in any case, in the end. */
 	void (*add)(struct mc_http_server *server, int fd, const struct sockaddr *from,
 		    socklen_t len, uint64_t now_ns);
-	/* Inside `answer` only: each NAME=VALUE behind the path's '?', decoded; value NULL: none. */
-	void (*arguments)(struct mc_http_call *call, void (*each)(void *ctx, const char *name, const char *value),
-			  void *ctx);
+	/* Inside `answer` only: each NAME=VALUE behind the path's '?', decoded; value NULL: none.
+	 * -EBADMSG: one has a zero byte, where it seems to end. */
+	int (*arguments)(struct mc_http_call *call, void (*each)(void *ctx, const char *name, const char *value),
+			 void *ctx);
 	/* The answer of a call that waits for it; `run` sends it. */
 	void (*reply)(struct mc_http_call *call, const struct mc_http_reply *reply);
 	/* Read, answer, write, drop the slow ones: whatever is possible without waiting.  Returns

@@ -55,6 +55,7 @@ struct mc_http_work {
 	struct mc_http_call *call; /* [control]; NULL: nobody waits */
 	struct argument *arguments;
 	bool failed; /* an argument did not fit into memory */
+	bool bad;    /* one is not text */
 	struct mc_http_ask ask;
 	struct mc_http_answer answer;
 	int status;
@@ -155,13 +156,13 @@ static void answered(struct mc_control_post *post)
 	work_free(w);
 }
 
-static void fail(struct mc_http_work *w, const char *why)
+static void fail(struct mc_http_work *w, int status, const char *why)
 {
 	free(w->answer.body);
 	w->answer = (struct mc_http_answer){0};
 	mc_http_type(&w->answer, "text/plain; charset=utf-8");
 	mc_http_print(&w->answer, "%s\n", why);
-	w->status = 500;
+	w->status = status;
 }
 
 /* [helper] */
@@ -171,12 +172,14 @@ static void handle(struct mc_job *job)
 	struct mc_http_pages *p = w->pages;
 
 	mc_http_type(&w->answer, "text/plain; charset=utf-8");
-	if (!w->failed)
+	if (!w->failed && !w->bad)
 		w->status = w->page->handler(w->page->arg, &w->ask, &w->answer);
 	if (w->failed || w->answer.failed)
-		fail(w, "out of memory");
+		fail(w, 500, "out of memory");
+	else if (w->bad)
+		fail(w, 400, "an argument has a zero byte (%00)");
 	else if (w->status < 100 || w->status > 599)
-		fail(w, "the page gave no answer");
+		fail(w, 500, "the page gave no answer");
 	mc_http_write(&w->answer, "", 0); /* an empty body is one, too */
 	pthread_mutex_lock(&p->lock);
 	if (--w->page->users == 0)
@@ -267,7 +270,7 @@ int mc_http_pages_ask(struct mc_http_pages *p, const struct mc_http_request *req
 	w->call = request->call;
 	w->job.run = handle;
 	w->post.run = answered;
-	ops->arguments(request->call, add_argument, w);
+	w->bad = ops->arguments(request->call, add_argument, w) < 0;
 	*ret_work = w;
 	mc_helpers_run_as(p->engine->helpers, &w->job, MC_JOB_LAZY);
 	return 0;

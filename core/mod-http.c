@@ -285,22 +285,26 @@ static void http_add(struct mc_http_server *s, int fd, const struct sockaddr *fr
 struct arguments {
 	void (*each)(void *ctx, const char *name, const char *value);
 	void *ctx;
+	bool cut; /* one would end at a zero byte */
 };
 
-static enum MHD_Result argument(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+static enum MHD_Result argument(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len, const char *value,
+				size_t value_len)
 {
-	const struct arguments *a = cls;
+	struct arguments *a = cls;
 
+	a->cut |= strlen(name) != name_len || (value && strlen(value) != value_len);
 	a->each(a->ctx, name, value);
 	return MHD_YES;
 }
 
-static void http_arguments(struct mc_http_call *call,
-			   void (*each)(void *ctx, const char *name, const char *value), void *ctx)
+static int http_arguments(struct mc_http_call *call, void (*each)(void *ctx, const char *name, const char *value),
+			  void *ctx)
 {
-	struct arguments a = {each, ctx};
+	struct arguments a = {each, ctx, false};
 
-	MHD_get_connection_values(call->connection, MHD_GET_ARGUMENT_KIND, argument, &a);
+	MHD_get_connection_values_n(call->connection, MHD_GET_ARGUMENT_KIND, argument, &a);
+	return a.cut ? -EBADMSG : 0;
 }
 
 static void http_reply(struct mc_http_call *call, const struct mc_http_reply *reply)

@@ -106,6 +106,8 @@ case_http() {
 	get 404 'no segment is of that engine' -X POST "$at/segments/drain?engine=e"
 	get 400 'true or false' -X POST "$at/segments/drain?segment=77&drain=perhaps"
 	get 400 'quota=BYTES' -X POST "$at/tenants?tenant=t"
+	get 400 'zero byte' -X POST "$at/tenants?tenant=%00x&quota=1"
+	get 400 'zero byte' "$at/objects?prefix=%00"
 	get 200 'tenants' -X POST "$at/tenants?tenant=t%C3%BC&quota=4G"
 	json '{"tenant": "t\u00fc", "quota": 4 << 30, "used": 0, "objects": 0} in d["tenants"]'
 	get 200 'epoch 1' $at/summary
