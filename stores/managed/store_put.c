@@ -273,9 +273,12 @@ static void end(struct put *p)
 
 /* ---- what the master does not know any more ---------------------------------------------------------- */
 
-/* Does what lies under the key lie where we have written?  Nobody else was given those places since. */
+/* Does what lies under the key lie where we have written?  Somebody else may have been given those places only if we were
+ * stopped for longer than a put may take. */
 static bool is_ours(const struct store_ctx *ctx, const struct store_item *item, const struct mc_master_got *got)
 {
+	if (got->has_checksum && item->has_checksum && memcmp(got->checksum, item->checksum, 16) != 0)
+		return false;
 	for (uint32_t i = item->first; got->status == 0 && i < item->first + item->nr; i++) {
 		const struct mc_master_extent *x = &ctx->extents.at[i];
 
