@@ -92,7 +92,7 @@ start_redis() {
 	free_port
 	redis_port=$port
 	redis-server --port "$redis_port" --bind 127.0.0.1 --save "" --appendonly no --dir "$dir" >"$dir/redis.log" 2>&1 &
-	started $! "$dir/redis.log"
+	listening $! "$dir/redis.log"
 }
 
 # ---- figures -------------------------------------------------------------------------------------

@@ -38,6 +38,17 @@ started() {
 	children="$children $1"
 }
 
+# listening PID FILE: it lives and listens on $port; else say what FILE holds.
+listening() {
+	children="$children $1"
+	n=0
+	until grep -q "$(printf ':%04X [0:]* 0A' "$port")" /proc/net/tcp /proc/net/tcp6; do
+		n=$((n + 1))
+		[ $n -lt 600 ] && kill -0 "$1" 2>/dev/null || die "a peer did not start: $(tail -n 3 "$2")"
+		sleep 0.05
+	done
+}
+
 ceil() {
 	awk -v x="$1" 'BEGIN { print (x == int(x)) ? x : int(x) + 1 }'
 }
@@ -49,7 +60,7 @@ start_iperf3() {
 	free_port
 	iperf3_port=$port
 	iperf3 -s -B 127.0.0.1 -p "$iperf3_port" >"$dir/iperf3.log" 2>&1 &
-	started $! "$dir/iperf3.log"
+	listening $! "$dir/iperf3.log"
 }
 
 # run_iperf3 ARGUMENT...: bytes per second, CPU seconds per GB here and there.
@@ -73,7 +84,7 @@ run_ucx() {
 	free_port
 	UCX_TLS=${ucx_tls:-tcp} ucx_perftest -p "$port" >"$dir/ucx-server.log" 2>&1 &
 	ucx=$!
-	started $ucx "$dir/ucx-server.log"
+	listening $ucx "$dir/ucx-server.log"
 	UCX_TLS=${ucx_tls:-tcp} ucx_perftest -f -p "$port" -n "$@" 127.0.0.1 >"$dir/ucx.log" 2>&1 || {
 		kill $ucx
 		die "ucx_perftest failed: $(tail -n 3 "$dir/ucx.log")"
@@ -119,13 +130,7 @@ perftest_once() {
 	set -- "$@" --CPU-freq --duration="$(ceil "$seconds")" --margin=0 --port="$port"
 	timeout $bound "$program" --ib-dev=rb0 --gid-index="$(gid_index rb0)" "$@" >"$dir/perftest-server.log" 2>&1 &
 	server=$!
-	n=0
-	until grep -q "$(printf ':%04X [0:]* 0A' "$port")" /proc/net/tcp /proc/net/tcp6; do
-		n=$((n + 1))
-		[ $n -lt 200 ] && kill -0 $server 2>/dev/null ||
-			die "$program did not start: $(tail -n 3 "$dir/perftest-server.log")"
-		sleep 0.05
-	done
+	listening $server "$dir/perftest-server.log"
 	timeout $bound "$program" --ib-dev=ra0 --gid-index="$(gid_index ra0)" "$@" 127.0.0.1 \
 		>"$dir/perftest.log" 2>&1 || {
 		kill $server 2>/dev/null
