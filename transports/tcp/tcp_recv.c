@@ -14,6 +14,8 @@
 
 #define PAUSE 1 /* wait for room or a bounce buffer */
 #define MORE 2  /* wait for bytes */
+#define OVER 3  /* the turn is */
+#define STEP 8192u /* bytes that are copied between two looks at the clock */
 
 static void seg_drop(struct tcp_stream *st, struct tcp_seg *seg)
 {
@@ -275,9 +277,13 @@ static int rx_parse(struct tcp_stream *st)
 			if (!n)
 				return MORE;
 			dst = seg_place(st, seg, &room);
-			n = MC_MIN(n, room);
-			if (dst != st->tcp->scratch)
+			n = MC_MIN(MC_MIN(n, room), STEP);
+			if (dst != st->tcp->scratch) {
+				/* Who is stopped in a copy, or right before it, ends it when he goes on: little is under way at a time. */
+				if (n == STEP && tcp_turn_over(st->tcp))
+					return OVER;
 				memcpy(dst, rx->buf + rx->head, n);
+			}
 			rx->head += (uint32_t)n;
 			seg_took(st, seg, n);
 		}
@@ -412,6 +418,9 @@ int tcp_recv(struct tcp_stream *st, uint64_t turn)
 		r = rx_parse(st);
 		if (r < 0)
 			return calls;
+		over = r == OVER;
+		if (over)
+			break;
 		if (r == PAUSE) {
 			st->rx.paused = true;
 			break;
