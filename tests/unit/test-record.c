@@ -254,7 +254,7 @@ static void test_lease_left(void **state)
 	static const char *const quick[] = {"lease_ttl", "2s", NULL};
 	struct fixture *a = fixture_start("alpha", quick);
 	struct mc_meta *m = a->engine.meta;
-	uint64_t deadline = fixture_deadline(20 * MC_SEC), left, renewed = 0;
+	uint64_t deadline = fixture_deadline(20 * MC_SEC), left, renewed = 0, lease;
 
 	left = mc_meta_lease_left(&a->engine);
 	assert_true(left > 0 && left < 2 * MC_SEC);
@@ -267,9 +267,14 @@ static void test_lease_left(void **state)
 	}
 	assert_true(renewed > MC_SEC && renewed <= 2 * MC_SEC);
 	/* Ended behind our back: we learn it from the next keepalive, and have another lease then. */
-	assert_int_equal(mc_meta_revoke(m, m->lease, deadline), 0);
-	assert_int_equal(mc_meta_keepalive(m, m->lease, deadline, NULL), -ENOENT);
-	assert_true(mc_meta_lease_left(&a->engine) == 0 || !m->lease);
+	pthread_mutex_lock(&m->lock);
+	lease = m->lease;
+	pthread_mutex_unlock(&m->lock);
+	assert_int_equal(mc_meta_revoke(m, lease, deadline), 0);
+	assert_int_equal(mc_meta_keepalive(m, lease, deadline, NULL), -ENOENT);
+	pthread_mutex_lock(&m->lock);
+	assert_true(m->lease != lease);
+	pthread_mutex_unlock(&m->lock);
 	while (mc_meta_lease_left(&a->engine) == 0 && mc_now_ns() < deadline)
 		sched_yield();
 	assert_true(mc_meta_lease_left(&a->engine) > 0);
