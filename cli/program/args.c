@@ -3,14 +3,17 @@
 #include "args.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <strings.h>
 
 #include <core/util/check.h>
 
+#include "text.h"
 #include "words.h"
 
 #define NAME_MAX_LEN 127
+#define SECONDS_MAX 31536000
 
 /* ---- names ------------------------------------------------------------------------------------ */
 
@@ -180,6 +183,52 @@ int mc_args_bool(const char *flag, const char *text, bool *ret, struct mc_error 
 		}
 	}
 	return mc_fail(err, -EINVAL, "flag --%s: '%s' is neither true nor false", flag, text);
+}
+
+int mc_args_number(const char *flag, const char *text, bool is_count, uint64_t min, uint64_t max, uint64_t *ret,
+		   struct mc_error *err)
+{
+	uint64_t v;
+	int r = mc_text_parse_size(text, &v);
+
+	if (r < 0 || (is_count && text[strspn(text, "0123456789")]) || v < min || v > max)
+		return mc_fail(err, -EINVAL, "flag --%s: '%s' is not a number from %" PRIu64 " to %" PRIu64, flag, text, min, max);
+	*ret = v;
+	return 0;
+}
+
+int mc_args_seconds(const char *flag, const char *text, double *ret, struct mc_error *err)
+{
+	double v;
+
+	if (mc_text_parse_seconds(text, &v) < 0 || v > SECONDS_MAX)
+		return mc_fail(err, -EINVAL, "flag --%s: '%s' is no time; write seconds, 500ms, 10min or 2h", flag, text);
+	*ret = v;
+	return 0;
+}
+
+int mc_args_verb(const char *word, const char *(*name)(size_t idx), size_t nr, const char *all, size_t *ret_idx,
+		 struct mc_error *err)
+{
+	size_t distance;
+
+	*ret_idx = mc_word_closest(word, name, nr, &distance);
+	if (distance == 0)
+		return 0;
+	if (distance <= 2)
+		return mc_fail(err, -EINVAL, "'%s' is no verb (did you mean %s?)", word, name(*ret_idx));
+	return mc_fail(err, -EINVAL, "'%s' is no verb: %s", word, all);
+}
+
+static int print_key(void *ctx, const struct mc_config_key *key)
+{
+	fprintf(ctx, "  --%s=%s  (%s) %s\n", key->key, key->type, key->value ? key->value : "", key->doc ? key->doc : "");
+	return 0;
+}
+
+void mc_args_help_keys(FILE *f, const struct mc_config *config)
+{
+	mc_config_each(config, print_key, f);
 }
 
 /* ---- all of them -------------------------------------------------------------------------------- */

@@ -8,6 +8,8 @@
 #ifndef MC_PROGRAM_ARGS_H
 #define MC_PROGRAM_ARGS_H
 
+#include <stdio.h>
+
 #include <mooncake/mooncake.h>
 
 /* A program's own flags, by their place in its table. */
@@ -32,5 +34,17 @@ int mc_args_parse(const struct mc_args *args, int argc, char **argv, struct mc_e
 
 /* The value of a boolean flag: true, false, 1, 0, yes, no, on, off.  0; -EINVAL. */
 int mc_args_bool(const char *flag, const char *text, bool *ret, struct mc_error *err);
+/* A count (digits alone) or a size ("64K"), from min to max.  0; -EINVAL. */
+int mc_args_number(const char *flag, const char *text, bool is_count, uint64_t min, uint64_t max, uint64_t *ret,
+		   struct mc_error *err);
+/* A time of at most a year, in seconds: "2.5", "500ms", "2h".  0; -EINVAL. */
+int mc_args_seconds(const char *flag, const char *text, double *ret, struct mc_error *err);
+
+/* Which of nr verbs the word is.  0; -EINVAL: err names the closest, or says `all`. */
+int mc_args_verb(const char *word, const char *(*name)(size_t idx), size_t nr, const char *all, size_t *ret_idx,
+		 struct mc_error *err);
+
+/* For --helpfull: each key of the config, with what it is now. */
+void mc_args_help_keys(FILE *f, const struct mc_config *config);
 
 #endif

@@ -38,6 +38,20 @@ size_t mc_word_distance(const char *a, const char *b)
 	return row[nb];
 }
 
+size_t mc_word_closest(const char *word, const char *(*name)(size_t idx), size_t nr, size_t *ret_distance)
+{
+	size_t best = SIZE_MAX, closest = 0;
+
+	for (size_t i = 0; i < nr; i++) {
+		size_t d = mc_word_distance(word, name(i));
+
+		closest = d < best ? i : closest;
+		best = MC_MIN(d, best);
+	}
+	*ret_distance = best;
+	return closest;
+}
+
 /* Bytes per unit of a size's suffix, as in the config, and K, M, G, T for short: 1024; KB, MB, ...
  * are decimal. */
 static int64_t suffix_factor(const char *s)

@@ -9,6 +9,8 @@
 
 /* Edit distance of two names; of b the first 127 bytes count. */
 size_t mc_word_distance(const char *a, const char *b);
+/* Which of nr names is the closest, and how far it is. */
+size_t mc_word_closest(const char *word, const char *(*name)(size_t idx), size_t nr, size_t *ret_distance);
 /* A whole number; with units also "64K", "1.5GiB", "2GB".  0; -EINVAL. */
 int mc_word_number(const char *text, bool units, int64_t *ret);
 /* A finite number: "0.99".  0; -EINVAL. */

@@ -90,20 +90,6 @@ static int apply_time(const struct flag *flag, const char *text, uint64_t *ret_n
 	return 0;
 }
 
-static int apply_number(const struct flag *flag, const char *text, uint64_t *ret, struct mc_error *err)
-{
-	uint64_t v = 0;
-	int r = mc_text_parse_size(text, &v);
-
-	if (flag->type == FLAG_COUNT && text[strspn(text, "0123456789")])
-		r = -EINVAL;
-	if (r < 0 || v < flag->min || v > flag->max)
-		return mc_fail(err, -EINVAL, "flag --%s: '%s' is not a number from %" PRIu64 " to %" PRIu64, flag->name, text,
-			       flag->min, flag->max);
-	*ret = v;
-	return 0;
-}
-
 static int apply_strategy(const struct flag *flag, const char *text, uint32_t *ret, struct mc_error *err)
 {
 	static const struct {
@@ -135,7 +121,7 @@ static int flag_apply(struct master_flags *f, const struct flag *flag, const cha
 		break;
 	case FLAG_COUNT:
 	case FLAG_SIZE:
-		r = apply_number(flag, text, field, err);
+		r = mc_args_number(flag->name, text, flag->type == FLAG_COUNT, flag->min, flag->max, field, err);
 		break;
 	case FLAG_SECONDS:
 	case FLAG_MILLISECONDS:
@@ -206,18 +192,17 @@ static const char *arg_alias(const char *name)
 	return NULL;
 }
 
+static const char *arg_name(size_t flag)
+{
+	return flags[flag].name;
+}
+
 /* No flag, and by *why no key of the engine either. */
 static int unknown(const char *name, struct mc_error *why)
 {
 	struct mc_error key = *why;
-	size_t best = SIZE_MAX, closest = 0;
+	size_t best, closest = mc_word_closest(name, arg_name, MC_ARRAY_SIZE(flags), &best);
 
-	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++) {
-		size_t d = mc_word_distance(name, flags[i].name);
-
-		closest = d < best ? i : closest;
-		best = MC_MIN(d, best);
-	}
 	if (best <= 2)
 		return mc_fail(why, -EINVAL, "unknown key (did you mean '%s'?)", flags[closest].name);
 	return mc_fail(why, -EINVAL, "%.300s; flags of the master: mooncake_master --helpfull", key.text);
@@ -273,11 +258,6 @@ static int load_file(struct master_flags *f, struct mc_error *err)
 }
 
 /* ---- the command line -------------------------------------------------------------------------- */
-
-static const char *arg_name(size_t flag)
-{
-	return flags[flag].name;
-}
 
 static const char *arg_bare(size_t flag)
 {
@@ -353,19 +333,13 @@ void master_flags_fini(struct master_flags *f)
 
 /* ---- help -------------------------------------------------------------------------------------- */
 
-static int print_key(void *ctx, const struct mc_config_key *key)
-{
-	fprintf(ctx, "  --%s=%s  (%s) %s\n", key->key, key->type, key->value ? key->value : "", key->doc ? key->doc : "");
-	return 0;
-}
-
 void master_help_full(FILE *f, const struct mc_config *config)
 {
 	fputs("Flags of mooncake_master:\n", f);
 	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++)
 		fprintf(f, "  --%-32s %s\n", flags[i].name, flags[i].doc);
 	fputs("Config keys of its engine, with what they are now:\n", f);
-	mc_config_each(config, print_key, f);
+	mc_args_help_keys(f, config);
 }
 
 /* clang-format off */

@@ -7,14 +7,12 @@
 #include "flags.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include <cli/program/args.h>
 #include <cli/program/text.h>
-#include <cli/program/words.h>
 #include <core/util/check.h>
 
 enum flag_type { FLAG_BOOL, FLAG_TEXT, FLAG_COUNT, FLAG_SIZE, FLAG_RATE, FLAG_SECONDS };
@@ -99,19 +97,10 @@ void p2pc_options_init(struct p2pc_options *o)
 
 static int parse_number(const struct flag *flag, const char *text, uint64_t *ret, struct mc_error *err)
 {
-	uint64_t v;
-	int r = flag->type == FLAG_RATE ? mc_text_parse_rate(text, &v) : mc_text_parse_size(text, &v);
-
-	if (flag->type == FLAG_COUNT && text[strspn(text, "0123456789")])
-		r = -EINVAL;
-	if (r < 0 && flag->type == FLAG_RATE)
+	if (flag->type == FLAG_RATE && mc_text_parse_rate(text, ret) < 0)
 		return mc_fail(err, -EINVAL, "flag --%s: '%s' is no rate; write bytes per second as 100M, or 10Gbit", flag->name,
 			       text);
-	if (r < 0 || (flag->max && (v < flag->min || v > flag->max)))
-		return mc_fail(err, -EINVAL, "flag --%s: '%s' is not a number from %" PRIu64 " to %" PRIu64, flag->name, text,
-			       flag->min, flag->max);
-	*ret = v;
-	return 0;
+	return flag->type == FLAG_RATE ? 0 : mc_args_number(flag->name, text, flag->type == FLAG_COUNT, flag->min, flag->max, ret, err);
 }
 
 static int flag_apply(struct p2pc_options *o, const struct flag *flag, const char *text, struct mc_error *err)
@@ -126,12 +115,7 @@ static int flag_apply(struct p2pc_options *o, const struct flag *flag, const cha
 	} else if (flag->type == FLAG_TEXT) {
 		*(const char **)field = text;
 	} else if (flag->type == FLAG_SECONDS) {
-		double v;
-
-		if (mc_text_parse_seconds(text, &v) < 0 || v > 31536000)
-			r = mc_fail(err, -EINVAL, "flag --%s: '%s' is no time; write seconds, 500ms, 10min or 2h", flag->name, text);
-		else
-			*(double *)field = v;
+		r = mc_args_seconds(flag->name, text, field, err);
 	} else {
 		r = parse_number(flag, text, field, err);
 	}
@@ -142,23 +126,19 @@ static int flag_apply(struct p2pc_options *o, const struct flag *flag, const cha
 
 /* ---- the command line ------------------------------------------------------------------------- */
 
+static const char *verb_name(size_t verb)
+{
+	return verbs[verb].name;
+}
+
 static int verb_set(struct p2pc_options *o, const char *word, struct mc_error *err)
 {
-	size_t best = SIZE_MAX, closest = 0;
+	size_t i;
+	int r = mc_args_verb(word, verb_name, MC_ARRAY_SIZE(verbs), "serve, get, ls, rm, stat; mooncake_p2p --help", &i, err);
 
-	for (size_t i = 0; i < MC_ARRAY_SIZE(verbs); i++) {
-		size_t d = mc_word_distance(word, verbs[i].name);
-
-		if (d == 0) {
-			o->verb = verbs[i].verb;
-			return 0;
-		}
-		closest = d < best ? i : closest;
-		best = MC_MIN(d, best);
-	}
-	if (best <= 2)
-		return mc_fail(err, -EINVAL, "'%s' is no verb (did you mean %s?)", word, verbs[closest].name);
-	return mc_fail(err, -EINVAL, "'%s' is no verb: serve, get, ls, rm, stat; mooncake_p2p --help", word);
+	if (r == 0)
+		o->verb = verbs[i].verb;
+	return r;
 }
 
 static const char *arg_name(size_t flag)
@@ -251,19 +231,13 @@ int p2pc_options_check(const struct p2pc_options *o, struct mc_error *err)
 
 /* ---- help ------------------------------------------------------------------------------------- */
 
-static int print_key(void *ctx, const struct mc_config_key *key)
-{
-	fprintf(ctx, "  --%s=%s  (%s) %s\n", key->key, key->type, key->value ? key->value : "", key->doc ? key->doc : "");
-	return 0;
-}
-
 void p2pc_help_full(FILE *f, const struct mc_config *config)
 {
 	fputs("Flags of mooncake_p2p:\n", f);
 	for (size_t i = 0; i < MC_ARRAY_SIZE(flags); i++)
 		fprintf(f, "  --%-14s %s\n", flags[i].name, flags[i].doc);
 	fputs("Config keys, with what they are now:\n", f);
-	mc_config_each(config, print_key, f);
+	mc_args_help_keys(f, config);
 }
 
 /* clang-format off */
