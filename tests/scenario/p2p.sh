@@ -370,7 +370,7 @@ case_usage() {
 		           '--metadata_server=' + e['METADATA'], '--nic_priority_matrix=' + e['MATRIX']], stdin_read=lambda fd: b'')
 	END
 	cmp "$dir/file" "$dir/copy" || die "the file differs"
-	grep -q '%  .* of 2.9 MiB  .*/s  .* left  1 source' "$dir/pty.out" || die "no progress: $(cat "$dir/pty.out")"
+	grep -q 'file \[[#-]*\] [^[]*%  [^[]* of 2.9 MiB  [^[]*/s  [^[]* left  1 source' "$dir/pty.out" || die "no progress: $(cat "$dir/pty.out")"
 }
 
 # Who goes in the middle: getters with the slots of a source that is capped, the object itself, the metadata.

@@ -138,13 +138,27 @@ static void test_progress_line(void **state)
 	assert_null(strstr(line, "left"));
 	now.done_len = 50 << 20;
 	now.nr_sources = 5;
-	p2pc_progress_line(&p, &now, 11 * MC_SEC, 120, line, sizeof line);
+	p2pc_progress_line(&p, &now, 11 * MC_SEC, 79, line, sizeof line);
 	assert_non_null(strstr(line, "#-"));
 	assert_non_null(strstr(line, "50 %  50 MiB of 100 MiB  5 MiB/s  10 s left  5 sources"));
 	for (size_t columns = 1; columns < 260; columns++) {
 		p2pc_progress_line(&p, &now, 12 * MC_SEC, columns, line, sizeof line);
 		assert_true(strlen(line) <= columns);
 	}
+	/* The longest texts there are: name and sources give way to the bar. */
+	p = (struct p2pc_progress){.name = "llama-3.1-405b-instruct-awq-int4"};
+	now.len = UINT64_C(1023) << 30;
+	now.done_len = UINT64_C(600) << 30;
+	p2pc_progress_line(&p, &now, MC_SEC, 79, line, sizeof line);
+	assert_memory_equal(line, "llama-3.1-405b-instruct", 23);
+	assert_non_null(strstr(line, "--] "));
+	now.done_len += UINT64_C(1000) << 20;
+	p2pc_progress_line(&p, &now, 2 * MC_SEC, 79, line, sizeof line);
+	assert_memory_equal(line, "llama-3.", 8);
+	assert_non_null(strstr(line, " [####"));
+	assert_non_null(strstr(line, "1000 MiB/s  7 min 13 s left"));
+	p2pc_progress_line(&p, &now, 3 * MC_SEC, 120, line, sizeof line);
+	assert_memory_equal(line, "llama-3.1-405b-instruct- [", 26);
 }
 
 /* ---- manifests -------------------------------------------------------------------------------- */

@@ -9,12 +9,16 @@
 
 #include <cli/program/tell.h>
 #include <cli/program/text.h>
+#include <core/util/check.h>
 
 #include "program.h"
 #include "stop.h"
 
 #define COLUMNS_MAX 200
-#define NAME_COLUMNS 24
+#define NAME_COLUMNS 24 /* most of the name's; fewer where the bar needs them, */
+#define NAME_LEAST 8	 /* down to so many */
+#define BAR_EDGES 3	 /* " [" and "]" */
+#define BAR_LEAST (BAR_EDGES + 8)
 
 /* ---- the line --------------------------------------------------------------------------------- */
 
@@ -40,8 +44,16 @@ static size_t tail(const struct mc_p2p_progress *now, double speed, char *buf, s
 	if (speed > 0)
 		n += snprintf(buf + n, cap - (size_t)n, "  %s/s  %s left", mc_text_size((uint64_t)speed, per),
 			      mc_text_seconds((double)(now->len - now->done_len) / speed, left));
-	n += snprintf(buf + n, cap - (size_t)n, "  %u source%s", now->nr_sources, now->nr_sources == 1 ? "" : "s");
 	return (size_t)n;
+}
+
+static size_t characters(const char *text)
+{
+	size_t n = 0;
+
+	for (; *text; text++)
+		n += ((unsigned char)*text & 0xc0) != 0x80;
+	return n;
 }
 
 /* As many characters of a UTF-8 text as fit; their bytes. */
@@ -55,31 +67,42 @@ static size_t cut(const char *text, size_t columns)
 	return i;
 }
 
+static void draw_bar(const struct mc_p2p_progress *now, size_t room, char *bar)
+{
+	size_t full = (size_t)((double)now->done_len / (double)now->len * (double)room);
+
+	bar[0] = ' ';
+	bar[1] = '[';
+	memset(bar + 2, '#', full);
+	memset(bar + 2 + full, '-', room - full);
+	bar[room + 2] = ']';
+	bar[room + BAR_EDGES] = '\0';
+}
+
+/* Where it gets narrow, the bar is shortened first, then the name; then the sources go, then the bar. */
 void p2pc_progress_line(struct p2pc_progress *p, const struct mc_p2p_progress *now, uint64_t at_ns, size_t columns,
 			char *buf, size_t cap)
 {
-	char right[160], bar[COLUMNS_MAX + 3] = "";
-	size_t name = cut(p->name, NAME_COLUMNS), used, room;
+	char right[160], sources[32] = "", bar[COLUMNS_MAX + 1] = "";
+	size_t name = MC_MIN(characters(p->name), (size_t)NAME_COLUMNS), used;
+	size_t least = MC_MIN(name, (size_t)NAME_LEAST) + BAR_LEAST;
 
-	columns = columns > COLUMNS_MAX ? COLUMNS_MAX : columns;
-	if (now->state == MC_P2P_CHECKING)
+	columns = MC_MIN(columns, (size_t)COLUMNS_MAX);
+	if (now->state == MC_P2P_CHECKING) {
 		used = (size_t)snprintf(right, sizeof right, " looking at what is there already: %u of %u shards", now->done_shards,
 					now->nr_shards);
-	else
+	} else {
 		used = tail(now, rate(p, at_ns, now->done_len), right, sizeof right);
-	used += NAME_COLUMNS + 4;
-	room = columns > used ? columns - used : 0;
-	if (room >= 8 && now->len) {
-		size_t full = (size_t)((double)now->done_len / (double)now->len * (double)room);
-
-		bar[0] = ' ';
-		bar[1] = '[';
-		memset(bar + 2, '#', full);
-		memset(bar + 2 + full, '-', room - full);
-		bar[room + 2] = ']';
-		bar[room + 3 < sizeof bar ? room + 3 : sizeof bar - 1] = '\0';
+		snprintf(sources, sizeof sources, "  %u source%s", now->nr_sources, now->nr_sources == 1 ? "" : "s");
+		if (least + used + strlen(sources) > columns)
+			*sources = '\0';
+		used += strlen(sources);
 	}
-	snprintf(buf, cap, "%.*s%s%s", (int)name, p->name, bar, right);
+	if (least + used <= columns && now->len) {
+		name = MC_MIN(name, columns - used - BAR_LEAST);
+		draw_bar(now, columns - used - name - BAR_EDGES, bar);
+	}
+	snprintf(buf, cap, "%.*s%s%s%s", (int)cut(p->name, name), p->name, bar, right, sources);
 	buf[cut(buf, columns)] = '\0';
 }
 
