@@ -357,6 +357,8 @@ case_usage() {
 	usage 'flag --name: it is empty' serve a --name=
 	usage "neither 'trainer' nor 'inferencer'" --cmd=trained
 	usage 'stands instead of a verb' --cmd=trainer serve a
+	usage 'flag --json is not for trainer' --cmd=trainer --json
+	usage 'flag --json is not for inferencer' --cmd=inferencer --json
 	usage "port" ls --port=99999
 	usage "'/nosuch'" ls --config=/nosuch --json
 	grep -q '"error": ' "$dir/u.out" || die "no JSON: $(cat "$dir/u.out")"

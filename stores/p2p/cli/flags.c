@@ -21,6 +21,7 @@ enum flag_type { FLAG_BOOL, FLAG_TEXT, FLAG_COUNT, FLAG_SIZE, FLAG_RATE, FLAG_SE
 #define SERVE (1u << P2PC_SERVE)
 #define GET (1u << P2PC_GET)
 #define SAMPLE (1u << P2PC_TRAINER | 1u << P2PC_INFERENCER)
+#define VERB (1u << P2PC_SERVE | 1u << P2PC_GET | 1u << P2PC_LS | 1u << P2PC_RM | 1u << P2PC_STAT)
 #define ANY 0u
 
 struct flag {
@@ -56,7 +57,7 @@ static const struct flag flags[] = {
 	{"rack", FLAG_TEXT, FIELD(rack), 0, 0, SERVE | GET | SAMPLE, "a label of where this host stands: same label, near; default $MC_RACK"},
 	{"sync", FLAG_BOOL, FIELD(sync), 0, 0, GET, "have the disk written before the file appears; --nosync: not"},
 	{"ready_file", FLAG_TEXT, FIELD(ready_file), 1, 0, SERVE | GET | SAMPLE, "written when all is served, for scripts"},
-	{"json", FLAG_BOOL, FIELD(json), 0, 0, ANY, "one object on stdout"},
+	{"json", FLAG_BOOL, FIELD(json), 0, 0, VERB, "one object on stdout"},
 	{"cmd", FLAG_TEXT, FIELD(cmd), 0, 0, ANY, "trainer or inferencer: the public project's sample, instead of a verb"},
 	{"file_size_mb", FLAG_COUNT, FIELD(file_size_mb), 1, 1048576, SAMPLE, "of the sample's object, MiB; default 2048"},
 	{"device_name", FLAG_TEXT, FIELD(device_name), 1, 0, ANY, "these devices, A,B, instead of a matrix"},
