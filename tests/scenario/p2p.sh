@@ -292,6 +292,8 @@ case_trouble() {
 	wait_until "its key to go" unoffered late
 	ok l ls late
 	grep -q '^late .* none  20' "$dir/l.out" || die "ls shows: $(cat "$dir/l.out")"
+	ok s stat late --json # that it is a file is in the manifest, which has gone with its source
+	json s 'd["sources"] == [] and d["kind"] is None and d["files"] == []'
 	# A folder with a broken link cannot be offered as it is; files of one name cannot be one object.
 	mkdir -p "$dir/f1" "$dir/f2"
 	printf 'x' >"$dir/f1/f"

@@ -201,6 +201,14 @@ static void print_info(const struct mc_p2p_info *info, const struct p2pc_manifes
 	}
 }
 
+/* What the object is, as JSON.  Whether it has a manifest is in its record, what that says only at its sources. */
+static const char *kind(const struct mc_p2p_info *info, const struct p2pc_manifest *m)
+{
+	if (m->nr)
+		return m->tree ? "\"tree\"" : "\"file\"";
+	return info->attachment_len && !info->attachment ? "null" : "\"memory\"";
+}
+
 static void print_info_json(const struct mc_p2p_info *info, const struct p2pc_manifest *m)
 {
 	putchar('{');
@@ -222,7 +230,7 @@ static void print_info_json(const struct mc_p2p_info *info, const struct p2pc_ma
 		       s->role == MC_P2P_SEED ? "seed" : "replica", s->same_host ? "true" : "false", s->answers ? "true" : "false",
 		       s->have);
 	}
-	printf("], \"kind\": \"%s\", \"files\": [", !m->nr ? "memory" : m->tree ? "tree" : "file");
+	printf("], \"kind\": %s, \"files\": [", kind(info, m));
 	for (size_t i = 0; i < m->nr; i++) {
 		fputs(i ? ", {" : "{", stdout);
 		json_text("path", m->entries[i].path);
