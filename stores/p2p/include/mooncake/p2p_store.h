@@ -225,7 +225,7 @@ struct mc_p2p_progress {
 	uint64_t elapsed_ns;    /* stands still when it is over */
 	uint32_t nr_shards, done_shards;
 	uint32_t nr_sources;    /* known and usable now */
-	uint32_t dropped;       /* sources that failed */
+	uint32_t dropped;       /* sources that failed or left */
 	uint32_t corrupt;       /* shards that did not verify */
 };
 
