@@ -9,7 +9,6 @@
 
 #include "p2p_impl.h"
 
-#define PATIENCE_NS (15 * MC_SEC)
 #define SLOT_NS (4 * MC_SEC) /* a getter that died holds a slot for so long */
 
 uint64_t mc_p2p_now(void)
@@ -113,7 +112,7 @@ static int take_options(struct mc_p2p *s, const struct mc_p2p_options *options, 
 	if (!o->lanes)
 		o->lanes = 4;
 	if (!o->patience_ns)
-		o->patience_ns = PATIENCE_NS;
+		o->patience_ns = MC_P2P_PATIENCE_NS;
 	if (o->max_serve > 1024 || o->lanes > 64)
 		return mc_fail(err, -EINVAL, "p2p store: max_serve is at most 1024 and lanes at most 64");
 	if (o->rack && strlen(o->rack) > MC_P2P_LABEL_MAX)

@@ -294,6 +294,7 @@ case_trouble() {
 	grep -q '^late .* none  20' "$dir/l.out" || die "ls shows: $(cat "$dir/l.out")"
 	ok s stat late --json # that it is a file is in the manifest, which has gone with its source
 	json s 'd["sources"] == [] and d["kind"] is None and d["files"] == []'
+	must 1 "'late': nobody offers it now; --patience=S waits longer" g get late -o "$dir/late" --force --patience=1
 	# A folder with a broken link cannot be offered as it is; files of one name cannot be one object.
 	mkdir -p "$dir/f1" "$dir/f2"
 	printf 'x' >"$dir/f1/f"
@@ -419,6 +420,14 @@ case_gone() {
 	cmp "$dir/mid" "$dir/z" || die "the file differs"
 	grep -q "object 'mid': the metadata service had lost its record; it is written again" "$dir/b.err" ||
 		die "b said: $(cat "$dir/b.err")"
+	# Who is silent for longer than it takes to ask is waited for, as long as a get has patience.
+	kill -STOP "$served"
+	must 1 "'mid': nobody who offers it answers; --patience=S waits longer" g get mid -o "$dir/v" --patience=1
+	getting g get mid -o "$dir/v"
+	sleep 4
+	kill -CONT "$served"
+	ends $got 0
+	cmp "$dir/mid" "$dir/v" || die "the file differs"
 	ends "$served" 0 TERM
 }
 

@@ -11,6 +11,7 @@
 #include <cli/program/join.h>
 #include <cli/program/tell.h>
 #include <cli/program/text.h>
+#include <core/util/check.h>
 
 #include "program.h"
 #include "stop.h"
@@ -34,20 +35,22 @@ struct getting {
 
 /* ---- before ----------------------------------------------------------------------------------- */
 
-/* What is it?  With --wait it may come later. */
+/* What is it?  With --wait it may come later; who has it may be silent for as long as the get has patience. */
 static int find(struct getting *g, struct mc_error *err)
 {
-	uint64_t end = p2pc_now_ns() + (uint64_t)(g->o->wait * 1e9);
+	uint64_t start = p2pc_now_ns(), end = start + (uint64_t)(g->o->wait * 1e9);
+	uint64_t patience = start + MC_MIN(p2pc_patience(g->o), p2pc_timeout(g->o, MC_FOREVER));
 
 	for (;;) {
 		int r = mc_p2p_stat(g->session.store, g->name, P2PC_ASK_NS, &g->info, err);
 		uint64_t now = p2pc_now_ns();
 
 		if (r == 0 && g->info->attachment_len && !g->info->attachment) {
-			r = mc_fail(err, -ENODATA, "'%s': %s; --wait=S waits for it", g->name,
+			r = mc_fail(err, -ENODATA, "'%s': %s; --patience=S waits longer", g->name,
 				    g->info->nr_sources ? "nobody who offers it answers" : "nobody offers it now");
 			mc_p2p_info_free(g->info);
 			g->info = NULL;
+			end = MC_MAX(end, patience);
 		}
 		if ((r != -ENOENT && r != -ENODATA) || now >= end || mc_stopping())
 			return mc_stopping() && r < 0 ? mc_fail(err, -ECANCELED, "interrupted") : r;

@@ -52,6 +52,7 @@ void p2pc_session_release(struct p2pc_session *s, const struct p2pc_map *map);
 
 /* --timeout, or fallback; in nanoseconds. */
 uint64_t p2pc_timeout(const struct p2pc_options *o, uint64_t fallback_ns);
+uint64_t p2pc_patience(const struct p2pc_options *o); /* nanoseconds */
 
 /* ---- telling ---------------------------------------------------------------------------------- */
 

@@ -81,7 +81,7 @@ int p2pc_session_open(struct p2pc_session *s, const struct p2pc_options *o, stru
 		.lanes = (uint32_t)o->threads,
 		.max_rate_serve = o->max_rate,
 		.max_rate_get = o->max_rate,
-		.patience_ns = (uint64_t)(o->patience * 1e9),
+		.patience_ns = p2pc_patience(o),
 		.log = store_log,
 		.log_arg = s,
 	};
@@ -139,6 +139,11 @@ void p2pc_session_release(struct p2pc_session *s, const struct p2pc_map *map)
 uint64_t p2pc_timeout(const struct p2pc_options *o, uint64_t fallback_ns)
 {
 	return o->timeout > 0 ? (uint64_t)(o->timeout * 1e9) : fallback_ns;
+}
+
+uint64_t p2pc_patience(const struct p2pc_options *o)
+{
+	return o->patience > 0 ? (uint64_t)(o->patience * 1e9) : MC_P2P_PATIENCE_NS;
 }
 
 /* ---- telling ---------------------------------------------------------------------------------- */

@@ -30,6 +30,7 @@ extern "C" {
 #define MC_P2P_SHARDS_MAX (1u << 20)        /* shards of an object */
 #define MC_P2P_RANGES_MAX (1u << 20)        /* ranges of an object, at each end */
 #define MC_P2P_ATTACHMENT_MAX (1u << 20)    /* bytes of what is attached to an object */
+#define MC_P2P_PATIENCE_NS (15 * MC_SEC)    /* unless the options say otherwise */
 #define MC_P2P_SHARD_MIN (UINT64_C(1) << 12)
 #define MC_P2P_SHARD_MAX (UINT64_C(1) << 32)
 
@@ -53,7 +54,7 @@ struct mc_p2p_options {
 	uint32_t lanes;          /* threads that copy and verify, per get: 4 (they wait for the wire more than they work) */
 	uint64_t max_rate_serve; /* bytes per second, for all that copy from here; 0: no bound */
 	uint64_t max_rate_get;   /* bytes per second, for all gets of this store; 0: no bound */
-	uint64_t patience_ns;    /* how long a get goes on when nobody offers what it lacks: 15 s */
+	uint64_t patience_ns;    /* how long a get goes on when nobody offers what it lacks: MC_P2P_PATIENCE_NS */
 	/* Told what happens beside what was asked (a source that is dropped, and why), from any thread of the
 	 * store; it must not call the store.  NULL: warnings and errors go to stderr. */
 	void (*log)(void *arg, enum mc_log_level level, const char *line);
