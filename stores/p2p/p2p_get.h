@@ -36,6 +36,8 @@ struct get_source {
 	bool waiting;           /* somebody waits for an answer to LEAVE; lock */
 	int heard;              /* the status of that answer; lock */
 	bool dropped;           /* lock */
+	int lost;               /* why it was dropped, which is still to be told; lock */
+	char lost_why[48];      /* lock */
 	uint32_t nr_bad;        /* shards from it that did not verify at first; lock */
 	uint32_t held;          /* slots that we have there; atomic */
 	uint64_t told_ns;       /* when it last heard of us; atomic */
@@ -117,6 +119,9 @@ void mc_p2p_source_free(struct mc_p2p_get *g, struct get_source *s); /* that is 
 /* When the get is over: no source keeps anything for it.  Then reap them. */
 void mc_p2p_sources_leave(struct mc_p2p_get *g);
 void mc_p2p_sources_reap(struct mc_p2p_get *g, bool all);
+/* Tell of those that were lost: one whose key is not there any more has left, which is no failure.
+ *   known  offers are those that are there now; else nobody could say */
+void mc_p2p_sources_tell(struct mc_p2p_get *g, bool known, const struct p2p_offer_at *offers, size_t nr);
 /* With the lock: not to be used any more.  why: a sentence. */
 void mc_p2p_source_drop(struct mc_p2p_get *g, struct get_source *s, bool corrupt, int status, const char *why);
 struct get_known *mc_p2p_known(struct mc_p2p_get *g, const char *engine, bool make);

@@ -265,9 +265,11 @@ static uint64_t look_round(struct mc_p2p_get *g)
 	struct p2p_offer_at *offers = NULL;
 	size_t nr = 0;
 	uint64_t span;
+	int r = mc_p2p_offers_read(g->store, g->object->name, soon(g), &offers, &nr, NULL);
 
+	mc_p2p_sources_tell(g, r == 0, offers, nr);
 	mc_p2p_sources_reap(g, false);
-	if (mc_p2p_offers_read(g->store, g->object->name, soon(g), &offers, &nr, NULL) < 0)
+	if (r < 0)
 		return AGAIN_NS;
 	open_some(g, offers, nr);
 	free(offers);

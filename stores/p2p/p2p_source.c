@@ -275,6 +275,36 @@ struct get_known *mc_p2p_known(struct mc_p2p_get *g, const char *engine, bool ma
 	return k;
 }
 
+static void tell_dropped(const struct mc_p2p_get *g, const struct get_source *s, bool corrupt, int status, const char *why)
+{
+	mc_p2p_log(g->store, MC_LOG_WARN, "object '%s': source '%s' is dropped%s: %s (%s)", g->object->name, s->offer.engine,
+		   corrupt ? " and quarantined" : "", why, strerror(-status));
+}
+
+static void tell_left(const struct mc_p2p_get *g, const struct get_source *s)
+{
+	mc_p2p_log(g->store, MC_LOG_INFO, "object '%s': source '%s' offers it no more", g->object->name, s->offer.engine);
+}
+
+void mc_p2p_sources_tell(struct mc_p2p_get *g, bool known, const struct p2p_offer_at *offers, size_t nr)
+{
+	pthread_mutex_lock(&g->lock);
+	for (struct get_source *s = g->all; s; s = s->next) {
+		bool there = !known;
+
+		if (!s->lost)
+			continue;
+		for (size_t i = 0; i < nr && !there; i++)
+			there = strcmp(offers[i].offer.engine, s->offer.engine) == 0;
+		if (there)
+			tell_dropped(g, s, false, s->lost, s->lost_why);
+		else
+			tell_left(g, s);
+		s->lost = 0;
+	}
+	pthread_mutex_unlock(&g->lock);
+}
+
 void mc_p2p_source_drop(struct mc_p2p_get *g, struct get_source *s, bool corrupt, int status, const char *why)
 {
 	struct get_known *k;
@@ -296,10 +326,16 @@ void mc_p2p_source_drop(struct mc_p2p_get *g, struct get_source *s, bool corrupt
 	k->retry_ns = mc_p2p_now() + (RETRY_NS << MC_MIN(k->fails, 4u));
 	k->fails++;
 	mc_fail(&g->last_drop, status, "source '%s': %s (%s)", s->offer.engine, why, strerror(-status));
-	/* One that takes its object back does no wrong. */
-	mc_p2p_log(g->store, status == -ENOENT ? MC_LOG_INFO : MC_LOG_WARN,
-		   "object '%s': source '%s' is dropped%s: %s (%s)", g->object->name, s->offer.engine,
-		   corrupt ? " and quarantined" : "", why, strerror(-status));
+	/* One that takes its object back does no wrong: it lets those finish who copy from it, and its key is gone before its
+	 * memory is. */
+	if (status == -ENOENT) {
+		tell_left(g, s);
+	} else if (corrupt || __atomic_load_n(&s->held, __ATOMIC_RELAXED)) {
+		tell_dropped(g, s, corrupt, status, why);
+	} else {
+		s->lost = status;
+		snprintf(s->lost_why, sizeof s->lost_why, "%s", why);
+	}
 	g->waked = true;
 	pthread_cond_broadcast(&g->cond);
 }

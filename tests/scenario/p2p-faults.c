@@ -201,6 +201,30 @@ static void getters_killed(void)
 		role_end(&g[i]);
 }
 
+/* One that is read from gives up: it takes back what it offers, and is not told of as a source that failed. */
+static void getter_leaves(void)
+{
+	struct role s, x, g;
+	struct p2p_got got;
+	const char *line;
+	char cap[40];
+
+	snprintf(cap, sizeof cap, "p2p.get=%u", 1500000 / SLOW);
+	p2p_start(&s, "s");
+	p2p_start(&x, "x", "p2p.get=100000");
+	p2p_start(&g, "g", cap);
+	CHECK(p2p_ask(&s, "register", "o 1") == 0, "register");
+	p2p_tell(&x, "cancelled o %u", 1200 * SLOW);
+	p2p_tell(&g, "get o 1");
+	p2p_answer(&x, "cancelled", &line);
+	got = p2p_good(&g);
+	CHECK(got.dropped == 1 && p2p_logged("g", "'x' offers it no more", ""), "%u sources were dropped", got.dropped);
+	CHECK(!p2p_logged("g", "warning", ""), "who left is told of as one that failed");
+	role_end(&g);
+	role_end(&x);
+	role_end(&s);
+}
+
 /* The memory of a getter is a file that is cut: its own fault, and no source's.  Over shm, where each request tells its
  * own end; where many share a stream that breaks, the source of another shard may be dropped as well. */
 static void getter_cut(void)
@@ -482,7 +506,8 @@ int main(int argc, char **argv)
 	static const struct promise cases[] = {
 		{"source_killed", source_killed}, {"source_alone", source_alone}, {"source_frozen", source_frozen},
 		{"sources_frozen", sources_frozen}, {"source_slow", source_slow},
-		{"getters_killed", getters_killed}, {"getter_cut", getter_cut}, {"wrong_bytes", wrong_bytes},
+		{"getters_killed", getters_killed}, {"getter_leaves", getter_leaves}, {"getter_cut", getter_cut},
+		{"wrong_bytes", wrong_bytes},
 		{"names", names}, {"names_race", names_race}, {"metadata_writes", metadata_writes}, {"etcd_stopped", etcd_stopped},
 	};
 

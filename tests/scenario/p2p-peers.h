@@ -46,7 +46,7 @@ static inline void p2p_on_log(void *arg, enum mc_log_level level, const char *li
 {
 	struct p2p_peer *p = arg;
 
-	fprintf(p->log, "%s\n", line);
+	fprintf(p->log, "%s%s\n", level <= MC_LOG_WARN ? "warning: " : "", line);
 	fflush(p->log);
 }
 
