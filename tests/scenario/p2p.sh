@@ -436,6 +436,21 @@ part_arrived() {
 	[ "$(cat "$dir"/."$1".*.mc-part 2>/dev/null | tr -d '\0' | wc -c)" -gt 0 ]
 }
 
+# One bit of what comes from one of two sources is wrong: what is said of it, its control block, is spared.
+case_flipped() {
+	bytes 16000000 >"$dir/obj"
+	serving liar serve "$dir/obj" --shard_size=1M
+	serving honest serve "$dir/obj" --shard_size=1M --max_rate=10M
+	p2p g get obj -o "$dir/copy" --json --transports.tcp.filters=fault --transports.tcp.lanes=1 --filters.fault.flip=1 \
+		--filters.fault.ops=read --filters.fault.peer=liar --filters.fault.after=10 || die "get ended with $?"
+	cmp "$dir/obj" "$dir/copy" || die "the file differs"
+	nothing_left "$dir"
+	grep -q "object 'obj': source 'liar' is dropped and quarantined: its shard [0-9]* does not verify" "$dir/g.err" ||
+		die "the liar is not named: $(cat "$dir/g.err")"
+	! grep -q honest "$dir/g.err" || die "the honest one is blamed: $(cat "$dir/g.err")"
+	json g 'd["corrupt"] >= 2 and d["dropped"] == 1 and d["moved"] > d["size"]'
+}
+
 # Over a real etcd.
 case_etcd() {
 	. "$(dirname "$0")/../etcd.sh"
