@@ -7,8 +7,9 @@
 # engine.  The store's figure is bytes per second of whole calls of mc_p2p_get_replica: the record is read, the
 # source found and opened, our own offer written, every byte hashed.
 #
-# The case shm-bare holds the same get against what the machine gives at the very best (bench/p2p_bare: every processor
-# copies and hashes, nothing else), for where memory is the bound, no store can be faster.
+# What a store can reach at the very best, bench/p2p_bare shows: every processor copies and hashes, nothing else.  The
+# case bare-1g holds that against the bench, which hashes nothing: where it is short, for memory is the bound, no store can
+# have shm-1g ok.  The case shm-bare holds the get against it.
 #
 # Prints per case "CASE ratio R reach L ok|short|unsure [LO..HI]": R is the store's throughput / the bench's; LO..HI
 # is R's 90 % interval.  With --quick the word is unjudged.
@@ -20,7 +21,7 @@ cd "$(dirname "$0")/.." || exit 1
 . bench/lib/flags.sh
 . bench/lib/processes.sh
 
-all_cases="tcp-1g shm-1g shm-bare"
+all_cases="tcp-1g shm-1g shm-bare bare-1g"
 size=1073741824
 
 usage() {
@@ -57,6 +58,10 @@ start_source() {
 	done
 }
 
+ours_bare() {
+	"$build/bench/p2p_bare" $size "$seconds" || die "p2p_bare failed"
+}
+
 ours_store() {
 	"$build/bench/p2p_get" get "file://$dir/source-$case.metadata" "$matrix" $size "$seconds" 2>"$dir/get.err" ||
 		die "getting failed: $(cat "$dir/get.err")"
@@ -67,31 +72,32 @@ peer_bench() {
 }
 
 peer_bare() {
-	"$build/bench/p2p_bare" $size "$seconds" || die "p2p_bare failed"
+	ours_bare
 }
 
 giga() {
 	awk -v x="$1" 'BEGIN { printf "%.2f", x / 1e9 }'
 }
 
-# speed CASE DEVICE REACH PEER
+# speed CASE DEVICE REACH OURS PEER
 speed() {
 	case=$1 matrix="{\"*\":[[\"$2\"]]}"
-	[ $4 = bare ] || start_target "$case" "--nic_priority_matrix=$matrix" --buffer_size=$size
-	start_source "$case" "$matrix"
-	pairs peer_$4 ours_store "$case=o[1] / p[1]"
-	verdict "$case" "$3" "GB/s: store $(giga "$(median "$dir/$case.ours")"), $4 $(giga "$(median "$dir/$case.peer")"); CPU s/GB:\
- store $(median "$dir/$case.ours" 2), $4 $(median "$dir/$case.peer" 2)"
-	exec 9>&-
+	[ $5 = bare ] || start_target "$case" "--nic_priority_matrix=$matrix" --buffer_size=$size
+	[ $4 = bare ] || start_source "$case" "$matrix"
+	pairs peer_$5 ours_$4 "$case=o[1] / p[1]"
+	verdict "$case" "$3" "GB/s: $4 $(giga "$(median "$dir/$case.ours")"), $5 $(giga "$(median "$dir/$case.peer")"); CPU s/GB:\
+ $4 $(median "$dir/$case.ours" 2), $5 $(median "$dir/$case.peer" 2)"
+	[ $4 = bare ] || exec 9>&-
 }
 
 say "machine: $(machine)"
 warn_if_busy
 for c in $cases; do
 	case $c in
-	tcp-1g) speed tcp-1g tcp:lo 0.8 bench ;;
-	shm-1g) speed shm-1g shm:shm0 0.8 bench ;;
-	shm-bare) speed shm-bare shm:shm0 0.8 bare ;;
+	tcp-1g) speed tcp-1g tcp:lo 0.8 store bench ;;
+	shm-1g) speed shm-1g shm:shm0 0.8 store bench ;;
+	shm-bare) speed shm-bare shm:shm0 0.8 store bare ;;
+	bare-1g) speed bare-1g shm:shm0 0.8 bare bench ;;
 	esac
 done
 finish_report

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What this machine gives the P2P store over shm at the very best: as many threads as processors that copy
- * pieces past the caches and hash each where it has gone, and do nothing else.  Every byte is read twice
- * and written once, so it is often the memory that bounds it and not the processors.
+ * pieces past the caches and hash each where it has gone, as the store does, and do nothing else.  Every byte
+ * is read twice and written once, so it is often the memory that bounds it and not the processors.
  *
  *   p2p_bare SIZE SECONDS      prints "BYTES_PER_SECOND CPU_SECONDS_PER_GB"
  *
@@ -20,8 +20,7 @@
 #include <emmintrin.h>
 #endif
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
+#include <p2p_hash.h>
 
 #define PIECE ((size_t)1 << 20) /* of the store's READs */
 #define SHARD ((size_t)16 << 20)
@@ -71,22 +70,24 @@ static void copy(char *there, const char *here, size_t len)
 
 static void *run(void *arg)
 {
-	XXH3_state_t *state = XXH3_createState();
+	struct mc_p2p_hasher hasher;
+	struct mc_p2p_hash hash;
 	size_t at;
 
-	while (state && (at = __atomic_fetch_add(&next, SHARD, __ATOMIC_RELAXED)) < size) {
+	(void)arg;
+	while ((at = __atomic_fetch_add(&next, SHARD, __ATOMIC_RELAXED)) < size) {
 		size_t end = at + SHARD < size ? at + SHARD : size;
 
-		XXH3_128bits_reset(state);
+		mc_p2p_hasher_init(&hasher);
 		for (; at < end; at += PIECE) {
 			size_t n = end - at < PIECE ? end - at : PIECE;
 
 			copy(to + at, from + at, n);
-			XXH3_128bits_update(state, to + at, n);
+			mc_p2p_hasher_add(&hasher, to + at, n);
 		}
-		__atomic_fetch_xor(&sum, XXH3_128bits_digest(state).low64, __ATOMIC_RELAXED);
+		mc_p2p_hasher_end(&hasher, &hash);
+		__atomic_fetch_xor(&sum, hash.bytes[0], __ATOMIC_RELAXED);
 	}
-	XXH3_freeState(state);
 	return NULL;
 }
 

@@ -84,7 +84,7 @@ case_shm() {
 
 case_p2p() {
 	set -- tcp-1g
-	[ ! -f "$BUILD/transports/shm/transport-shm.so" ] || set -- tcp-1g shm-bare
+	[ ! -f "$BUILD/transports/shm/transport-shm.so" ] || set -- tcp-1g shm-bare bare-1g
 	"$here/compare-p2p.sh" --build="$BUILD" --quick --size=64M "$@" >"$dir/p2p.out" 2>"$dir/p2p.err" ||
 		die "--quick ended with $?: $(tail -n 2 "$dir/p2p.err")"
 	for name in "$@"; do
