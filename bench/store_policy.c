@@ -5,9 +5,10 @@
  * blocks that were there; as a table, as JSON, and as a curve (SVG).
  *
  * Blocks are accessed one after the other, in the request's order; one that is there is a hit, one
- * that is not comes in.  Ours hears of a request as a whole, as the store does, and the cache is at
- * its capacity again before the next one: of blocks that come in, those that would go at once need
- * not be written.
+ * that is not comes in.  Ours hears of a request as a whole, and the cache is at its capacity again
+ * before the next one: of blocks that come in, those that would go at once need not be written.
+ * With --before it is as in the store: room is made before new blocks come, and only when they are
+ * there is the policy told of the request.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -30,7 +31,7 @@ struct options {
 	size_t nr_capacities;
 	double from, to; /* part of each trace that is replayed */
 	uint64_t seed;
-	bool json;
+	bool json, before;
 	const char *svg;
 };
 
@@ -51,31 +52,54 @@ struct replay {
 	int64_t hits;
 };
 
-static int replay_request(struct replay *r, const uint32_t *blocks, size_t nr, uint32_t capacity)
+static void one_goes(struct replay *r, uint32_t ahead)
+{
+	struct mc_policy_node *victim = mc_policy_victim(r->policy, ahead, NULL, NULL);
+
+	mc_policy_remove(r->policy, victim, (uint64_t)(victim - r->nodes), true);
+	r->held--;
+}
+
+/* For what is missing from the first gap on. */
+static void make_room(struct replay *r, const uint32_t *blocks, size_t nr, uint32_t capacity)
+{
+	size_t there = 0;
+	bool used = false;
+
+	while (there < nr && r->nodes[blocks[there]].flags)
+		there++;
+	while (r->held && r->held + nr - there > capacity) {
+		if (there && !used)
+			mc_policy_touch(r->policy, &r->nodes[blocks[there - 1]]);
+		used = true;
+		one_goes(r, (uint32_t)(nr - there));
+	}
+}
+
+static int replay_request(struct replay *r, const uint32_t *blocks, size_t nr, uint32_t capacity,
+			  bool before)
 {
 	int n;
 
+	for (size_t i = 0; i < nr; i++)
+		r->hits += r->nodes[blocks[i]].flags != 0;
+	if (before)
+		make_room(r, blocks, nr, capacity);
 	for (size_t i = 0; i < nr; i++) {
 		r->request[i] = &r->nodes[blocks[i]];
 		r->keys[i] = blocks[i];
-		if (r->request[i]->flags)
-			r->hits++;
-		else
-			r->held++;
+		r->held += !r->request[i]->flags;
 	}
 	n = mc_policy_access(r->policy, NULL, r->request, r->keys, nr);
-	for (; n == 0 && r->held > capacity; r->held--) {
-		struct mc_policy_node *victim = mc_policy_victim(r->policy, NULL, NULL);
-
-		mc_policy_remove(r->policy, victim, (uint64_t)(victim - r->nodes), true);
-	}
+	while (n == 0 && r->held > capacity)
+		one_goes(r, 0);
 	return n;
 }
 
-static int64_t replay_ours(const struct trace *t, uint32_t capacity, uint64_t seed)
+static int64_t replay_ours(const struct trace *t, uint32_t capacity, const struct options *o)
 {
 	struct replay r = {0};
-	int n = mc_policy_new(capacity, seed, &r.policy);
+	int n = mc_policy_new(capacity, o->seed, &r.policy);
 
 	r.nodes = calloc(t->nr_keys, sizeof *r.nodes);
 	r.request = calloc(t->longest + 1, sizeof *r.request);
@@ -84,7 +108,7 @@ static int64_t replay_ours(const struct trace *t, uint32_t capacity, uint64_t se
 		n = -ENOMEM;
 	for (size_t i = 0; n == 0 && i < t->nr_requests; i++)
 		n = replay_request(&r, t->keys + t->starts[i], t->starts[i + 1] - t->starts[i],
-				   capacity);
+				   capacity, o->before);
 	mc_policy_free(r.policy);
 	free(r.nodes);
 	free(r.request);
@@ -139,7 +163,7 @@ static int run_trace(const char *path, const struct options *o, FILE *svg, bool 
 		return r;
 	for (size_t c = 0; c < o->nr_capacities; c++) {
 		for (int p = 0; p < NR_POLICIES && r == 0; p++) {
-			int64_t hits = p == OURS ? replay_ours(&t, o->capacities[c], o->seed)
+			int64_t hits = p == OURS ? replay_ours(&t, o->capacities[c], o)
 						 : reference_replay((enum reference)p, t.keys,
 								    t.nr_accesses, t.nr_keys,
 								    o->capacities[c]);
@@ -175,6 +199,7 @@ static void usage(FILE *f)
 		   "  --capacities=N,N...  in blocks: 50000,30000,10000,1000\n"
 		   "  --part=FROM,TO       of each trace, as shares of its requests: 0,1\n"
 		   "  --seed=N             of our policy's draws: 1\n"
+		   "  --before             room is made before new blocks come, as in the store\n"
 		   "  --json\n"
 		   "  --svg=FILE           draws the first two traces\n"
 		   "  --help\n");
@@ -206,6 +231,7 @@ static int parse(int argc, char **argv, struct options *o)
 	static const struct option table[] = {{"capacities", required_argument, NULL, 'c'},
 					      {"part", required_argument, NULL, 'p'},
 					      {"seed", required_argument, NULL, 'r'},
+					      {"before", no_argument, NULL, 'b'},
 					      {"json", no_argument, NULL, 'j'},
 					      {"svg", required_argument, NULL, 's'},
 					      {"help", no_argument, NULL, 'h'},
@@ -228,6 +254,9 @@ static int parse(int argc, char **argv, struct options *o)
 			break;
 		case 'r':
 			o->seed = strtoull(optarg, NULL, 10);
+			break;
+		case 'b':
+			o->before = true;
 			break;
 		case 'j':
 			o->json = true;

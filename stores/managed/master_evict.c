@@ -71,6 +71,12 @@ static void tell(struct mc_master *s, size_t nr, struct mc_policy_node *after)
 		object_of(s->nodes[i])->known = 1;
 }
 
+/* With policy_lock: it is still that object, and the policy's. */
+static bool is_known(const struct object *o, uint64_t id)
+{
+	return atomic_load(&o->id) == id && o->known && !o->dead;
+}
+
 void policy_tell(struct mc_master *s, struct object *const *objects, size_t nr, bool chain, struct object *prev,
 		 uint64_t prev_id, bool goes_on)
 {
@@ -80,9 +86,9 @@ void policy_tell(struct mc_master *s, struct object *const *objects, size_t nr, 
 	pthread_mutex_lock(&s->policy_lock);
 	if (nr == 0 || policy_need(s, objects[0]->len) < 0)
 		nr = 0;
-	if (nr && prev && atomic_load(&prev->id) == prev_id && prev->known && !prev->dead)
-		after = goes_on ? &prev->node : NULL;
-	if (nr && !goes_on && prev && atomic_load(&prev->id) == prev_id && prev->known && !prev->dead) {
+	if (nr && prev && goes_on && is_known(prev, prev_id)) {
+		after = &prev->node;
+	} else if (nr && prev && is_known(prev, prev_id)) {
 		n = ancestry(s, prev, MASTER_SCRATCH / 2);
 		after = s->nodes[0]->parent;
 	}
@@ -105,11 +111,20 @@ void policy_tell(struct mc_master *s, struct object *const *objects, size_t nr, 
 	pthread_mutex_unlock(&s->policy_lock);
 }
 
+void policy_touch(struct mc_master *s, struct object *o, uint64_t id)
+{
+	pthread_mutex_lock(&s->policy_lock);
+	if (is_known(o, id))
+		mc_policy_touch(s->policy, &o->node);
+	pthread_mutex_unlock(&s->policy_lock);
+}
+
 /* ---- eviction -------------------------------------------------------------------------------- */
 
 struct asking {
 	struct mc_master *s;
 	uint64_t now;
+	uint32_t ahead;
 	bool soft_too;
 };
 
@@ -139,12 +154,12 @@ static size_t choose(struct mc_master *s, struct asking *asking, uint64_t bytes,
 
 	pthread_mutex_lock(&s->policy_lock);
 	for (uint64_t sum = 0; s->policy && nr < VICTIMS && sum < bytes; nr++) {
-		struct mc_policy_node *n = mc_policy_victim(s->policy, may_go, asking);
+		struct mc_policy_node *n = mc_policy_victim(s->policy, asking->ahead, may_go, asking);
 		struct object *o;
 
 		if (!n && !asking->soft_too && !s->limits.keep_soft_pinned) {
 			asking->soft_too = true;
-			n = mc_policy_victim(s->policy, may_go, asking);
+			n = mc_policy_victim(s->policy, asking->ahead, may_go, asking);
 		}
 		if (!n)
 			break;
@@ -171,10 +186,10 @@ static void spare(struct mc_master *s, struct object *o)
 	pthread_mutex_unlock(&s->policy_lock);
 }
 
-uint64_t evict(struct mc_master *s, uint64_t bytes, uint64_t now)
+uint64_t evict(struct mc_master *s, uint64_t bytes, uint32_t ahead, uint64_t now)
 {
 	struct object *victims[VICTIMS];
-	struct asking asking = {.s = s, .now = now};
+	struct asking asking = {.s = s, .now = now, .ahead = ahead};
 	uint64_t freed = 0;
 	size_t nr;
 
@@ -222,7 +237,7 @@ static void evict_due(struct mc_master *s, uint64_t now)
 	else if (wanted)
 		wanted = wanted > atomic_load(&s->away_bytes) ? wanted - atomic_load(&s->away_bytes) : 0;
 	if (wanted)
-		evict(s, MC_MIN(wanted, VICTIMS * 16 * MC_MAX(s->limits.mean_object, 1u << 20)), now);
+		evict(s, MC_MIN(wanted, VICTIMS * 16 * MC_MAX(s->limits.mean_object, 1u << 20)), 0, now);
 }
 
 /* One shard's leases and pins, for the sentence that says who has the space. */

@@ -264,8 +264,10 @@ void quarantine_look(struct mc_master *s);
 
 /* ---- master_evict.c -------------------------------------------------------------------------- */
 
-/* Evict at least so many bytes, if that can be; returns how many. */
-uint64_t evict(struct mc_master *s, uint64_t bytes, uint64_t now);
+/* Evict at least so many bytes, if that can be, for so many objects that are about to come; returns how many bytes. */
+uint64_t evict(struct mc_master *s, uint64_t bytes, uint32_t ahead, uint64_t now);
+/* More is about to come behind this object, if its id is that. */
+void policy_touch(struct mc_master *s, struct object *o, uint64_t id);
 /* A request's objects, in order, with shards unlocked.  chain: each stands on the one before it, and the first on
  * prev if its id is prev_id; what prev stands on is part of the request, unless that was told just now (goes_on). */
 void policy_tell(struct mc_master *s, struct object *const *objects, size_t nr, bool chain, struct object *prev,

@@ -167,8 +167,10 @@ struct putting {
 	const struct mc_master_put_config *config;
 	struct mc_pool_request request;
 	struct mc_master_extents *extents;
-	struct object *prev;
-	uint64_t prev_id, now, lent;
+	struct object *parent, *prev; /* what the first one stands on, and the next one */
+	uint64_t parent_id, prev_id, now, lent;
+	uint32_t nr;
+	bool touched; /* the parent */
 	uint64_t ask; /* number of this request */
 	uint32_t preferred[PREFERRED_MAX];
 	bool full; /* somebody found no room */
@@ -338,8 +340,12 @@ static int find_room(struct putting *b, uint64_t hash, const struct mc_master_pu
 			r = place(b, hash, put, MC_MASTER_PIECES_MAX, ret);
 		if (r != -ENOSPC)
 			return r;
-		if (i == 0 && !atomic_load(&s->waiting) && atomic_load(&s->away_bytes) < bytes)
-			evict(s, bytes - atomic_load(&s->away_bytes), b->now);
+		if (i == 0 && !atomic_load(&s->waiting) && atomic_load(&s->away_bytes) < bytes) {
+			if (b->parent && !b->touched)
+				policy_touch(s, b->parent, b->parent_id);
+			b->touched = true;
+			evict(s, bytes - atomic_load(&s->away_bytes), b->nr, b->now);
+		}
 		if (i == 0)
 			away_release(s, b->now);
 	}
@@ -459,8 +465,8 @@ static void find_parent(struct putting *b)
 	pthread_mutex_lock(&shard->lock);
 	o = object_find(shard, hash, b->config->tenant, key);
 	if (o) {
-		b->prev = o;
-		b->prev_id = atomic_load(&o->id);
+		b->parent = b->prev = o;
+		b->parent_id = b->prev_id = atomic_load(&o->id);
 	}
 	pthread_mutex_unlock(&shard->lock);
 }
@@ -520,7 +526,7 @@ int mc_master_put_start(struct mc_master *s, const struct mc_master_client_id *c
 			const struct mc_master_put_config *config, struct mc_master_put *puts, size_t nr,
 			struct mc_master_extents *extents, struct mc_master_full *ret_full, uint64_t now)
 {
-	struct putting b = {.s = s, .config = config, .extents = extents, .now = now};
+	struct putting b = {.s = s, .config = config, .extents = extents, .nr = (uint32_t)nr, .now = now};
 	uint64_t hashes[AHEAD];
 	int failed = 0, r;
 

@@ -248,11 +248,18 @@ int mc_policy_access(struct mc_policy *p, struct mc_policy_node *after,
 /* ---- victims -----------------------------------------------------------------------------------
  */
 
-static float worth(const struct mc_policy *p, const struct mc_policy_node *n)
+void mc_policy_touch(struct mc_policy *p, struct mc_policy_node *node)
+{
+	for (struct mc_policy_node *n = node; n; n = n->parent)
+		n->touched = p->now;
+}
+
+/* now: what the clock will show when what room is made for has been told. */
+static float worth(const struct mc_policy *p, const struct mc_policy_node *n, uint32_t now)
 {
 	if (n->flags & ORPHAN)
 		return 0;
-	return p->learn.worth[n->class][learn_bin(&p->learn, p->now - n->touched)];
+	return p->learn.worth[n->class][learn_bin(&p->learn, now - n->touched)];
 }
 
 /* Candidates drawn at random.  Each is far away: all are fetched side by side. */
@@ -287,8 +294,8 @@ any_candidate(struct mc_policy *p, bool (*may_go)(void *arg, const struct mc_pol
 }
 
 struct mc_policy_node *
-mc_policy_victim(struct mc_policy *p, bool (*may_go)(void *arg, const struct mc_policy_node *node),
-		 void *arg)
+mc_policy_victim(struct mc_policy *p, uint32_t ahead,
+		 bool (*may_go)(void *arg, const struct mc_policy_node *node), void *arg)
 {
 	struct mc_policy_node *best = NULL, *drawn[DRAWN];
 	uint32_t nr = draw_candidates(p, drawn);
@@ -296,7 +303,7 @@ mc_policy_victim(struct mc_policy *p, bool (*may_go)(void *arg, const struct mc_
 
 	for (uint32_t i = 0; i < nr; i++) {
 		struct mc_policy_node *n = drawn[i];
-		float w = worth(p, n);
+		float w = worth(p, n, p->now + ahead);
 
 		if ((!best || w < least ||
 		     (w == least && (int32_t)(n->touched - best->touched) < 0)) &&

@@ -61,10 +61,16 @@ int mc_policy_access(struct mc_policy *policy, struct mc_policy_node *after,
 void mc_policy_remove(struct mc_policy *policy, struct mc_policy_node *node, uint64_t key,
 		      bool remember);
 
+/* What a block stands on, and it, is about to be gone on from: the access itself is told when the new
+ * ones are there, but room for them is made before, and not by these. */
+void mc_policy_touch(struct mc_policy *policy, struct mc_policy_node *node);
+
 /* The block that should go now, or NULL: none may.  It stays known until it is removed.
- * may_go: leases and pins (NULL: all may); asked for few blocks, best victim first. */
+ * ahead: how many accesses are about to be told, of those that room is made for: blocks are as old as
+ * they will be then.  may_go: leases and pins (NULL: all may); asked for few blocks, best victim
+ * first. */
 struct mc_policy_node *
-mc_policy_victim(struct mc_policy *policy,
+mc_policy_victim(struct mc_policy *policy, uint32_t ahead,
 		 bool (*may_go)(void *arg, const struct mc_policy_node *node), void *arg);
 void mc_policy_stats(const struct mc_policy *policy, struct mc_policy_stats *stats);
 

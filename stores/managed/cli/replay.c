@@ -162,7 +162,7 @@ static int run_ours(struct replay *p, struct point *point, struct mc_config *con
 	char mean[48], evict[64];
 	/* What a request has found must stay until the rest of it is put, and not for much longer: leases are many
 	 * requests long all the same, and the pool is small. */
-	const char *flags[] = {"--eviction_high_watermark_ratio=1", evict, "--default_kv_lease_ttl=10ms", mean, NULL};
+	const char *flags[] = {"--eviction_high_watermark_ratio=1", evict, "--default_kv_lease_ttl=5ms", mean, NULL};
 	void *buffer = NULL;
 	int r;
 
