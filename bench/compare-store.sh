@@ -13,7 +13,8 @@
 #   master-single         single lookups per second, 16 outstanding / 40,000
 #   master-alone          2 x the bench's p50 of 64 B / the p50 of a lookup alone
 #   memory                300 / bytes of the master's memory per object with a 40-byte key
-#   tcp-put-1m, -get-1m   bytes per second of single values / the bench's with single 1 MiB blocks
+#   tcp-{put,get}-1m-16   bytes per second of values of 1 MiB in batches of 16 / the bench's with as large batches
+#   tcp-put-1m, -get-1m   the same of single values, one after the other
 #   redis-{set,get}-1m    values of 1 MiB in batches of 16 / Redis, the better of pipelines of 1 and 16
 #   redis-{set,get}-64k   values of 64 KiB in batches of 32 / Redis, pipeline of 16
 #   shm-{set,get}-1m      as redis-*-1m, ours over shm
@@ -29,11 +30,11 @@ cd "$(dirname "$0")/.." || exit 1
 
 redis_cases="redis-set-1m redis-get-1m redis-set-64k redis-get-64k shm-set-1m shm-get-1m"
 master_cases="master-get master-put master-single master-alone memory"
-all_cases="alloc $master_cases tcp-put-1m tcp-get-1m tcp-get-4k $redis_cases"
+all_cases="alloc $master_cases tcp-put-1m-16 tcp-get-1m-16 tcp-put-1m tcp-get-1m tcp-get-4k $redis_cases"
 
 usage() {
 	usage_flags
-	printf '  %s\n' "alloc tcp-put-1m tcp-get-1m tcp-get-4k" "$master_cases" "$redis_cases"
+	printf '  %s\n' "alloc tcp-put-1m-16 tcp-get-1m-16 tcp-put-1m tcp-get-1m tcp-get-4k" "$master_cases" "$redis_cases"
 }
 
 parse_flags "$@"
@@ -127,14 +128,18 @@ peer_64b() {
 	run_ours target --nic_priority_matrix="$tcp" --operation=read --block_size=64 --batch_size=1 | awk '{ print $5 }'
 }
 
-# peer_block OPERATION SIZE: bytes per second, p50 in ns.
+# peer_block OPERATION SIZE BATCH: bytes per second, p50 in ns.
 peer_block() {
-	run_ours target --nic_priority_matrix="$tcp" --operation="$1" --block_size="$2" --batch_size=1 | awk '{ print $1, $5 }'
+	run_ours target --nic_priority_matrix="$tcp" --operation="$1" --block_size="$2" --batch_size="$3" | awk '{ print $1, $5 }'
 }
 
-peer_put_1m() { peer_block write 1M; }
-peer_get_1m() { peer_block read 1M; }
-peer_get_4k() { peer_block read 4K; }
+peer_put_1m_16() { peer_block write 1M 16; }
+peer_get_1m_16() { peer_block read 1M 16; }
+peer_put_1m() { peer_block write 1M 1; }
+peer_get_1m() { peer_block read 1M 1; }
+peer_get_4k() { peer_block read 4K 1; }
+ours_put_1m_16() { run_store tcp "$tcp" --op=put --size=1M --batch=16 --keys=64; }
+ours_get_1m_16() { run_store tcp "$tcp" --op=get --size=1M --batch=16 --keys=64; }
 ours_put_1m() { run_store tcp "$tcp" --op=put --size=1M --batch=1 --keys=64; }
 ours_get_1m() { run_store tcp "$tcp" --op=get --size=1M --batch=1 --keys=64; }
 ours_get_4k() { run_store tcp "$tcp" --op=get --size=4K --batch=1 --keys=64; }
@@ -192,6 +197,8 @@ if wanted alloc; then
 	verdict alloc 1 "ns per pair: $(median "$dir/alloc.ours")"
 fi
 master_case
+bytes_case tcp-put-1m-16 0.8 peer_put_1m_16 ours_put_1m_16
+bytes_case tcp-get-1m-16 0.8 peer_get_1m_16 ours_get_1m_16
 bytes_case tcp-put-1m 0.8 peer_put_1m ours_put_1m
 bytes_case tcp-get-1m 0.8 peer_get_1m ours_get_1m
 if wanted tcp-get-4k; then

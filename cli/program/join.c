@@ -9,12 +9,12 @@
 
 #include "text.h"
 
-static bool is_default(const struct mc_config *config, const char *key)
+int mc_join_default(struct mc_config *config, const char *key, const char *value, struct mc_error *err)
 {
 	enum mc_origin origin = MC_ORIGIN_DEFAULT;
 
 	mc_config_get(config, key, &origin);
-	return origin == MC_ORIGIN_DEFAULT || origin == MC_ORIGIN_MANIFEST;
+	return origin == MC_ORIGIN_DEFAULT || origin == MC_ORIGIN_MANIFEST ? mc_config_set(config, key, value, err) : 0;
 }
 
 static int set_devices(const char *names, struct mc_config *config, struct mc_error *err)
@@ -48,17 +48,14 @@ int mc_join_configure(struct mc_config *config, const char *devices, bool aside,
 
 	if (*devices)
 		r = set_devices(devices, config, err);
-	if (r == 0 && is_default(config, "log_level"))
-		r = mc_config_set(config, "log_level", "warn", err);
+	if (r == 0)
+		r = mc_join_default(config, "log_level", "warn", err);
 	if (r < 0 || !aside)
 		return r;
-	if (is_default(config, "port"))
-		r = mc_config_set(config, "port", "0", err);
+	r = mc_join_default(config, "port", "0", err);
 	gethostname(host, sizeof host - 1);
 	snprintf(name, sizeof name, "%s-%ld", host, (long)getpid());
-	if (r == 0 && is_default(config, "local_server_name"))
-		r = mc_config_set(config, "local_server_name", name, err);
-	return r;
+	return r < 0 ? r : mc_join_default(config, "local_server_name", name, err);
 }
 
 int mc_join_open(const struct mc_config *config, uint64_t timeout_ns, struct mc_engine **ret_engine, bool *ret_usage,

@@ -5,6 +5,8 @@
 
 #include <mooncake/mooncake.h>
 
+/* A key's value where neither file, environment nor flag has one.  0; what mc_config_set gives. */
+int mc_join_default(struct mc_config *config, const char *key, const char *value, struct mc_error *err);
 /* Settle what nobody has said: only warnings are logged; aside: nobody looks for this engine by name, so that it
  * takes any port and a name of its own.
  *   devices   --device_name=A,B: a matrix that gives these devices to every location; "": not given

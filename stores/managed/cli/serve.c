@@ -16,6 +16,9 @@
 #include "program.h"
 
 #define LOOK_NS MC_SEC
+/* Longer than a client takes to ask the master between two transfers: having to wake us for each costs it as much as
+ * hundreds of KiB do. */
+#define SPIN "200us"
 #define STEP (UINT64_C(256) << 20)
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
@@ -191,8 +194,10 @@ int msc_serve(const struct msc_options *o, struct mc_config *config)
 {
 	struct serving s = {.o = o};
 	struct mc_error err = {0};
-	int r = msc_session_open(&s.session, o, config, true, &err), code = MSC_EXIT_OK;
+	int r = mc_join_default(config, "spin", SPIN, &err), code = MSC_EXIT_OK;
 
+	if (r == 0)
+		r = msc_session_open(&s.session, o, config, true, &err);
 	if (r == 0)
 		r = lend(&s, &err);
 	if (r == 0 && !mc_stopping()) {

@@ -17,6 +17,7 @@
 #include <yajl/yajl_tree.h>
 
 #include <cli/program/args.h>
+#include <cli/program/join.h>
 #include <cli/program/text.h>
 #include <cli/program/words.h>
 #include <core/util/check.h>
@@ -276,13 +277,8 @@ static int engine_defaults(struct mc_config *config, struct mc_error *err)
 		{"local_server_name", MASTER_NAME}, {"port", MASTER_PORT}, {"log_level", "warn"}};
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < MC_ARRAY_SIZE(defaults); i++) {
-		enum mc_origin origin = MC_ORIGIN_DEFAULT;
-
-		mc_config_get(config, defaults[i][0], &origin);
-		if (origin == MC_ORIGIN_DEFAULT || origin == MC_ORIGIN_MANIFEST)
-			r = mc_config_set(config, defaults[i][0], defaults[i][1], err);
-	}
+	for (size_t i = 0; r == 0 && i < MC_ARRAY_SIZE(defaults); i++)
+		r = mc_join_default(config, defaults[i][0], defaults[i][1], err);
 	return r;
 }
 
