@@ -11,7 +11,9 @@
 
 #include <poll.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <time.h>
+#include <unistd.h>
 
 #define T (60 * MC_SEC)
 #include "engines.h"
@@ -24,10 +26,12 @@ static struct mc_engine *engines[4]; /* master, two that lend, one that uses */
 static struct mc_store *lenders[2], *store;
 static unsigned char *mem; /* registered at the user */
 static unsigned char *raw; /* not */
+static unsigned char *unlent; /* mapped before any memory was lent: ADRIFT_TRIES times MEM */
 static char said[4000];
 static pthread_mutex_t said_lock = PTHREAD_MUTEX_INITIALIZER;
 
 #define MEM ((size_t)8 << 20)
+#define ADRIFT_TRIES 16
 
 static void on_log(void *arg, enum mc_log_level level, const char *line)
 {
@@ -348,6 +352,101 @@ static void taken_back(void)
 	FAKE_SET(segments[fake.nr_segments - 1].mounted, false);
 }
 
+/* Memory of which the user knows, but not that it is gone, and the master neither.  It was never
+ * lent before: what was would rest, and not be mounted at once. */
+static size_t lend_gone(void *extra)
+{
+	size_t gone = FAKE_GET(nr_segments);
+	struct mc_error err = {0};
+
+	CHECK(mc_store_lend(lenders[1], extra, MEM, NULL, T, NULL, &err) == 0 && FAKE_GET(segments[gone].mounted), "%s", err.text);
+	FAKE_SET(next_segment, (uint32_t)gone);
+	CHECK(put("knows", mem, 1000, 1, 0, T) == 0 && mc_store_remove(store, "knows", 5, 0, T, NULL) == 0, "put, remove");
+	CHECK(mc_store_take_back(lenders[1], extra, T, NULL) == 0, "take back");
+	FAKE_SET(segments[gone].mounted, true);
+	FAKE_SET(segments[gone].used, 0);
+	return gone;
+}
+
+/* A byte of a lender's memory, which its engine may just be writing: read by the kernel, as no thread of a program with a
+ * race would. */
+static int byte_at(const unsigned char *addr)
+{
+	unsigned char byte;
+	struct iovec to = {&byte, 1}, from = {(void *)(uintptr_t)addr, 1};
+
+	return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 1 ? byte : -1;
+}
+
+/* Where the second replica of the key will be written, once its put has begun. */
+static const unsigned char *second_replica(const char *key)
+{
+	struct mc_master_key k = {.data = key, .len = (uint32_t)strlen(key)};
+	const unsigned char *to = NULL;
+
+	for (int i = 0; i < 60000 && !to; i++) {
+		struct fake_object *o;
+
+		pthread_mutex_lock(&fake.lock);
+		o = fake_find(&fake, &k);
+		to = o ? (unsigned char *)(uintptr_t)o->extents[1].offset : NULL;
+		pthread_mutex_unlock(&fake.lock);
+		nanosleep(&(struct timespec){.tv_nsec = to ? 0 : 100000}, NULL);
+	}
+	CHECK(to, "put %s did not begin", key);
+	return to;
+}
+
+/*
+ * Begin a put of several waves, and give it up once a later one than the first is seen at the second replica: the first
+ * replica, whose memory is gone, has failed by then, and not because the put was given up.
+ *   returns the put's status
+ */
+static int give_up_between_waves(unsigned char mark)
+{
+	struct mc_store_range r = {raw, MEM};
+	struct mc_store_op op = {.key = "adrift", .key_len = 6, .ranges = &r, .nr_ranges = 1};
+	struct mc_store_config c = {.size = sizeof c, .nr_replicas = 2};
+	struct mc_store_job *job;
+	struct mc_error err = {0};
+	const unsigned char *to;
+
+	memset(raw, mark, MEM);
+	CHECK(mc_store_start(store, MC_STORE_DO_PUT, &op, 1, &c, T, &job, &err) == 0, "%s", err.text);
+	to = second_replica("adrift");
+	while (to && byte_at(to + MEM / 4) != mark && mc_store_job_wait(job, 0, NULL) == -EAGAIN)
+		;
+	mc_store_job_cancel(job);
+	mc_store_job_wait(job, T, NULL);
+	mc_store_job_free(job);
+	return op.status;
+}
+
+/* A put that is given up while bytes of a replica that failed may still be on their way: its places are not free at once. */
+static void adrift(void)
+{
+	int status = 0;
+
+	for (unsigned char mark = 1; status == 0 && mark <= ADRIFT_TRIES; mark++) {
+		uint64_t used[2] = {FAKE_GET(segments[0].used), FAKE_GET(segments[1].used)};
+		unsigned ends = asked(MC_WIRE_PUT_END), revokes = asked(MC_WIRE_PUT_REVOKE);
+		size_t gone = lend_gone(unlent + (mark - 1) * MEM);
+
+		ends++; /* what makes the memory known */
+		FAKE_SET(next_segment, (uint32_t)gone);
+		status = give_up_between_waves(mark);
+		CHECK(asked(MC_WIRE_PUT_REVOKE) == revokes && asked(MC_WIRE_PUT_END) == ends + 1, "status %d: %u ends, %u revokes",
+		      status, asked(MC_WIRE_PUT_END) - ends, asked(MC_WIRE_PUT_REVOKE) - revokes);
+		FAKE_SET(segments[gone].mounted, false);
+		/* It was faster than this thread. */
+		if (status == 0)
+			CHECK(mc_store_remove(store, "adrift", 6, 0, T, NULL) == 0, "remove");
+		for (size_t k = 0; k < 2; k++)
+			FAKE_SET(segments[k].used, used[k]);
+	}
+	CHECK(status == -ECANCELED, "%d", status);
+}
+
 static void jobs(void)
 {
 	static struct mc_store_op ops[16];
@@ -473,11 +572,12 @@ static void rests(void)
 int main(int argc, char **argv)
 {
 	static const char *const names[] = {"mooncake_master", "lender-a", "lender-b", "user"};
-	static void (*const cases[])(void) = {plain, ranges, batches, lost, restarted, leases, full, checksums, taken_back, jobs, evicted,
-					      misuse};
+	static void (*const cases[])(void) = {plain, ranges, batches, lost, restarted, leases, full, checksums, taken_back, adrift, jobs,
+					      evicted, misuse};
 	struct mc_error err = {0};
 	void *own = mmap(NULL, LENT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
+	unlent = mmap(NULL, ADRIFT_TRIES * MEM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	engines_begin();
 	for (int i = 0; i < 4; i++)
 		engines[i] = engine_new(names[i], argc > 1 ? argv[1] : "{\"*\": [[\"tcp:lo\"]]}");

@@ -174,7 +174,7 @@ static inline void fake_end(struct fake *f, struct mc_master_end *e)
 		if (o->token != e->token || o->state == FAKE_FREE)
 			continue;
 		o->failed = e->failed;
-		o->state = e->failed == (1u << o->nr_replicas) - 1 ? FAKE_FREE : FAKE_COMPLETE;
+		o->state = ~e->failed & ((1u << o->nr_replicas) - 1) ? FAKE_COMPLETE : FAKE_FREE;
 		o->has_checksum = e->has_checksum;
 		memcpy(o->checksum, e->checksum, 16);
 		e->status = 0;
