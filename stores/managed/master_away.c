@@ -75,21 +75,35 @@ static void policy_leave(struct mc_master *s, struct object *o, bool remember)
 	pthread_mutex_unlock(&s->policy_lock);
 }
 
-void object_remove(struct mc_master *s, struct shard *shard, struct object *o, bool evicted)
+/* seq: of the change that says so; 0: it is to be logged later. */
+static void go_away(struct mc_master *s, struct shard *shard, struct object *o, bool evicted, uint64_t seq)
 {
 	struct tenant *t = tenant_of(s, o);
-	uint64_t seq;
 
 	mc_store_map_remove(&shard->map, &o->item);
 	o->state = OBJECT_GONE;
 	policy_leave(s, o, evicted);
-	seq = log_gone(s, atomic_load(&o->id));
 	atomic_fetch_sub(&s->nr_objects, 1);
 	atomic_fetch_sub(&t->used, o->len * o->nr_replicas);
 	atomic_fetch_sub(&t->nr_objects, 1);
 	away_push(s, o, seq);
 	if (seq)
 		s->sink.want(s->sink.ctx, seq);
+}
+
+void object_remove(struct mc_master *s, struct shard *shard, struct object *o, bool evicted)
+{
+	go_away(s, shard, o, evicted, log_gone(s, atomic_load(&o->id)));
+}
+
+int object_remove_logged(struct mc_master *s, struct shard *shard, struct object *o)
+{
+	uint64_t seq = log_gone(s, atomic_load(&o->id));
+
+	if (!seq)
+		return -ENOSPC;
+	go_away(s, shard, o, false, seq);
+	return 0;
 }
 
 void object_drop(struct mc_master *s, struct object *o)

@@ -184,12 +184,13 @@ int mc_master_get(struct mc_master *s, uint32_t tenant, uint32_t flags, struct m
 static int remove_one(struct mc_master *s, struct shard *shard, struct object *o, uint32_t flags, uint64_t now)
 {
 	uint32_t pin = atomic_load(&o->pin_s);
+	int r;
 
 	if (!(flags & MC_MASTER_REMOVE_FORCE) && (atomic_load(&o->lease_ns) > now || pin > now / MASTER_SEC))
 		return -EBUSY;
-	object_remove(s, shard, o, false);
-	atomic_fetch_add(&s->nr_removed, 1);
-	return 0;
+	r = object_remove_logged(s, shard, o);
+	atomic_fetch_add(&s->nr_removed, r == 0);
+	return r;
 }
 
 int mc_master_remove(struct mc_master *s, uint32_t tenant, uint32_t flags, struct mc_master_named *keys, size_t nr, uint64_t now)
@@ -351,19 +352,22 @@ int mc_master_remove_match(struct mc_master *s, uint32_t tenant, uint32_t flags,
 	struct shard *shard = &s->shards[*cursor];
 
 	pthread_mutex_lock(&shard->lock);
-	while ((item = mc_store_map_next(&shard->map, &at))) {
+	while (r != -ENOSPC && (item = mc_store_map_next(&shard->map, &at))) {
 		struct object *o = MC_CONTAINER_OF(item, struct object, item);
 
 		if (o->state != OBJECT_COMPLETE || item->tenant != tenant || !matches(&pattern, item))
 			continue;
-		if (remove_one(s, shard, o, flags, now) < 0)
-			++*nr_refused;
-		else
+		r = remove_one(s, shard, o, flags, now);
+		if (r == 0)
 			++*nr_removed, at--;
+		else
+			++*nr_refused;
 	}
 	pthread_mutex_unlock(&shard->lock);
 	pthread_rwlock_unlock(&s->admin);
 	pattern_free(&pattern);
+	if (r == -ENOSPC)
+		return mc_fail(err, r, "what is removed cannot be logged, the master's disk is full: make room in its folder (--dir)");
 	*cursor = (*cursor + 1) & s->shard_mask;
 	return 0;
 }

@@ -248,6 +248,8 @@ int sink_append(struct mc_master *s, struct mc_store_change *changes, size_t nr)
 
 /* Take a complete object away, with its shard's lock; its places are free when that is logged and leases have ended. */
 void object_remove(struct mc_master *s, struct shard *shard, struct object *o, bool evicted);
+/* The same for who is told that it is gone, which it must be after a restart, too.  0; -ENOSPC: it cannot be logged, and stays. */
+int object_remove_logged(struct mc_master *s, struct shard *shard, struct object *o);
 /* Places that are free when a change (0: not logged yet) is on the disk and leases have ended; the object has no name. */
 void away_push(struct mc_master *s, struct object *o, uint64_t seq);
 /* The same for what was never complete and nobody writes to any more. */

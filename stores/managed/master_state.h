@@ -238,14 +238,14 @@ struct mc_master_named {
 	struct mc_master_key key;
 	int32_t status;
 };
-/* returns how many failed */
+/* -EBUSY: leased or pinned; -ENOSPC: it cannot be logged, and stays.  returns how many failed */
 int mc_master_remove(struct mc_master *state, uint32_t tenant, uint32_t flags, struct mc_master_named *keys, size_t nr,
 		    uint64_t now);
 
 enum mc_master_match { MC_MASTER_PREFIX, MC_MASTER_REGEX /* POSIX extended */ };
 
 /* Remove what matches ("" with PREFIX: all), some shards per call.  *cursor: 0 at first, and when all are done.
- *   returns   0; -EINVAL: err says what is wrong with the expression */
+ *   returns   0; -EINVAL: err says what is wrong with the expression; -ENOSPC: not all could be logged */
 int mc_master_remove_match(struct mc_master *state, uint32_t tenant, uint32_t flags, enum mc_master_match match,
 			  const char *pattern, uint64_t *cursor, uint64_t *nr_removed, uint64_t *nr_refused, uint64_t now,
 			  struct mc_error *err);

@@ -144,6 +144,12 @@ int mc_store_why(struct store_ctx *ctx, int code, const char *fmt, ...)
 	return code;
 }
 
+void mc_store_unlogged(struct store_ctx *ctx, const struct store_item *item)
+{
+	mc_store_why(ctx, -ENOSPC, "store: key '%.*s': master '%s' could not log it, its disk is full: make room in its folder (--dir)",
+		     (int)MC_MIN(item->op->key_len, 200), (const char *)item->op->key, ctx->store->master);
+}
+
 int mc_store_result(struct store_ctx *ctx, int r, struct mc_error *err)
 {
 	if (r && err) {

@@ -221,6 +221,7 @@ void mc_store_ctx_put(struct store_ctx *ctx);
 void mc_store_ctx_free(struct store_ctx *ctx);
 /* Keep the first failure's sentence; returns code. */
 int mc_store_why(struct store_ctx *ctx, int code, const char *fmt, ...) MC_PRINTF(3, 4);
+void mc_store_unlogged(struct store_ctx *ctx, const struct store_item *item); /* why: the master's log is full */
 int mc_store_result(struct store_ctx *ctx, int r, struct mc_error *err); /* gives ctx back */
 bool mc_store_canceled(const struct store_ctx *ctx);
 /* Sleep, but not beyond the deadline.  -ETIMEDOUT: it is over; -ECANCELED. */

@@ -160,6 +160,8 @@ static int remove_group(struct store_ctx *ctx, uint16_t flags)
 		/* Not there any more: the try that was not answered had removed it. */
 		if (status == -ENOENT && ctx->unanswered)
 			status = 0;
+		if (status == -ENOSPC)
+			mc_store_unlogged(ctx, &ctx->items[ctx->group[k]]);
 		ctx->items[ctx->group[k]].op->status = status > 0 ? -EBADMSG : status;
 	}
 	return 0;

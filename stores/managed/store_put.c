@@ -211,9 +211,7 @@ static int end_some(struct put *p, enum mc_wire_method method, bool (*which)(con
 		else
 			item->op->status = r < 0 ? r : MC_MIN(ctx->ends[nr].status, 0);
 		if (r == 0 && item->op->status == -ENOSPC)
-			mc_store_why(ctx, -ENOSPC, "store: key '%.*s': master '%s' could not log it, its disk is full: make room "
-				     "in its folder (--dir)", (int)MC_MIN(item->op->key_len, 200), (const char *)item->op->key,
-				     ctx->store->master);
+			mc_store_unlogged(ctx, item);
 		nr++;
 	}
 	return r;

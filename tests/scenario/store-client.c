@@ -272,6 +272,11 @@ static void full(void)
 	FAKE_SET(no_log, 1);
 	r = mc_store_put(store, "unlogged", 8, mem, 4096, NULL, T, &err);
 	CHECK(r == -ENOSPC && strstr(err.text, "could not log it, its disk is full"), "%d %s", r, err.text);
+	FAKE_SET(no_log, 1);
+	memset(&err, 0, sizeof err);
+	r = mc_store_remove(store, "full", 4, 0, T, &err);
+	CHECK(r == -ENOSPC && strstr(err.text, "key 'full'") && strstr(err.text, "could not log it"), "%d %s", r, err.text);
+	CHECK(mc_store_remove(store, "full", 4, 0, T, &err) == 0, "%s", err.text);
 }
 
 static int ignore(void *ctx, const struct mc_counter *counter)

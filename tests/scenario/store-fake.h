@@ -51,7 +51,7 @@ struct fake {
 	int lose[MC_WIRE_METHOD_END];  /* so many answers are lost: what was asked is done */
 	int refuse[MC_WIRE_METHOD_END]; /* so many are not even asked */
 	int full;                      /* so many starts find no room */
-	int no_log;                    /* so many ends cannot be logged */
+	int no_log;                    /* so many ends and removes cannot be logged */
 	uint64_t lease_ns, put_ttl_ns, piece; /* piece: largest, 0: none */
 	uint64_t evict;                /* a generation to be cut off; 0: none */
 	bool forget_at_end;            /* started anew once a put's end was done, before it was answered */
@@ -315,8 +315,9 @@ static inline void fake_body(struct fake *f, uint32_t method, const struct mc_wi
 		for (uint32_t i = 0; i < q->count; i++) {
 			struct fake_object *o = fake_find(f, &named[i].key);
 
-			named[i].status = o ? 0 : -ENOENT;
-			if (o)
+			named[i].status = !o ? -ENOENT : f->no_log > 0 ? -ENOSPC : 0;
+			f->no_log -= named[i].status == -ENOSPC;
+			if (named[i].status == 0)
 				o->state = FAKE_FREE;
 		}
 		mc_wire_statuses(out, q->count, &named->status, sizeof *named);

@@ -307,6 +307,8 @@ static inline uint64_t seen(void *arg, const struct mc_store_change *c, int r)
 		return 0;
 	}
 	TRACE(w, "log: object %llu, value %u, %s: %d\n", (unsigned long long)c->id, serial, c->gone ? "gone" : "is", r);
+	if (c->gone && r < 0 && w->removing) /* who wants it removed is told that it stays */
+		return serial;
 	if (c->gone) {
 		if (v->state == VALUE_COMPLETE)
 			check_gone(w, serial);

@@ -454,10 +454,60 @@ static void test_first_gone(void **unused)
 	end();
 }
 
+static bool log_full;
+
+static int log_append(void *ctx, struct mc_store_change *changes, size_t nr)
+{
+	for (size_t i = 0; i < nr; i++)
+		changes[i].seq = log_full ? 0 : 1;
+	return log_full ? -ENOSPC : 0;
+}
+
+static uint64_t log_synced(void *ctx)
+{
+	return 1;
+}
+
+static void log_want(void *ctx, uint64_t seq)
+{
+}
+
+/* What is said to be removed is gone after a restart, too: what cannot be logged stays. */
+static void test_unlogged(void **unused)
+{
+	const struct mc_master_sink sink = {.append = log_append, .synced = log_synced, .want = log_want};
+	struct mc_master_limits limits = {.size = sizeof limits, .nr_shards = 1, .lease_ns = SEC, .seed = 7};
+	struct mc_master_named named = {.key = {"stays", 5}};
+	uint64_t cursor = 0, removed = 0, refused = 0;
+	struct mc_error err = {0};
+
+	(void)unused;
+	now = 1000 * SEC;
+	log_full = false;
+	assert_int_equal(mc_master_new(&limits, &state), 0);
+	assert_int_equal(mc_master_start(state, &sink, now), 0);
+	lend(1, MIB);
+	assert_int_equal(put_one("stays", 5000, 0, 0), 0);
+	now += 2 * SEC;
+	log_full = true;
+	assert_int_equal(mc_master_remove(state, 0, 0, &named, 1, now), 1);
+	assert_int_equal(named.status, -ENOSPC);
+	assert_int_equal(mc_master_remove_match(state, 0, 0, MC_MASTER_PREFIX, "", &cursor, &removed, &refused, now, &err), -ENOSPC);
+	assert_non_null(strstr(err.text, "disk is full"));
+	assert_int_equal(removed, 0);
+	assert_int_equal(length("stays"), 5000);
+	now += 2 * SEC;
+	log_full = false;
+	assert_int_equal(mc_master_remove(state, 0, 0, &named, 1, now), 0);
+	assert_int_equal(length("stays"), 0);
+	end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rules),
+		cmocka_unit_test(test_unlogged),
 		cmocka_unit_test(test_whose),
 		cmocka_unit_test(test_over),
 		cmocka_unit_test(test_replace),

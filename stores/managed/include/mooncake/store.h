@@ -128,7 +128,7 @@ struct mc_store_config {
  * (there already; the value is not compared), -EBUSY (another put of it goes on, be it in this batch), -ENOSPC (full; err says who has the
  * space), -EDQUOT, -E2BIG, -ESTALE (given up by the master again and again); get: -ENOENT, -ESTALE (the lease ran out twice while it was copied), -EBADMSG (checksum),
  * -EHOSTDOWN (no replica can be reached); get with too little room: 0, moved < len; remove: -ENOENT, -EBUSY (leased
- * or pinned); get, exist: -EAGAIN (its memory is not mounted again yet since the master was started anew); all: -EINVAL, -ETIMEDOUT, -EHOSTDOWN (no master), -ECANCELED, -ENOMEM.
+ * or pinned), -ENOSPC (the master's disk is full: it cannot be logged, and stays); get, exist: -EAGAIN (its memory is not mounted again yet since the master was started anew); all: -EINVAL, -ETIMEDOUT, -EHOSTDOWN (no master), -ECANCELED, -ENOMEM.
  * [any]; blocks
  *   config    NULL: zeros
  *   returns   how many have failed (err has the first's sentence), or -EINVAL, -ENOMEM: nothing was begun
