@@ -383,25 +383,6 @@ static int byte_at(const unsigned char *addr)
 	return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 1 ? byte : -1;
 }
 
-/* Where the second replica of the key will be written, once its put has begun. */
-static const unsigned char *second_replica(const char *key)
-{
-	struct mc_master_key k = {.data = key, .len = (uint32_t)strlen(key)};
-	const unsigned char *to = NULL;
-
-	for (int i = 0; i < 60000 && !to; i++) {
-		struct fake_object *o;
-
-		pthread_mutex_lock(&fake.lock);
-		o = fake_find(&fake, &k);
-		to = o ? (unsigned char *)(uintptr_t)o->extents[1].offset : NULL;
-		pthread_mutex_unlock(&fake.lock);
-		nanosleep(&(struct timespec){.tv_nsec = to ? 0 : 100000}, NULL);
-	}
-	CHECK(to, "put %s did not begin", key);
-	return to;
-}
-
 /*
  * Begin a put of several waves, and give it up once a later one than the first is seen at the second replica: the first
  * replica, whose memory is gone, has failed by then, and not because the put was given up.
@@ -418,7 +399,8 @@ static int give_up_between_waves(unsigned char mark)
 
 	memset(raw, mark, MEM);
 	CHECK(mc_store_start(store, MC_STORE_DO_PUT, &op, 1, &c, T, &job, &err) == 0, "%s", err.text);
-	to = second_replica("adrift");
+	to = fake_wait_place(&fake, "adrift", 1);
+	CHECK(to, "the put did not begin");
 	while (to && byte_at(to + MEM / 4) != mark && mc_store_job_wait(job, 0, NULL) == -EAGAIN)
 		;
 	mc_store_job_cancel(job);

@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "stores/managed/store_wire.h"
 
@@ -94,6 +95,24 @@ static inline struct fake_object *fake_find(struct fake *f, const struct mc_mast
 		if (f->objects[i].state != FAKE_FREE && f->objects[i].key_len == key->len && !memcmp(f->objects[i].key, key->data, key->len))
 			return &f->objects[i];
 	return NULL;
+}
+
+/* Where that extent of the key will be written, once its put has begun; NULL: it does not.  Takes the lock. */
+static inline const unsigned char *fake_wait_place(struct fake *f, const char *key, uint32_t extent)
+{
+	struct mc_master_key k = {.data = key, .len = (uint32_t)strlen(key)};
+	const unsigned char *to = NULL;
+
+	for (int i = 0; i < 60000 && !to; i++) {
+		struct fake_object *o;
+
+		pthread_mutex_lock(&f->lock);
+		o = fake_find(f, &k);
+		to = o ? (unsigned char *)(uintptr_t)o->extents[extent].offset : NULL;
+		pthread_mutex_unlock(&f->lock);
+		nanosleep(&(struct timespec){.tv_nsec = to ? 0 : 100000}, NULL);
+	}
+	return to;
 }
 
 static inline bool fake_knows(struct fake *f, const struct mc_master_client_id *id)
