@@ -98,10 +98,12 @@ void p2pc_options_init(struct p2pc_options *o)
 
 static int parse_number(const struct flag *flag, const char *text, uint64_t *ret, struct mc_error *err)
 {
-	if (flag->type == FLAG_RATE && mc_text_parse_rate(text, ret) < 0)
+	if (flag->type != FLAG_RATE)
+		return mc_args_number(flag->name, text, flag->type == FLAG_COUNT, flag->min, flag->max, ret, err);
+	if (mc_text_parse_rate(text, ret) < 0)
 		return mc_fail(err, -EINVAL, "flag --%s: '%s' is no rate; write bytes per second as 100M, or 10Gbit", flag->name,
 			       text);
-	return flag->type == FLAG_RATE ? 0 : mc_args_number(flag->name, text, flag->type == FLAG_COUNT, flag->min, flag->max, ret, err);
+	return 0;
 }
 
 static int flag_apply(struct p2pc_options *o, const struct flag *flag, const char *text, struct mc_error *err)
