@@ -26,6 +26,19 @@ free_ports() {
 	END
 }
 
+# refusing_port: one that refuses connections, in $port: held, so that no process beside listens there meanwhile.
+refusing_port() {
+	python3 -c "
+import signal, socket
+s = socket.socket()
+s.bind(('127.0.0.1', 0))
+print(s.getsockname()[1], flush=True)
+signal.pause()" >"$dir/refusing.port" 2>/dev/null </dev/null &
+	pids="$pids $!"
+	wait_until "a port that refuses" test -s "$dir/refusing.port"
+	read -r port <"$dir/refusing.port"
+}
+
 # etcd_certificates: a CA, a server's certificate for the loopback, a client's.
 etcd_certificates() {
 	(

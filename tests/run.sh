@@ -32,6 +32,7 @@ done
 
 passed=0 failed=0 skipped=0
 wrapper= # what tests run under
+told=$(mktemp) || exit 1 # what failed tests printed
 export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:suppressions=$PWD/tests/tsan.supp"
@@ -50,7 +51,10 @@ skip() {
 	echo "SKIP: $1: $2"
 }
 
+# What failed is told again at the end, where it is not lost among others' lines.
 finish() {
+	[ ! -s "$told" ] || head -n 300 "$told"
+	rm -f "$told"
 	echo "$passed passed, $failed failed, $skipped skipped"
 	[ "$failed" -eq 0 ] || exit 1
 	[ "$strict" = no ] || [ "$skipped" -eq 0 ] || exit 1
@@ -79,6 +83,16 @@ results_of() {
 	}' "$1"
 }
 
+# printed_by LOG NAME: the end of what the failed test NAME printed.
+printed_by() {
+	awk -v name="$2" '
+		/^=+ [0-9]+\/[0-9]+ =+$/ { is = 0 }
+		/^test: / { is = substr($0, 15) == name; bad = 0; next }
+		is && /^result: / { bad = !/exit status 0$/; next }
+		is && bad && !/^(start time|duration|command): / { print }
+	' "$1" | tail -n 60
+}
+
 # count TREE LOGBASE: add a run's tests to the totals.
 count() {
 	log=$1/meson-logs/$2.json
@@ -87,7 +101,10 @@ count() {
 		case $result in
 		OK | EXPECTEDFAIL) pass ;;
 		SKIP) skip "$1: $name" "${reason:-no reason given}" ;;
-		*) fail "$1: $name ($result); see $1/meson-logs/$2.txt" ;;
+		*)
+			fail "$1: $name ($result); see $1/meson-logs/$2.txt"
+			{ echo "--- $1: $name" && printed_by "$1/meson-logs/$2.txt" "$name"; } >>"$told"
+			;;
 		esac
 	done <"$1/results.txt"
 }

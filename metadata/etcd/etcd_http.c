@@ -21,6 +21,7 @@
 
 static const char no_connection[] = "check the address in metadata_server, and that the host is up and no "
 				    "firewall stands between";
+static const char no_name[] = "check its spelling in metadata_server, and that DNS or /etc/hosts here knows it";
 
 struct etcd_client {
 	struct etcd_client *next;
@@ -244,6 +245,17 @@ static bool is_tls(CURL *easy)
 	return url && !strncmp(url, "https:", 6);
 }
 
+/* Time is up before there is a connection.  A name server that does not answer is not taken for etcd's host. */
+static void no_connection_within(CURL *easy, long ms, const char *more, struct etcd_try *t)
+{
+	curl_off_t looked_up_us = 0;
+
+	curl_easy_getinfo(easy, CURLINFO_NAMELOOKUP_TIME_T, &looked_up_us);
+	failed(t, -ETIMEDOUT, "%s within %ld ms%s",
+	       looked_up_us ? "no connection" : "the name of the host was not resolved", ms, more);
+	t->remedy = looked_up_us ? no_connection : no_name;
+}
+
 void etcd_easy_result(struct etcd_inst *e, struct etcd_easy *h, CURLcode code, struct etcd_try *t)
 {
 	const char *text = h->error[0] ? h->error : curl_easy_strerror(code);
@@ -265,7 +277,7 @@ void etcd_easy_result(struct etcd_inst *e, struct etcd_easy *h, CURLcode code, s
 		return;
 	case CURLE_COULDNT_RESOLVE_HOST:
 		failed(t, -EHOSTUNREACH, "the name of the host cannot be resolved");
-		t->remedy = "check its spelling in metadata_server, and that DNS or /etc/hosts here knows it";
+		t->remedy = no_name;
 		return;
 	case CURLE_COULDNT_CONNECT:
 		if (os)
@@ -275,8 +287,7 @@ void etcd_easy_result(struct etcd_inst *e, struct etcd_easy *h, CURLcode code, s
 			failed(t, -ECONNREFUSED, "%.200s%s", text, by_proxy(e));
 		return;
 	case CURLE_OPERATION_TIMEDOUT:
-		failed(t, -ETIMEDOUT, "no connection within %ld ms%s", to_ms(e->set.connect_ns), by_proxy(e));
-		t->remedy = no_connection;
+		no_connection_within(h->easy, to_ms(e->set.connect_ns), by_proxy(e), t);
 		return;
 	case CURLE_SSL_CONNECT_ERROR:
 		failed(t, -EPROTO, "TLS: %.150s; if it does not speak TLS, write etcd:// or http://", text);
@@ -451,14 +462,14 @@ static void request(struct etcd_inst *e, struct etcd_client *c, uint64_t until_n
 	etcd_sigpipe_hold(&s);
 	curl_multi_add_handle(c->multi, c->h.easy);
 	done = drive(e, c, until_ns, stop, &code);
-	if (done)
+	if (done) {
 		etcd_easy_result(e, &c->h, code, t);
-	else
-		failed(t, -ETIMEDOUT, "no %s within %ld ms", c->begun ? "answer" : "connection",
-		       to_ms(etcd_now(e) - begin));
-	if (!done)
-		t->remedy = c->begun ? "is etcd overloaded, frozen or without a leader? etcdctl endpoint health says so"
-				     : no_connection;
+	} else if (c->begun) {
+		failed(t, -ETIMEDOUT, "no answer within %ld ms", to_ms(etcd_now(e) - begin));
+		t->remedy = "is etcd overloaded, frozen or without a leader? etcdctl endpoint health says so";
+	} else {
+		no_connection_within(c->h.easy, to_ms(etcd_now(e) - begin), "", t);
+	}
 	curl_multi_remove_handle(c->multi, c->h.easy);
 	etcd_sigpipe_release(&s);
 	t->begun = c->begun;

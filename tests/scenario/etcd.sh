@@ -290,12 +290,13 @@ refused() {
 
 case_bad_server() {
 	begin
-	port=$(free_ports 1)
+	refusing_port
 	refused "http://127.0.0.1:$port/v3/kv/range: Connection refused (ECONNREFUSED); start etcd there" "127.0.0.1:$port"
 	refused "TLS: .*[^ ]; if it does not speak TLS, write etcd:// or http://" "etcds://$endpoint"
 	read -r client peer <"$dir/one.ports"
 	refused "http://127.0.0.1:$peer/v3/kv/range: HTTP 404: it is not the client port of etcd" "127.0.0.1:$peer"
-	refused "cannot be resolved; check its spelling in metadata_server" "etcd://no-such-host.invalid:2379"
+	# Too long a name for any name server to be asked about.
+	refused "cannot be resolved; check its spelling in metadata_server" "etcd://$(printf 'x%.0s' $(seq 64)).invalid:2379"
 	refused "no scheme\|scheme 'htp'" "htp://$endpoint"
 	kill -STOP "$etcd"
 	refused "http://$endpoint/v3/kv/range: no answer within [0-9]* ms; is etcd overloaded" "$endpoint"
@@ -306,6 +307,16 @@ case_bad_server() {
 	ip link set mcu0$$ up
 	ip -n mcu$$ link set u0 up
 	refused "http://10.80.0.2:2379/v3/kv/range: no connection within 1000 ms; check the address" "10.80.0.2:2379"
+	# A name server that nobody is, for this one process.
+	echo nameserver 10.80.0.2 >"$dir/resolv.conf"
+	real=$BENCH
+	cat >"$dir/bench" <<-END
+		#!/bin/sh
+		exec unshare -m sh -c 'mount --bind "$dir/resolv.conf" /etc/resolv.conf && exec "\$@"' sh "$real" "\$@"
+	END
+	chmod +x "$dir/bench"
+	BENCH=$dir/bench
+	refused "the name of the host was not resolved within 1000 ms; check its spelling" "no-such-host.invalid:2379"
 }
 
 # A pool's grants: beyond the leases nothing is touched; they are there again with etcd, and when it has lost all.
