@@ -98,6 +98,11 @@ void mc_rpc_unref(struct mc_rpc *rpc)
 	free(rpc);
 }
 
+void mc_rpc_serves(struct mc_rpc *rpc)
+{
+	rpc->client.serves = rpc->nr_called_back || !link_empty(&rpc->passives);
+}
+
 bool mc_rpc_begin(struct mc_rpc *rpc)
 {
 	atomic_fetch_add(&rpc->users, 1);
@@ -298,6 +303,7 @@ static void accepted_run(struct mc_post *post)
 		mc_rpc_conn_unref(conn);
 	} else {
 		link_add(&conn->rpc->passives, &conn->all);
+		mc_rpc_serves(conn->rpc);
 		if (mc_rpc_conn_start(conn, a->fd) < 0)
 			mc_rpc_conn_drop(conn, -EIO, "it cannot be watched");
 	}

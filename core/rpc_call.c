@@ -76,6 +76,22 @@ static struct rpc_slot *slot_new(struct mc_rpc *rpc)
 	return slot;
 }
 
+/* The slot's call is under way no more. */
+static void slot_free(struct rpc_slot *slot)
+{
+	struct mc_rpc *rpc = slot->conn->rpc;
+
+	link_del(&slot->of_client);
+	link_del(&slot->of_conn);
+	if (slot->timer.deadline_ns)
+		mc_worker_timer(rpc->worker, &slot->timer, 0);
+	if (slot->call->done && !--rpc->nr_called_back)
+		mc_rpc_serves(rpc);
+	slot->call = NULL;
+	slot->next_free = rpc->free_slots;
+	rpc->free_slots = slot;
+}
+
 void mc_rpc_slot_end(struct rpc_slot *slot, int status, size_t reply_len)
 {
 	struct rpc_conn *conn = slot->conn;
@@ -87,14 +103,8 @@ void mc_rpc_slot_end(struct rpc_slot *slot, int status, size_t reply_len)
 		conn->body_slot = NULL;
 		conn->body = NULL;
 	}
-	link_del(&slot->of_client);
-	link_del(&slot->of_conn);
-	if (slot->timer.deadline_ns)
-		mc_worker_timer(rpc->worker, &slot->timer, 0);
-	slot->call = NULL;
+	slot_free(slot);
 	slot->round++;
-	slot->next_free = rpc->free_slots;
-	rpc->free_slots = slot;
 	atomic_fetch_sub(&conn->nr_calls, 1);
 	rpc_bump(status ? &rpc->failed : &rpc->calls);
 	call_end(call, status, reply_len);
@@ -157,6 +167,8 @@ static struct rpc_slot *enter(struct mc_rpc_call *call, uint64_t deadline_ns, st
 		conn->heard_ns = now; /* silence counts from here */
 	link_add(&client->slots, &slot->of_client);
 	link_add(&conn->calls, &slot->of_conn);
+	if (call->done && !conn->rpc->nr_called_back++)
+		mc_rpc_serves(conn->rpc);
 	slot->timer.fire = timed_out;
 	if (deadline_ns != UINT64_MAX)
 		mc_worker_timer(conn->rpc->worker, &slot->timer, MC_MAX(deadline_ns, 1));
@@ -208,12 +220,7 @@ static int start_here(struct mc_rpc_call *call, uint64_t deadline_ns, bool now)
 	if (mc_rpc_conn_send(conn, &head, client->name, call->data, now) < 0) {
 		/* Give the slot back without ending the call: it never began. */
 		atomic_fetch_sub(&conn->out_bytes, wire_len(call));
-		link_del(&slot->of_client);
-		link_del(&slot->of_conn);
-		mc_worker_timer(conn->rpc->worker, &slot->timer, 0);
-		slot->call = NULL;
-		slot->next_free = conn->rpc->free_slots;
-		conn->rpc->free_slots = slot;
+		slot_free(slot);
 		atomic_fetch_sub(&conn->nr_calls, 1);
 		return -ENOBUFS;
 	}
@@ -278,10 +285,10 @@ int mc_rpc_start(struct mc_rpc_client *client, struct mc_rpc_call *call, uint64_
 	worker = client->rpc->worker;
 	if (mc_worker_mine(worker))
 		return start_here(call, deadline_ns, false);
-	if (!mc_worker_enter(worker))
+	if (!mc_worker_resume(worker, false, now))
 		return start_there(call, deadline_ns);
 	r = start_here(call, deadline_ns, true);
-	mc_worker_leave(worker);
+	mc_worker_pause(worker);
 	return r;
 }
 

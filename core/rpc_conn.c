@@ -195,6 +195,7 @@ void mc_rpc_conn_drop(struct rpc_conn *conn, int status, const char *why)
 	atomic_store(&conn->state, RPC_GONE);
 	atomic_fetch_sub(&rpc->nr_passives, 1);
 	link_del(&conn->all);
+	mc_rpc_serves(rpc);
 	mc_rpc_conn_unref(conn);
 }
 

@@ -111,6 +111,7 @@ struct mc_rpc {
 	struct mc_rpc_service *last_service; /* found last time */
 	atomic_uint nr_passives;
 	uint32_t nr_up;
+	uint32_t nr_called_back; /* calls under way that nobody waits in */
 	struct rpc_conn *hot[RPC_HOT_MAX];
 	uint32_t nr_hot;
 	struct rpc_conn *dirty; /* have output that was not offered to the kernel yet */
@@ -127,6 +128,10 @@ static inline void rpc_bump(_Atomic uint64_t *counter)
 	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1,
 			      memory_order_relaxed);
 }
+
+/* Peers that call us, and calls that nobody waits in, have no caller who comes back for the baton: say whether there
+ * are any.  [worker] */
+void mc_rpc_serves(struct mc_rpc *rpc);
 
 /* Keep the worker from being freed; false once the service is closed.  [any] */
 bool mc_rpc_begin(struct mc_rpc *rpc);

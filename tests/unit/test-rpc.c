@@ -21,9 +21,10 @@
 
 #include "core/engine.h"
 #include "core/record.h"
-#include "core/rpc.h"
+#include "core/rpc_impl.h"
 #include "core/rpc_wire.h"
 #include "core/util/check.h"
+#include "core/worker_impl.h"
 
 #define NEVER (60 * MC_SEC) /* longer than any test waits */
 
@@ -613,6 +614,52 @@ static void test_hostile_frames(void **state)
 	assert_int_equal(ask(p->client, "x", 1, &(char){0}, 1, NULL), 0);
 }
 
+static bool lies_warm(struct mc_engine *e)
+{
+	return atomic_load(&e->rpc->worker->warm_ns) != 0;
+}
+
+static void ended(struct mc_rpc_call *call)
+{
+	atomic_store((atomic_int *)call->user, 1);
+}
+
+/* Who asks and waits in turn leaves the baton warm, unless calls are under way that nobody waits in, or peers call. */
+static void test_warm(void **state)
+{
+	struct pair *p = *state;
+	struct mc_rpc_client *keeper = client_of(p, "server", "keep"), *back = NULL;
+	atomic_int over = 0;
+	struct mc_rpc_call call = {.size = sizeof call, .done = ended, .user = &over};
+	uint64_t end = mc_now_ns() + NEVER;
+	struct mc_error err;
+
+	do
+		assert_int_equal(ask(p->client, NULL, 0, NULL, 0, NULL), 0);
+	while (!lies_warm(&p->caller) && mc_now_ns() < end);
+	assert_true(lies_warm(&p->caller));
+	assert_int_equal(mc_rpc_start(keeper, &call, NEVER), 0);
+	for (int i = 0; i < 100; i++) {
+		assert_int_equal(ask(p->client, NULL, 0, NULL, 0, NULL), 0);
+		assert_false(lies_warm(&p->caller));
+	}
+	assert_int_equal(mc_rpc_reply(take_kept(), 0, NULL, 0), 0);
+	while (!atomic_load(&over))
+		sched_yield();
+	do
+		assert_int_equal(ask(p->client, NULL, 0, NULL, 0, NULL), 0);
+	while (!lies_warm(&p->caller) && mc_now_ns() < end);
+	assert_true(lies_warm(&p->caller));
+	/* The server asks, too; it is asked by the caller's engine. */
+	assert_int_equal(mc_rpc_client_open(&p->server, "caller", "none", &back, &err), 0);
+	for (int i = 0; i < 100; i++) {
+		assert_int_equal(ask(back, NULL, 0, NULL, 0, NULL), -ENOENT);
+		assert_false(lies_warm(&p->server));
+	}
+	mc_rpc_client_close(back);
+	mc_rpc_client_close(keeper);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -630,6 +677,7 @@ int main(void)
 		T(test_bounded),
 		T(test_callbacks_may_close_but_not_wait),
 		T(test_hostile_frames),
+		T(test_warm),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
