@@ -14,7 +14,9 @@
 #   master-alone          2 x the bench's p50 of 64 B / the p50 of a lookup alone
 #   memory                300 / bytes of the master's memory per object with a 40-byte key
 #   tcp-{put,get}-1m-16   bytes per second of values of 1 MiB in batches of 16 / the bench's with as large batches
-#   tcp-put-1m, -get-1m   the same of single values, one after the other
+#   tcp-put-1m, -get-1m   those of single values, one after the other / the same of the bench
+#   tcp-{put,get}-1m-bare  the same / store_bare's: a third process is asked as often as a put or a get asks the master,
+#                         and 1 MiB moved, nothing else.  How much the questions cost, the text says
 #   redis-{set,get}-1m    values of 1 MiB in batches of 16 / Redis, the better of pipelines of 1 and 16
 #   redis-{set,get}-64k   values of 64 KiB in batches of 32 / Redis, pipeline of 16
 #   shm-{set,get}-1m      as redis-*-1m, ours over shm
@@ -30,11 +32,12 @@ cd "$(dirname "$0")/.." || exit 1
 
 redis_cases="redis-set-1m redis-get-1m redis-set-64k redis-get-64k shm-set-1m shm-get-1m"
 master_cases="master-get master-put master-single master-alone memory"
-all_cases="alloc $master_cases tcp-put-1m-16 tcp-get-1m-16 tcp-put-1m tcp-get-1m tcp-get-4k $redis_cases"
+tcp_cases="tcp-put-1m-16 tcp-put-1m tcp-put-1m-bare tcp-get-1m-16 tcp-get-1m tcp-get-1m-bare tcp-get-4k"
+all_cases="alloc $master_cases $tcp_cases $redis_cases"
 
 usage() {
 	usage_flags
-	printf '  %s\n' "alloc tcp-put-1m-16 tcp-get-1m-16 tcp-put-1m tcp-get-1m tcp-get-4k" "$master_cases" "$redis_cases"
+	printf '  %s\n' "alloc $master_cases" "$tcp_cases" "$redis_cases"
 }
 
 parse_flags "$@"
@@ -42,7 +45,7 @@ needs redis-server redis-server $redis_cases
 use_build "$build" || exit 1
 make_dir
 store=$build/stores/managed/cli/mooncake_store master=$build/stores/managed/master/mooncake_master
-for program in "$store" "$master" "$build/bench/store_master" "$build/bench/store_alloc"; do
+for program in "$store" "$master" "$build/bench/store_master" "$build/bench/store_bare" "$build/bench/store_alloc"; do
 	[ -x "$program" ] || die "$program is not built: -Dmanaged_store=enabled -Dallocator=enabled says why"
 done
 tcp='{"*":[["tcp:lo"]]}' shm='{"*":[["shm:shm0"],["tcp:lo"]]}'
@@ -128,6 +131,20 @@ peer_64b() {
 	run_ours target --nic_priority_matrix="$tcp" --operation=read --block_size=64 --batch_size=1 | awk '{ print $5 }'
 }
 
+# start_bare: once; who is asked, and a target that spins as those who lend memory do.
+start_bare() {
+	start_target bare --nic_priority_matrix="$tcp" --spin=200us
+	[ ! -f "$dir/answer.ready" ] || return 0
+	"$build/bench/store_bare" answer "file://$dir/metadata" "$tcp" "$dir/answer.ready" >"$dir/answer.said" 2>&1 </dev/null &
+	children="$children $!"
+	wait_ready "$dir/answer.ready" $! || die "store_bare did not start: $(cat "$dir/answer.said")"
+}
+
+peer_bare() {
+	"$build/bench/store_bare" "$1" "file://$dir/metadata" "$tcp" bare 1048576 "$seconds" 2>"$dir/bare.err" ||
+		die "store_bare failed: $(cat "$dir/bare.err")"
+}
+
 # peer_block OPERATION SIZE BATCH: bytes per second, p50 in ns.
 peer_block() {
 	run_ours target --nic_priority_matrix="$tcp" --operation="$1" --block_size="$2" --batch_size="$3" | awk '{ print $1, $5 }'
@@ -135,8 +152,8 @@ peer_block() {
 
 peer_put_1m_16() { peer_block write 1M 16; }
 peer_get_1m_16() { peer_block read 1M 16; }
-peer_put_1m() { peer_block write 1M 1; }
-peer_get_1m() { peer_block read 1M 1; }
+peer_put_bare() { peer_bare put; }
+peer_get_bare() { peer_bare get; }
 peer_get_4k() { peer_block read 4K 1; }
 ours_put_1m_16() { run_store tcp "$tcp" --op=put --size=1M --batch=16 --keys=64; }
 ours_get_1m_16() { run_store tcp "$tcp" --op=get --size=1M --batch=16 --keys=64; }
@@ -177,6 +194,16 @@ bytes_case() {
 	verdict "$1" "$2" "GB/s: store $(giga "$(median "$dir/$1.ours")"), bench $(giga "$(median "$dir/$1.peer")")"
 }
 
+# bare_case CASE REACH PEER OURS
+bare_case() {
+	wanted "$1" || return 0
+	start_store tcp "$tcp"
+	start_bare
+	pairs "$3" "$4" "$1=o[1] / p[1]"
+	verdict "$1" "$2" "GB/s: store $(giga "$(median "$dir/$1.ours")"), bare $(giga "$(median "$dir/$1.peer")"), its transfers alone $(
+		giga "$(median "$dir/$1.peer" 2)")"
+}
+
 master_case() {
 	wanted $master_cases || return 0
 	start_target target "--nic_priority_matrix=$tcp"
@@ -197,10 +224,13 @@ if wanted alloc; then
 	verdict alloc 1 "ns per pair: $(median "$dir/alloc.ours")"
 fi
 master_case
+# Puts first: for a while after a get its value is leased, and not replaced.
 bytes_case tcp-put-1m-16 0.8 peer_put_1m_16 ours_put_1m_16
+bytes_case tcp-put-1m 0.8 peer_put_1m_16 ours_put_1m
+bare_case tcp-put-1m-bare 0.85 peer_put_bare ours_put_1m
 bytes_case tcp-get-1m-16 0.8 peer_get_1m_16 ours_get_1m_16
-bytes_case tcp-put-1m 0.8 peer_put_1m ours_put_1m
-bytes_case tcp-get-1m 0.8 peer_get_1m ours_get_1m
+bytes_case tcp-get-1m 0.8 peer_get_1m_16 ours_get_1m
+bare_case tcp-get-1m-bare 0.85 peer_get_bare ours_get_1m
 if wanted tcp-get-4k; then
 	start_store tcp "$tcp"
 	start_target target "--nic_priority_matrix=$tcp"
