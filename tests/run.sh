@@ -32,7 +32,7 @@ done
 
 passed=0 failed=0 skipped=0
 wrapper= # what tests run under
-told=$(mktemp) || exit 1 # what failed tests printed
+failures=$(mktemp) || exit 1 # what failed tests printed
 export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:suppressions=$PWD/tests/tsan.supp"
@@ -53,8 +53,8 @@ skip() {
 
 # What failed is told again at the end, where it is not lost among others' lines.
 finish() {
-	[ ! -s "$told" ] || head -n 300 "$told"
-	rm -f "$told"
+	[ ! -s "$failures" ] || head -n 300 "$failures"
+	rm -f "$failures"
 	echo "$passed passed, $failed failed, $skipped skipped"
 	[ "$failed" -eq 0 ] || exit 1
 	[ "$strict" = no ] || [ "$skipped" -eq 0 ] || exit 1
@@ -103,7 +103,7 @@ count() {
 		SKIP) skip "$1: $name" "${reason:-no reason given}" ;;
 		*)
 			fail "$1: $name ($result); see $1/meson-logs/$2.txt"
-			{ echo "--- $1: $name" && printed_by "$1/meson-logs/$2.txt" "$name"; } >>"$told"
+			{ echo "--- $1: $name" && printed_by "$1/meson-logs/$2.txt" "$name"; } >>"$failures"
 			;;
 		esac
 	done <"$1/results.txt"
