@@ -14,7 +14,8 @@
 #   master-alone          2 x the bench's p50 of 64 B / the p50 of a lookup alone
 #   memory                300 / bytes of the master's memory per object with a 40-byte key
 #   tcp-{put,get}-1m-16   bytes per second of values of 1 MiB in batches of 16 / the bench's with as large batches
-#   tcp-put-1m, -get-1m   those of single values, one after the other / the same of the bench
+#   tcp-put-1m, -get-1m   those of single values, one after the other / the same of the bench, whose batch of one would
+#                         move one block again and again, out of and into the processors' caches; values lie apart
 #   tcp-{put,get}-1m-bare  the same / store_bare's: a third process is asked as often as a put or a get asks the master,
 #                         and 1 MiB moved, nothing else.  How much the questions cost, the text says
 #   redis-{set,get}-1m    values of 1 MiB in batches of 16 / Redis, the better of pipelines of 1 and 16
