@@ -320,7 +320,7 @@ static void thread_run(struct mc_worker *w)
 
 			if (!idle_since)
 				idle_since = now;
-			if (now - idle_since >= w->spin_ns) {
+			if (!mc_worker_spins(w, w->spin_ns, now - idle_since, now)) {
 				mc_worker_spin_result(w, false);
 				mc_worker_poll(w);
 				if (mc_worker_arm(w))

@@ -215,7 +215,7 @@ static uint64_t drive_turn(struct drive *d, struct mc_bell *bell, bool (*done)(v
 		return now;
 	if (!d->idle_since)
 		d->idle_since = now;
-	if (now - d->idle_since < spin) {
+	if (mc_worker_spins(d->held[0], spin, now - d->idle_since, now)) {
 		mc_worker_relax(d->held[0], now - d->idle_since, now);
 		return now;
 	}

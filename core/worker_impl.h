@@ -25,7 +25,11 @@
 #define TICK_BUSY_NS (10 * MC_MSEC)
 #define SPIN_ALONE_NS 2000 /* of a spin, before it lets others run */
 #define SPIN_LOST_NS 400000 /* others that ran for so long had nothing to do with us */
-#define SPIN_LOST_SHARE 128 /* of our time is lost so at most, one part */
+/* So many times what was lost we neither yield nor spin on: once may have been the hypervisor's doing, and what we
+ * wait for lives on this processor; who computes here takes the next yield, too, and each time the span doubles. */
+#define SPIN_LOST_MIN 4
+#define SPIN_LOST_MAX 128 /* of our time is lost so at most, one part */
+#define SPIN_YIELDS 32 /* that lost nothing: it was once */
 #define SPIN_TRY 16 /* spins that missed in a row until a whole one is tried */
 
 struct mc_worker {
@@ -76,6 +80,8 @@ struct mc_worker {
 	uint64_t spin_ns;        /* adaptive, <= args.spin_ns */
 	unsigned spin_misses;    /* in a row */
 	uint64_t no_yield_until; /* who computes here is not one that we wait for */
+	unsigned lost_span;      /* SPIN_LOST_MIN to _MAX, of the last loss; 0: none yet */
+	unsigned yields;         /* since then */
 	struct mc_timer **timers; /* heap by deadline */
 	unsigned nr_timers, cap_timers;
 	struct epoll_event events[WORKER_EVENTS]; /* of the running poll; entries of removed watches are cleared */
@@ -129,20 +135,34 @@ static inline void mc_cpu_relax(void)
 #endif
 }
 
+/* Is a spin that has found nothing for so long to go on?  Not beside one who computes on this processor: whoever sleeps
+ * is woken in his place, and who spins takes from him.  [worker] */
+static inline bool mc_worker_spins(const struct mc_worker *w, uint64_t spin_ns, uint64_t idle_ns, uint64_t now)
+{
+	return idle_ns < spin_ns && (idle_ns < SPIN_ALONE_NS || now >= w->no_yield_until);
+}
+
+/* What a yield has cost.  [worker] */
+static inline void mc_worker_yielded(struct mc_worker *w, uint64_t now, uint64_t lost_ns)
+{
+	w->yields++;
+	if (lost_ns <= SPIN_LOST_NS)
+		return;
+	w->lost_span = w->yields > SPIN_YIELDS ? SPIN_LOST_MIN : MC_MIN(MC_MAX(2 * w->lost_span, SPIN_LOST_MIN), SPIN_LOST_MAX);
+	w->yields = 0;
+	w->no_yield_until = now + lost_ns * w->lost_span;
+}
+
 /* Between two looks of a spin that has found nothing for so long.  The answer may be another process's to give, on
  * this very processor.  [worker] */
 static inline void mc_worker_relax(struct mc_worker *w, uint64_t idle_ns, uint64_t now)
 {
-	uint64_t lost;
-
-	if (idle_ns < SPIN_ALONE_NS || now < w->no_yield_until) {
+	if (idle_ns < SPIN_ALONE_NS) {
 		mc_cpu_relax();
 		return;
 	}
 	sched_yield();
-	lost = mc_now_ns() - now;
-	if (lost > SPIN_LOST_NS)
-		w->no_yield_until = now + lost * SPIN_LOST_SHARE;
+	mc_worker_yielded(w, now, mc_now_ns() - now);
 }
 
 #endif

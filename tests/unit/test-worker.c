@@ -412,6 +412,32 @@ static void test_never_warm(void **state)
 	close_worker(&p);
 }
 
+/* ---- who else computes here ----------------------------------------------------------------------- */
+
+static void test_yields(void **state)
+{
+	const uint64_t much = 2 * SPIN_LOST_NS, spin = 50000;
+	uint64_t now = MC_SEC, span = SPIN_LOST_MIN;
+	struct mc_worker w = {.no_yield_until = 0};
+
+	assert_true(mc_worker_spins(&w, spin, spin - 1, now));
+	assert_false(mc_worker_spins(&w, spin, spin, now));
+	/* Each yield goes to who computes: for longer and longer there is none, and no spin. */
+	for (int i = 0; i < 10; i++, span = MC_MIN(2 * span, (uint64_t)SPIN_LOST_MAX)) {
+		mc_worker_yielded(&w, now, much);
+		assert_int_equal(w.no_yield_until, now + span * much);
+		assert_true(mc_worker_spins(&w, spin, SPIN_ALONE_NS - 1, now));
+		assert_false(mc_worker_spins(&w, spin, SPIN_ALONE_NS, w.no_yield_until - 1));
+		now = w.no_yield_until;
+		assert_true(mc_worker_spins(&w, spin, SPIN_ALONE_NS, now));
+	}
+	/* Once among many that cost little. */
+	for (int i = 0; i < SPIN_YIELDS; i++)
+		mc_worker_yielded(&w, now, SPIN_LOST_NS);
+	mc_worker_yielded(&w, now, much);
+	assert_int_equal(w.no_yield_until, now + SPIN_LOST_MIN * much);
+}
+
 /* ---- many timers ----------------------------------------------------------------------------------- */
 
 #define TIMERS 200
@@ -624,6 +650,7 @@ int main(void)
 		cmocka_unit_test(test_contended_baton),
 		cmocka_unit_test(test_warm),
 		cmocka_unit_test(test_never_warm),
+		cmocka_unit_test(test_yields),
 		cmocka_unit_test(test_watch_and_timer),
 		cmocka_unit_test(test_timers_in_order),
 		cmocka_unit_test(test_tick),
