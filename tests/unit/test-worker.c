@@ -625,14 +625,17 @@ static void test_readable_when_left(void **state)
 static void test_idle(void **state)
 {
 	struct timespec pause = {.tv_nsec = 100000000};
-	unsigned before;
+	unsigned before, quiet = 0;
 	struct probe p;
 
 	open_worker(&p, 50000, 5 * MC_SEC);
-	nanosleep(&pause, NULL);
-	before = atomic_load(&p.progressed);
-	nanosleep(&pause, NULL);
-	assert_int_equal(atomic_load(&p.progressed), before);
+	/* On a busy machine its thread may be long about the spin that it begins with. */
+	for (int i = 0; i < 100 && quiet < 3; i++) {
+		before = atomic_load(&p.progressed);
+		nanosleep(&pause, NULL);
+		quiet = before && atomic_load(&p.progressed) == before ? quiet + 1 : 0;
+	}
+	assert_int_equal(quiet, 3);
 	/* arm says that there is more: it must not sleep on it. */
 	atomic_store(&p.pending, 1);
 	mc_worker_nudge(p.worker);
