@@ -79,7 +79,6 @@ static void answered(void *arg, struct mc_rpc_request *request, const struct mc_
 {
 	static const char answer[MESSAGE_MAX];
 
-	(void)arg;
 	mc_rpc_reply(request, 0, answer, in->method <= PUT_END ? sizes[in->method].answered : 0);
 }
 

@@ -7,7 +7,7 @@
 
 #define WARM_NS MC_MSEC              /* a warm baton is the thread's after this; longer once callers came back */
 #define WARM_MAX_NS (4 * MC_MSEC)    /* to it: to look each millisecond costs much where the thread's processor slept */
-#define RETURN_NS (MC_MSEC / 2)     /* a caller that is back within this was right to pause */
+#define RETURN_NS (MC_MSEC / 2)      /* a caller that is back within this was right to pause */
 #define RETURNS_MIN 8                /* so many earn a warm baton */
 #define RETURNS_MAX 16
 #define RETURNS_LATE 4               /* and so many does one cost that came late */
