@@ -33,6 +33,8 @@ done
 passed=0 failed=0 skipped=0
 wrapper= # what tests run under
 failures=$(mktemp) || exit 1 # what failed tests printed
+trap 'rm -f "$failures"' EXIT
+trap 'exit 1' INT TERM HUP
 export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:suppressions=$PWD/tests/tsan.supp"
@@ -54,7 +56,6 @@ skip() {
 # What failed is told again at the end, where it is not lost among others' lines.
 finish() {
 	[ ! -s "$failures" ] || head -n 300 "$failures"
-	rm -f "$failures"
 	echo "$passed passed, $failed failed, $skipped skipped"
 	[ "$failed" -eq 0 ] || exit 1
 	[ "$strict" = no ] || [ "$skipped" -eq 0 ] || exit 1

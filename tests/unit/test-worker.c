@@ -335,10 +335,13 @@ static bool lies_warm(const struct mc_worker *w)
 static void make_warm(struct mc_worker *w)
 {
 	uint64_t end = mc_now_ns() + PATIENCE;
+	bool warm = false;
 
-	while (!lies_warm(w) && mc_now_ns() < end)
+	while (!warm && mc_now_ns() < end) {
 		come_and_go(w);
-	assert_true(lies_warm(w));
+		warm = lies_warm(w);
+	}
+	assert_true(warm);
 }
 
 static void touch(struct mc_post *post)
