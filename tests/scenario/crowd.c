@@ -192,6 +192,14 @@ static bool sockets_settle(const struct peer *p, unsigned most)
 	return nr_sockets(p->pid) <= most;
 }
 
+/* Has it more, as soon as a peer that moves bytes has its streams? */
+static bool sockets_grow(const struct peer *p, unsigned than)
+{
+	for (int i = 0; i < 1000 && nr_sockets(p->pid) <= than; i++)
+		nap(10 * MC_MSEC);
+	return nr_sockets(p->pid) > than;
+}
+
 static void on_one_target(void)
 {
 	enum { NR = SLOW > 1 ? 16 : 32, ROUNDS = SLOW > 1 ? 8 : 20 };
@@ -269,7 +277,7 @@ static void initiator_killed(void)
 		NEED(write(one.input, "g", 1) == 1, "go");
 		role_says(&one, "first");
 		nap(20 * MC_MSEC);
-		CHECK(nr_sockets(target.pid) > sockets, "no stream");
+		CHECK(sockets_grow(&target, sockets), "no stream");
 		role_kill(&one);
 		CHECK(sockets_settle(&target, sockets), "%u sockets, then %u", sockets, nr_sockets(target.pid));
 		memset(target.mem, GUARD, PEER_LEN / 2);
@@ -547,10 +555,9 @@ static void forks(struct mc_engine *e)
 	mc_segment_close(f.churn.segment);
 }
 
-/* The program is killed, a child of it lives on with copies of its sockets and locks. */
-static void orphan(struct peer *target)
+/* The program is killed, a child of it lives on with copies of its sockets and locks.  Alone, the target has `sockets`. */
+static void orphan(struct peer *target, unsigned sockets)
 {
-	unsigned sockets = nr_sockets(target->pid);
 	struct role parent, again;
 	uint64_t start;
 	pid_t child;
@@ -559,7 +566,7 @@ static void orphan(struct peer *target)
 	child = atoi(role_line(&parent));
 	NEED(child > 1, "the child");
 	nap(20 * MC_MSEC);
-	CHECK(nr_sockets(target->pid) > sockets, "no stream");
+	CHECK(sockets_grow(target, sockets), "no stream");
 	start = now_ns();
 	kill(parent.pid, SIGKILL);
 	waitpid(parent.pid, NULL, 0);
@@ -582,11 +589,14 @@ static void forked(void)
 {
 	struct mc_engine *e = engine_with("user", patient);
 	struct peer target = {0};
+	unsigned sockets;
 
 	peer_start(&target, "target", settings);
+	sockets = nr_sockets(target.pid);
 	forks(e);
 	CHECK(mc_engine_close(e, T) == 0, "close");
-	orphan(&target);
+	CHECK(sockets_settle(&target, sockets), "%u sockets, then %u", sockets, nr_sockets(target.pid));
+	orphan(&target, sockets);
 	peer_end(&target);
 }
 
