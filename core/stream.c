@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,6 +19,30 @@
 
 #define BACKLOG 1024
 #define LOOKUP_NS (3 * MC_SEC)
+
+/* Are both ends of a connection at one address?  Then it does not leave this host. */
+static bool within_host(int fd)
+{
+	struct sockaddr_storage here, there;
+	socklen_t here_len = sizeof here, there_len = sizeof there;
+
+	if (getsockname(fd, (struct sockaddr *)&here, &here_len) < 0 || getpeername(fd, (struct sockaddr *)&there, &there_len) < 0)
+		return false;
+	if (here.ss_family == AF_INET6)
+		return IN6_ARE_ADDR_EQUAL(&((struct sockaddr_in6 *)&here)->sin6_addr, &((struct sockaddr_in6 *)&there)->sin6_addr);
+	return here.ss_family == AF_INET &&
+	       ((struct sockaddr_in *)&here)->sin_addr.s_addr == ((struct sockaddr_in *)&there)->sin_addr.s_addr;
+}
+
+void mc_stream_tune(int fd)
+{
+	static const char unpaced[] = "reno"; /* every kernel has it, and lets everybody use it */
+	int one = 1;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	if (within_host(fd))
+		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, unpaced, sizeof unpaced - 1);
+}
 
 struct mc_port *mc_port_ref(struct mc_port *port)
 {

@@ -7,7 +7,6 @@
  * the preamble and the proof: the rest of the stream is the owner's.
  */
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <utlist.h>
@@ -390,7 +389,7 @@ static void local_from(int fd, char from[MC_ADDR_TEXT_MAX])
 static int admit_new(struct mc_port *port, int fd, const struct sockaddr *sa)
 {
 	struct mc_admit *a = calloc(1, sizeof *a);
-	int eight = 8, one = 1, r;
+	int eight = 8, r;
 
 	if (!a)
 		return -ENOMEM;
@@ -406,7 +405,7 @@ static int admit_new(struct mc_port *port, int fd, const struct sockaddr *sa)
 		a->need = MC_PREAMBLE_FIXED;
 	} else {
 		setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &eight, sizeof eight);
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+		mc_stream_tune(fd);
 		mc_addr_of_sock(sa, a->from);
 	}
 	a->poll.data = a;

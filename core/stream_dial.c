@@ -8,7 +8,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <utlist.h>
@@ -183,7 +182,7 @@ static void attempt_say_hello(struct attempt *a)
 	const struct mc_admit_key *key = a->dial->port->key;
 	uint8_t out[MC_PREAMBLE_MAX];
 	socklen_t len = sizeof(int);
-	int error = 0, one = 1, r;
+	int error = 0, r;
 	size_t n;
 
 	if (getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
@@ -192,7 +191,7 @@ static void attempt_say_hello(struct attempt *a)
 		attempt_fail(a, -error, NULL);
 		return;
 	}
-	setsockopt(a->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	mc_stream_tune(a->fd);
 	n = mc_preamble_encode(&a->dial->hello, out);
 	r = key ? mc_admit_talk_new(key, out, n, &a->talk) : 0;
 	if (r == 0)

@@ -51,6 +51,9 @@ struct mc_port {
 	struct mc_admit_talk *current_talk; /* NULL: without a key */
 };
 
+/* For a TCP connection that is established, at either end: nothing waits to be sent with more, and within a host nothing
+ * is paced, as a host-wide choice of BBR would have it (a timer per 64 KiB, at a rate guessed from the reader's pauses). */
+void mc_stream_tune(int fd);
 struct mc_port *mc_port_ref(struct mc_port *port);
 void mc_port_unref(struct mc_port *port);
 /* stream_admit.c: accept on port->fd; stop, and close what is not admitted.  [control] */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Dialling addresses of which some are names: what a silent name service may hold up. */
+/* Dialling addresses of which some are names: what a silent name service may hold up.  What a connection is set to. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,7 +8,9 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/tcp.h>
 
+#include "core/stream_port.h"
 #include "engine-fixture.h"
 
 static sem_t silence, done;
@@ -125,6 +127,100 @@ static void test_silent(void **state)
 	fixture_free(b);
 }
 
+/* An algorithm that hosts are set to and that this one lets us have; NULL: there is only reno. */
+static const char *host_wide(void)
+{
+	static const char *const names[] = {"bbr", "cubic", "dctcp", "vegas"};
+	const char *found = NULL;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	for (size_t i = 0; !found && i < sizeof names / sizeof *names; i++)
+		if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, names[i], (socklen_t)strlen(names[i])) == 0)
+			found = names[i];
+	close(fd);
+	return found;
+}
+
+/* Both ends of a connection to 127.0.0.1 from `from`, or in the same way by IPv6 to ::1; false: this host has none of it. */
+static bool connected(const char *from, const char *congestion, int ret_fd[2])
+{
+	struct mc_addr at = {.host = "127.0.0.1"}, source = {0};
+	struct sockaddr_storage to, ss;
+	socklen_t len;
+	int listener;
+
+	snprintf(source.host, sizeof source.host, "%s", from);
+	if (strchr(from, ':'))
+		snprintf(at.host, sizeof at.host, "::1");
+	len = (socklen_t)mc_addr_numeric(&at, &to);
+	assert_int_equal(mc_addr_numeric(&source, &ss), len);
+	listener = socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (listener < 0 || bind(listener, (struct sockaddr *)&to, len) < 0) {
+		assert_int_equal(to.ss_family, AF_INET6);
+		close(listener);
+		return false;
+	}
+	ret_fd[0] = socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(setsockopt(i ? listener : ret_fd[0], IPPROTO_TCP, TCP_CONGESTION, congestion,
+					    (socklen_t)strlen(congestion)), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&to, &len), 0);
+	assert_int_equal(bind(ret_fd[0], (struct sockaddr *)&ss, len), 0);
+	assert_int_equal(connect(ret_fd[0], (struct sockaddr *)&to, len), 0);
+	ret_fd[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(ret_fd[1] >= 0);
+	close(listener);
+	return true;
+}
+
+static void expect_tuned(int fd, const char *congestion)
+{
+	char name[16] = "";
+	socklen_t len = sizeof name, int_len = sizeof(int);
+	int nodelay = 0;
+
+	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &len), 0);
+	assert_string_equal(name, congestion);
+	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, &int_len), 0);
+	assert_true(nodelay);
+}
+
+/* What the host is set to holds for the network; nothing paces what stays within the host. */
+static void test_within_host(void **state)
+{
+	const struct {
+		const char *from;
+		bool within;
+	} rows[] = {{"127.0.0.1", true}, {"127.0.0.2", false}, {"::1", true}};
+	struct fixture *a = fixture_start("alpha", NULL), *b = fixture_start("beta", NULL);
+	const char *other = host_wide();
+	struct dialled d;
+	char at[32];
+
+	snprintf(at, sizeof at, "127.0.0.1:%u", b->engine.port);
+	dial(a, b, at, NULL, 10 * MC_SEC, &d);
+	sem_wait(&done);
+	assert_true(d.fd >= 0);
+	expect_tuned(d.fd, "reno");
+	close(d.fd);
+	fixture_free(a);
+	fixture_free(b);
+	if (!other)
+		skip();
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		int fd[2];
+
+		if (!connected(rows[i].from, other, fd))
+			continue;
+		for (int end = 0; end < 2; end++) {
+			mc_stream_tune(fd[end]);
+			expect_tuned(fd[end], rows[i].within ? "reno" : other);
+			close(fd[end]);
+		}
+	}
+}
+
 static int init(void **state)
 {
 	sem_init(&silence, 0, 0);
@@ -138,6 +234,7 @@ int main(void)
 		cmocka_unit_test(test_numeric_does_not_wait),
 		cmocka_unit_test(test_names_join),
 		cmocka_unit_test(test_silent),
+		cmocka_unit_test(test_within_host),
 	};
 
 	return cmocka_run_group_tests(tests, init, fixture_cleanup);
