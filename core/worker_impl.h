@@ -24,6 +24,7 @@
 #define WORKER_EVENTS 64
 #define TICK_BUSY_NS (10 * MC_MSEC)
 #define SPIN_ALONE_NS 2000 /* of a spin, before it lets others run */
+#define SPIN_SHARED_NS 1500 /* a yield that took as long let somebody run */
 #define SPIN_LOST_NS 400000 /* others that ran for so long had nothing to do with us */
 /* So many times what was lost we neither yield nor spin on: once may have been the hypervisor's doing, and what we
  * wait for lives on this processor; who computes here takes the next yield, too, and each time the span doubles. */
@@ -82,6 +83,7 @@ struct mc_worker {
 	uint64_t no_yield_until; /* who computes here is not one that we wait for */
 	unsigned lost_span;      /* SPIN_LOST_MIN to _MAX, of the last loss; 0: none yet */
 	unsigned yields;         /* since then */
+	bool shared;             /* the last yield went to somebody who was soon done, who may be the one who answers */
 	struct mc_timer **timers; /* heap by deadline */
 	unsigned nr_timers, cap_timers;
 	struct epoll_event events[WORKER_EVENTS]; /* of the running poll; entries of removed watches are cleared */
@@ -146,6 +148,7 @@ static inline bool mc_worker_spins(const struct mc_worker *w, uint64_t spin_ns, 
 static inline void mc_worker_yielded(struct mc_worker *w, uint64_t now, uint64_t lost_ns)
 {
 	w->yields++;
+	w->shared = lost_ns >= SPIN_SHARED_NS && lost_ns <= SPIN_LOST_NS;
 	if (lost_ns <= SPIN_LOST_NS)
 		return;
 	w->lost_span = w->yields > SPIN_YIELDS ? SPIN_LOST_MIN : MC_MIN(MC_MAX(2 * w->lost_span, SPIN_LOST_MIN), SPIN_LOST_MAX);
@@ -153,11 +156,17 @@ static inline void mc_worker_yielded(struct mc_worker *w, uint64_t now, uint64_t
 	w->no_yield_until = now + lost_ns * w->lost_span;
 }
 
-/* Between two looks of a spin that has found nothing for so long.  The answer may be another process's to give, on
- * this very processor.  [worker] */
+/* Is somebody else to run between two looks of a spin that has found nothing for so long?  The answer may be another
+ * process's to give, on this very processor; at once, if there was one last time.  [worker] */
+static inline bool mc_worker_gives_way(const struct mc_worker *w, uint64_t idle_ns)
+{
+	return w->shared || idle_ns >= SPIN_ALONE_NS;
+}
+
+/* Between two looks.  [worker] */
 static inline void mc_worker_relax(struct mc_worker *w, uint64_t idle_ns, uint64_t now)
 {
-	if (idle_ns < SPIN_ALONE_NS) {
+	if (!mc_worker_gives_way(w, idle_ns)) {
 		mc_cpu_relax();
 		return;
 	}

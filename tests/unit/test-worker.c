@@ -439,6 +439,15 @@ static void test_yields(void **state)
 		mc_worker_yielded(&w, now, SPIN_LOST_NS);
 	mc_worker_yielded(&w, now, much);
 	assert_int_equal(w.no_yield_until, now + SPIN_LOST_MIN * much);
+	/* Who shares the processor and is soon done runs at once the next time; nobody else does. */
+	for (int i = 0; i < 2; i++) {
+		assert_false(mc_worker_gives_way(&w, 0));
+		assert_true(mc_worker_gives_way(&w, SPIN_ALONE_NS));
+		mc_worker_yielded(&w, now, i ? SPIN_LOST_NS : SPIN_SHARED_NS);
+		assert_true(mc_worker_gives_way(&w, 0));
+		mc_worker_yielded(&w, now, i ? SPIN_LOST_NS + 1 : SPIN_SHARED_NS - 1);
+	}
+	assert_false(mc_worker_gives_way(&w, 0));
 }
 
 /* ---- many timers ----------------------------------------------------------------------------------- */
