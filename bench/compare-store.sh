@@ -4,7 +4,9 @@
 #
 # Per transport there is one master, one process that lends memory, and mooncake_store bench, which puts and gets
 # values of registered memory; Redis serves values without persistence, to a client that copies nothing it need
-# not.  All over the loopback; every run of ours is bracketed by runs of the peer.
+# not.  All over the loopback; every run of ours is bracketed by runs of the peer.  Redis has the congestion control that the
+# host is set to: BBR paces it, and ours is not paced within a host.  Measured with cubic, on two processors of an AMD EPYC:
+# redis-set-1m 0.96, -get-1m 1.40, -set-64k 1.64, -get-64k 2.02.
 #
 # Prints per case "CASE ratio R reach L ok|short|unsure [LO..HI]".  R is
 #   alloc                 100 ns / a pair of release and alloc, at 95 % use and mixed sizes
