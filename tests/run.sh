@@ -12,7 +12,7 @@ usage() {
 	usage: tests/run.sh [--quick] [--full] [--strict] [--no-install]
 	  --quick        the plain build only
 	  --full         also gcc's release, clang's sanitizers, each option on and off
-	  --strict       a skipped test is a failure, an unsteady one too
+	  --strict       a skipped test is a failure
 	  --no-install   install no packages; name what is missing
 	Environment: JOBS=N, processors to use.  Exit: 0 all passed, 1 not, 2 usage.
 	END
@@ -30,7 +30,7 @@ for arg in "$@"; do
 	esac
 done
 
-passed=0 failed=0 skipped=0 unsteady=0
+passed=0 failed=0 skipped=0
 wrapper= # what tests run under
 failures=$(mktemp) || exit 1 # what failed tests printed
 trap 'rm -f "$failures"' EXIT
@@ -48,12 +48,6 @@ fail() {
 	echo "FAIL: $1"
 }
 
-# It failed beside others, and not by itself.
-doubt() {
-	unsteady=$((unsteady + 1))
-	echo "UNSTEADY: $1"
-}
-
 skip() {
 	skipped=$((skipped + 1))
 	echo "SKIP: $1: $2"
@@ -64,7 +58,7 @@ finish() {
 	[ ! -s "$failures" ] || head -n 300 "$failures"
 	echo "$passed passed, $failed failed, $skipped skipped"
 	[ "$failed" -eq 0 ] || exit 1
-	[ "$strict" = no ] || [ $((skipped + unsteady)) -eq 0 ] || exit 1
+	[ "$strict" = no ] || [ "$skipped" -eq 0 ] || exit 1
 	exit 0
 }
 
@@ -100,13 +94,16 @@ printed_by() {
 	' "$1" | tail -n 60
 }
 
-# Tests run several at a time and share the machine with whoever else is on it; some measure how long something takes.
-# steady TREE NAME: does one that failed pass by itself, three times in turn?  Three such a run may be bad luck, more are not;
-# and what a sanitizer has found is found.
-steady() {
-	[ $unsteady -lt 3 ] && ! grep -q 'Sanitizer\|runtime error: ' "$1/printed.txt" &&
-		env --default-signal=HUP $wrapper meson test -C "$1" --no-rebuild --num-processes 1 --logbase alone --repeat 3 \
-			--timeout-multiplier=4 "${2##* / }" </dev/null >/dev/null 2>&1
+# alone TREE NAME: whether one that failed beside others passes by itself, in words; it has failed all the same.  Not asked
+# after the first few, which say enough.
+alone() {
+	[ "$failed" -lt 3 ] || return 0
+	if env --default-signal=HUP $wrapper meson test -C "$1" --no-rebuild --num-processes 1 --logbase alone --repeat 3 \
+		--timeout-multiplier=4 "${2##* / }" </dev/null >/dev/null 2>&1; then
+		echo ", passes 3 times alone"
+	else
+		echo ", fails alone, too"
+	fi
 }
 
 # count TREE LOGBASE: add a run's tests to the totals.
@@ -118,14 +115,10 @@ count() {
 		OK | EXPECTEDFAIL) pass ;;
 		SKIP) skip "$1: $name" "${reason:-no reason given}" ;;
 		*)
-			printed_by "$1/meson-logs/$2.txt" "$name" >"$1/printed.txt"
-			{ echo "--- $1: $name" && cat "$1/printed.txt"; } >>"$failures"
-			if [ "$result" != TIMEOUT ] && steady "$1" "$name"; then
-				pass
-				doubt "$1: $name failed beside others ($result) and passed 3 times alone; see $1/meson-logs/$2.txt"
-			else
-				fail "$1: $name ($result); see $1/meson-logs/$2.txt"
-			fi
+			word=
+			[ "$result" = TIMEOUT ] || word=$(alone "$1" "$name")
+			fail "$1: $name ($result$word); see $1/meson-logs/$2.txt"
+			{ echo "--- $1: $name" && printed_by "$1/meson-logs/$2.txt" "$name"; } >>"$failures"
 			;;
 		esac
 	done <"$1/results.txt"
