@@ -234,18 +234,18 @@ void mc_local_withdraw(struct mc_local *local, struct mc_local_buf **bufs, size_
 		free(old);
 }
 
-uint64_t mc_local_each(struct mc_engine *engine, void (*f)(const struct mc_local_buf *buf, void *arg),
+uint32_t mc_local_each(struct mc_engine *engine, void (*f)(const struct mc_local_buf *buf, void *arg),
 		       void *arg)
 {
 	struct mc_local *local = engine->local;
-	uint64_t version;
+	uint32_t next_id;
 
 	pthread_mutex_lock(&local->lock);
 	for (size_t i = 0; i < local->nr_by_id; i++)
 		f(local->by_id[i], arg);
-	version = local->version;
+	next_id = local->next_id;
 	pthread_mutex_unlock(&local->lock);
-	return version;
+	return next_id;
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */

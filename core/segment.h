@@ -35,9 +35,10 @@ struct mc_local_blob {
 	char *why;  /* a sentence; NULL unless it lacks */
 };
 
-/* Call f for every buffer that peers may see, in order of id, with the table's version.  The
- * version grows with each change.  Holds the table's lock: f must not call back.  [any] */
-uint64_t mc_local_each(struct mc_engine *engine, void (*f)(const struct mc_local_buf *buf, void *arg),
+/* Call f for every buffer that peers may see, in order of id.  The id that the next buffer gets: one
+ * with a lower id that f was not called with is gone.  Holds the table's lock: f must not call back.
+ * [any] */
+uint32_t mc_local_each(struct mc_engine *engine, void (*f)(const struct mc_local_buf *buf, void *arg),
 		       void *arg);
 
 int mc_local_new(struct mc_engine *engine);

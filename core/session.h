@@ -144,7 +144,7 @@ void mc_session_set_events(struct mc_engine *engine, const struct mc_session_eve
 /* Make engine->sessions, before the port is opened, and become the owner of control streams.
  * table: who knows our own buffers (mc_local_each).  [any] but control */
 struct mc_local_buf;
-typedef uint64_t (*mc_table_each)(struct mc_engine *engine,
+typedef uint32_t (*mc_table_each)(struct mc_engine *engine,
 				  void (*f)(const struct mc_local_buf *buf, void *arg), void *arg);
 int mc_sessions_open(struct mc_engine *engine, mc_table_each table);
 /* Say goodbye and end every session (gone() with -ECANCELED); no other is opened or accepted.

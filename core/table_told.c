@@ -24,6 +24,7 @@ struct mc_published {
 	uint64_t version; /* of what was told; grows with each change */
 	struct told *told; /* by id */
 	size_t nr, cap, bytes;
+	uint32_t next_id; /* by the last comparison: one with a lower id that is not told is gone */
 	/* During a comparison with the registrations. */
 	size_t at;
 	bool failed;
@@ -209,12 +210,15 @@ static void compare_one(const struct mc_local_buf *buf, void *arg)
 void mc_table_compare(struct mc_sessions *ss)
 {
 	struct mc_published *p = published_get(ss);
+	uint32_t next_id;
 
 	if (!p || !ss->table)
 		return;
 	p->at = 0;
 	p->failed = false;
-	ss->table(ss->engine, compare_one, ss);
+	next_id = ss->table(ss->engine, compare_one, ss);
+	if (!p->failed)
+		p->next_id = next_id;
 	while (p->at < p->nr)
 		told_remove(ss, p->at);
 }
@@ -261,12 +265,21 @@ struct push {
 	uint8_t *entry; /* NULL: removed */
 };
 
+/* A comparison may have overtaken the push of a buffer that is gone by now, and have told what was
+ * registered in its place. */
+static bool is_gone(const struct mc_published *p, uint32_t id)
+{
+	size_t at = p ? told_find(p, id) : 0;
+
+	return p && id < p->next_id && (at == p->nr || p->told[at].id != id);
+}
+
 static void push_run(struct mc_control_post *post)
 {
 	struct push *push = MC_CONTAINER_OF(post, struct push, post);
 	struct mc_sessions *ss = push->ss;
 
-	if (ss->closing) {
+	if (ss->closing || (push->entry && is_gone(ss->published, push->id))) {
 		free(push->entry);
 	} else if (push->entry) {
 		if (told_add(ss, push->id, push->entry, push->size) < 0)

@@ -21,6 +21,7 @@
 #include "segment.h"
 #include "session.h"
 #include "stream.h"
+#include "core/util/check.h"
 
 #define FIXTURE_BUFS 4096
 
@@ -28,7 +29,7 @@ struct fixture {
 	struct mc_engine engine; /* first */
 	/* Our table; `lock` guards it. */
 	pthread_mutex_t lock;
-	uint64_t version;
+	uint32_t next_id;
 	size_t nr;
 	struct mc_local_buf bufs[FIXTURE_BUFS];
 	struct mc_local_blob blobs[1];
@@ -48,18 +49,18 @@ static uint64_t fixture_deadline(uint64_t span_ns)
 	return mc_now_ns() + span_ns;
 }
 
-static uint64_t fixture_each(struct mc_engine *engine,
+static uint32_t fixture_each(struct mc_engine *engine,
 			     void (*f)(const struct mc_local_buf *buf, void *arg), void *arg)
 {
 	struct fixture *x = (struct fixture *)engine;
-	uint64_t version;
+	uint32_t next_id;
 
 	pthread_mutex_lock(&x->lock);
 	for (size_t i = 0; i < x->nr; i++)
 		f(&x->bufs[i], arg);
-	version = x->version;
+	next_id = x->next_id;
 	pthread_mutex_unlock(&x->lock);
-	return version;
+	return next_id;
 }
 
 static void fixture_message(struct mc_session *s, uint16_t type, const void *payload, size_t len)
@@ -203,7 +204,7 @@ static inline void fixture_buf(struct fixture *x, uint32_t id, uint64_t base, ui
 	*b = (struct mc_local_buf){.id = id, .base = base, .len = len, .access = MC_ACCESS_ALL};
 	strcpy(b->location, "cpu:0");
 	strcpy(b->kind, "cpu");
-	x->version++;
+	x->next_id = MC_MAX(x->next_id, id + 1);
 	pthread_mutex_unlock(&x->lock);
 }
 
@@ -217,7 +218,6 @@ static inline void fixture_unbuf(struct fixture *x, uint32_t id)
 			break;
 		}
 	}
-	x->version++;
 	pthread_mutex_unlock(&x->lock);
 }
 

@@ -158,6 +158,43 @@ static void test_deltas(void **state)
 	fixture_free(b);
 }
 
+/* What is said of a buffer comes after a comparison that saw it gone, and another in its place. */
+static void test_late_push(void **state)
+{
+	struct fixture *a = fixture_start("alpha", NULL), *b = fixture_start("beta", NULL);
+	struct mc_local_buf late;
+	struct mc_session *s;
+	struct mc_snapshot *snap;
+	struct mc_error err = {0};
+	size_t nr = 0;
+	int status = 1;
+
+	sem_init(&sem, 0, 0);
+	fixture_buf(b, 1, 0x10000, 0x1000);
+	if (mc_session_open(&a->engine, "beta", fixture_deadline(5 * MC_SEC), &s, &err) < 0)
+		fail_msg("%s", err.text);
+	fixture_buf(b, 2, 0x20000, 0x1000);
+	late = b->bufs[b->nr - 1];
+	fixture_unbuf(b, 2);
+	fixture_buf(b, 3, 0x20000, 0x2000);
+	assert_int_equal(mc_session_refresh(s, refreshed, &status), 0);
+	sem_wait(&sem);
+	assert_int_equal(status, 0);
+	mc_session_push_add(&b->engine, &late);
+	fixture_buf(b, 4, 0x30000, 0x1000);
+	mc_session_push_add(&b->engine, &b->bufs[b->nr - 1]);
+	while (nr < 3 && s->state == MC_SESSION_UP) {
+		snap = mc_session_snapshot(s);
+		nr = snap->nr;
+		assert_true(nr < 2 || snap->bufs[1]->id == 3);
+		mc_snapshot_unref(snap);
+	}
+	assert_int_equal(s->state, MC_SESSION_UP);
+	mc_session_unref(s);
+	fixture_free(a);
+	fixture_free(b);
+}
+
 static void test_goodbye(void **state)
 {
 	struct fixture *a = fixture_start("alpha", NULL), *b = fixture_start("beta", NULL);
@@ -408,6 +445,7 @@ int main(void)
 		cmocka_unit_test(test_own_segment),
 		cmocka_unit_test(test_messages),
 		cmocka_unit_test(test_deltas),
+		cmocka_unit_test(test_late_push),
 		cmocka_unit_test(test_goodbye),
 		cmocka_unit_test(test_killed),
 		cmocka_unit_test(test_frozen),
