@@ -207,7 +207,6 @@ int mc_lane_close(struct mc_lane *lane, uint64_t deadline_ns)
 	mc_worker_call(lane->worker, lane_leave, lane);
 	mc_stage_lane_close(lane);
 	mc_helpers_call(lane->device->engine->helpers, lane_close_job, lane);
-	mc_kinds_settle(lane->device->engine);
 	lane_free(lane);
 	return r;
 }

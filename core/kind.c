@@ -10,7 +10,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -37,7 +36,6 @@ struct mc_kinds {
 	pthread_mutex_t lock;
 	pthread_cond_t opened;
 	bool opening;
-	uint32_t answering; /* atomic: threads of plugins that are inside of kind_copied */
 };
 
 /* ---- names ---------------------------------------------------------------------------------- */
@@ -368,20 +366,9 @@ static void kind_copied(const struct mc_host *h, struct mc_copy *c, int status)
 	struct mc_worker *worker = c->host[0];
 	struct mc_post *post = (struct mc_post *)(void *)c->host;
 
-	struct mc_kinds *kinds = MC_CONTAINER_OF(h, struct mc_plain_host, host)->engine->kinds;
-
 	c->priv[0] = (void *)(intptr_t)status;
 	post->run = copy_deliver;
-	__atomic_fetch_add(&kinds->answering, 1, __ATOMIC_RELAXED);
 	mc_worker_post(worker, post);
-	__atomic_fetch_sub(&kinds->answering, 1, __ATOMIC_RELEASE);
-}
-
-void mc_kinds_settle(struct mc_engine *engine)
-{
-	/* The answer may be handled before the thread that gave it has let go of the worker. */
-	while (engine->kinds && __atomic_load_n(&engine->kinds->answering, __ATOMIC_ACQUIRE))
-		sched_yield();
 }
 
 /* Memory that a device's own mem_alloc gives, of a kind that no plugin knows: the CPU reaches it. */

@@ -33,8 +33,6 @@ int mc_kind_extent(struct mc_engine *engine, const struct mc_mem_desc *desc, uin
 /* Host memory that copies of every open kind will go through, and no more.  [helper] */
 void mc_kinds_pin(struct mc_engine *engine, void *addr, uint64_t len);
 void mc_kinds_unpin(struct mc_engine *engine, void *addr);
-/* Every copy of a lane has been answered: wait until nobody is in its worker any more.  [any], not in a plugin */
-void mc_kinds_settle(struct mc_engine *engine);
 /* Start a copy for a lane: MC_DONE, 0 (c->done runs on the worker later), -EAGAIN, -errno.  [worker] */
 int mc_kind_copy(struct mc_engine *engine, struct mc_worker *worker, struct mc_copy *c);
 /* Make writes that devices did visible, for every open kind, before a notify is delivered.  May take

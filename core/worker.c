@@ -6,6 +6,7 @@
  * order, so a message is seen by one of them.
  */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -175,12 +176,15 @@ void mc_worker_pause(struct mc_worker *w)
 
 /* ---- inbox ---------------------------------------------------------------------------------- */
 
+/* What the message says may let another thread end the worker, before this one has looked whom to wake. */
 void mc_worker_post(struct mc_worker *w, struct mc_post *post)
 {
+	atomic_fetch_add_explicit(&w->posting, 1, memory_order_relaxed);
 	post->next = atomic_load_explicit(&w->inbox, memory_order_relaxed);
 	while (!atomic_compare_exchange_weak(&w->inbox, &post->next, post))
 		;
 	mc_worker_nudge(w);
+	atomic_fetch_sub_explicit(&w->posting, 1, memory_order_release);
 }
 
 void mc_worker_nudge(struct mc_worker *w)
@@ -537,6 +541,8 @@ void mc_worker_free(struct mc_worker *w)
 	atomic_store(&w->stopping, true);
 	kick(w->thread_wake);
 	pthread_join(w->thread, NULL);
+	while (atomic_load_explicit(&w->posting, memory_order_acquire))
+		sched_yield();
 	drain(w);
 	close_fds(w);
 	pthread_mutex_destroy(&w->want_lock);

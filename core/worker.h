@@ -55,7 +55,8 @@ int mc_worker_new(const struct mc_worker_args *args, struct mc_worker **ret_work
 void mc_worker_set_flags(struct mc_worker *worker, bool own_thread, bool cpu_copy);
 /* Another bound of spinning.  [worker] */
 void mc_worker_set_spin(struct mc_worker *worker, uint64_t spin_ns);
-/* Ends the thread.  No client is left, nobody drives or posts any more. */
+/* Ends the thread.  No client is left, nobody drives any more; every message is in its inbox, or has run, though who
+ * posted it may still be about to return. */
 void mc_worker_free(struct mc_worker *worker);
 /* Join and leave; on the worker (post), or before it has other clients.  [worker] */
 void mc_worker_add(struct mc_worker *worker, struct mc_client *client);

@@ -44,6 +44,7 @@ struct mc_worker {
 
 	/* Any thread. */
 	_Alignas(MC_CACHE_LINE) _Atomic(struct mc_post *) inbox; /* newest first */
+	atomic_uint posting;          /* threads inside of mc_worker_post: it is not freed before they have left */
 	atomic_uint baton;            /* 1: held */
 	_Atomic(const void *) holder; /* token of the thread that holds it */
 	atomic_bool holder_asleep;    /* in poll: needs holder_wake */

@@ -159,6 +159,44 @@ static void test_posts(void **state)
 	close_worker(&p);
 }
 
+struct last_word {
+	struct mc_post post;
+	struct mc_worker *worker;
+	atomic_bool said;
+};
+
+static void last_word_run(struct mc_post *post)
+{
+	atomic_store(&MC_CONTAINER_OF(post, struct last_word, post)->said, true);
+}
+
+static void *last_word_main(void *arg)
+{
+	struct last_word *l = arg;
+
+	mc_worker_post(l->worker, &l->post);
+	return NULL;
+}
+
+/* A message that ends its worker: who posted it may still be inside, as a helper that answers a device which waits
+ * for nothing else.  What he touches then is seen by the sanitizers. */
+static void test_freed_by_post(void **state)
+{
+	for (int i = 0; i < 200; i++) {
+		struct last_word l = {.post.run = last_word_run};
+		pthread_t thread;
+		struct probe p;
+
+		open_worker(&p, 0, 5 * MC_SEC);
+		l.worker = p.worker;
+		assert_int_equal(pthread_create(&thread, NULL, last_word_main, &l), 0);
+		while (!atomic_load(&l.said))
+			sched_yield();
+		close_worker(&p);
+		pthread_join(thread, NULL);
+	}
+}
+
 /* ---- the baton ---------------------------------------------------------------------------------- */
 
 static void count_up(void *arg)
@@ -661,6 +699,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_posts),
+		cmocka_unit_test(test_freed_by_post),
 		cmocka_unit_test(test_baton),
 		cmocka_unit_test(test_contended_baton),
 		cmocka_unit_test(test_warm),
