@@ -17,7 +17,7 @@
 #define NR (LEN / PIECE)
 /* Neighbours would be carried as one slice. */
 #define PLACE(i) ((i) * 27 % NR * PIECE)
-#define BOUND MC_SEC /* peer_timeout of both engines */
+#define BOUND (3 * MC_SEC) /* peer_timeout of both engines */
 
 /* ---- what was logged ------------------------------------------------------------------------- */
 
@@ -52,9 +52,9 @@ struct pair {
 /* faults: "drop=0.1 drop_nth=3", options of the filter.  target: a setting of the target's, or NULL. */
 static struct pair *pair_with(const char *faults, const char *verify, const char *target)
 {
-	const char *plain[] = {"peer_timeout=1", target, NULL};
+	const char *plain[] = {"peer_timeout=3", target, NULL};
 	char words[12][64], retries[32];
-	const char *settings[20] = {"peer_timeout=1", "transports.tcp.filters=fault", retries};
+	const char *settings[20] = {"peer_timeout=3", "transports.tcp.filters=fault", retries};
 	struct pair *p = calloc(1, sizeof *p);
 	struct mc_error err = {0};
 	size_t n = 3;
