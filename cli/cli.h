@@ -104,6 +104,9 @@ void cli_stdout_back(int held);
 /* From here on a plugin is loaded in a child process first, so that one that crashes, hangs or exits when it
  * is loaded is refused with a sentence and not our end. */
 void cli_try_plugins(void);
+/* That child: this program, started with the first argument CLI_TRIAL and the file to load as the second. */
+#define CLI_TRIAL "--load-to-see"
+int cli_trial_child(const char *path);
 /* What loading this file printed, as a sentence that begins with the file; NULL: nothing.  A borrowed string. */
 const char *cli_plugin_said(const char *path);
 /* Call each for every sentence of that kind. */

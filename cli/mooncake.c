@@ -66,6 +66,8 @@ static int run(int argc, char **argv)
 		fputs("mooncake: a verb is missing; mooncake --help lists them\n", stderr);
 		return CLI_USAGE;
 	}
+	if (strcmp(name, CLI_TRIAL) == 0 && argc == 3)
+		return cli_trial_child(argv[2]);
 	if (strcmp(name, "--version") == 0) {
 		printf("mooncake %s\n", mc_version());
 		return CLI_OK;

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -21,7 +22,8 @@
 #include "core/loader.h"
 #include "core/util/check.h"
 
-#define SECONDS 5 /* in which a plugin is loaded */
+#define SECONDS 10 /* in which a plugin is loaded */
+#define TOLD_FD 3 /* where the child tells */
 
 struct tried {
 	struct tried *next;
@@ -41,14 +43,15 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct tried *list; /* newest first; kept until the end */
 
 /* Whether it can be loaded at all is the loader's to say. */
-static void run_child(const char *path, int fd)
+int cli_trial_child(const char *path)
 {
 	static struct footprint before, after;
 	struct told told = {.over = true};
 	bool looks;
 
-	setpgid(0, 0); /* so that what it starts ends with it */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (fcntl(TOLD_FD, F_SETFD, FD_CLOEXEC) < 0)
+		return CLI_USAGE;
 	looks = footprint_begin(&before) == 0;
 	dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
 	if (looks) {
@@ -56,7 +59,31 @@ static void run_child(const char *path, int fd)
 		if (after.said > before.said)
 			memcpy(told.said, after.words, sizeof told.said);
 	}
-	_exit(write(fd, &told, sizeof told) != sizeof told);
+	_exit(write(TOLD_FD, &told, sizeof told) != sizeof told);
+}
+
+/* A process of its own program, in a group of its own, so that what it starts ends with it: the child of a fork would
+ * have this one's locks as other threads held them.  0 or -errno. */
+static int start_child(const char *path, int told_fd, pid_t *ret_pid)
+{
+	char *argv[] = {(char *)"mooncake", (char *)CLI_TRIAL, (char *)path, NULL};
+	posix_spawn_file_actions_t files;
+	posix_spawnattr_t attr;
+	sigset_t none;
+	int r;
+
+	sigemptyset(&none);
+	posix_spawn_file_actions_init(&files);
+	posix_spawnattr_init(&attr);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
+	posix_spawnattr_setpgroup(&attr, 0);
+	posix_spawnattr_setsigmask(&attr, &none);
+	r = posix_spawn_file_actions_adddup2(&files, told_fd, TOLD_FD);
+	if (r == 0)
+		r = posix_spawn(ret_pid, "/proc/self/exe", &files, &attr, argv, environ);
+	posix_spawnattr_destroy(&attr);
+	posix_spawn_file_actions_destroy(&files);
+	return -r;
 }
 
 static void judge(struct tried *t, const struct told *told, int r, int status)
@@ -84,17 +111,14 @@ static void judge(struct tried *t, const struct told *told, int r, int status)
 static void run(struct tried *t)
 {
 	struct told told = {.over = false};
-	int pair[2], status = 0, r;
+	int pair[2], status = 0, started, r;
 	pid_t pid;
 
 	if (pipe2(pair, O_CLOEXEC) < 0)
 		return;
-	fflush(NULL);
-	pid = fork();
-	if (pid == 0)
-		run_child(t->path, pair[1]);
+	started = start_child(t->path, pair[1], &pid);
 	close(pair[1]);
-	if (pid > 0) {
+	if (started == 0) {
 		r = child_wait(pid, SECONDS, &status);
 		if (r < 0 || read(pair[0], &told, sizeof told) != sizeof told)
 			told.over = false;

@@ -164,7 +164,7 @@ case_loading() {
 		"load-hangs": "refused", "load-prints": "ok"}'
 	says 'transport-load-crashes.so: loading it crashes: Segmentation fault (signal 11); mooncake check-plugin' \
 		'transport-load-exits.so: loading it ends the process, with exit status 0;' \
-		'transport-load-hangs.so: loading it does not end within 5 s;' \
+		'transport-load-hangs.so: loading it does not end within 10 s;' \
 		"transport-load-prints.so: loading it prints: 'hello from the constructor'"
 	rm "$dir/c/plugins.d/hangs.json"
 	ask 1 plugins
