@@ -52,7 +52,8 @@ struct mc_port {
 };
 
 /* For a TCP connection that is established, at either end: nothing waits to be sent with more, and within a host nothing
- * is paced, as a host-wide choice of BBR would have it (a timer per 64 KiB, at a rate guessed from the reader's pauses). */
+ * is paced, as a host-wide choice of BBR would have it (a timer per 64 KiB, at a rate guessed from the reader's pauses), and
+ * little is held back for want of room at the other end. */
 void mc_stream_tune(int fd);
 struct mc_port *mc_port_ref(struct mc_port *port);
 void mc_port_unref(struct mc_port *port);

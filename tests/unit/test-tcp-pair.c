@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -351,12 +352,185 @@ static void test_fence(void **state)
 	pair_close(&p);
 }
 
-/* ---- the test at one end ------------------------------------------------------------------- */
+/* ---- lent payloads ------------------------------------------------------------------------- */
+
+static struct tcp *tcp_of(const struct fake_inst *inst)
+{
+	return inst->priv;
+}
 
 static struct tcp_stream *stream_of(const struct fake_inst *inst)
 {
-	return ((struct tcp *)inst->priv)->peers->streams;
+	return tcp_of(inst)->peers->streams;
 }
+
+/* nr WRITEs of len bytes, at odd places. */
+static void writes(struct pair *p, struct many *m, unsigned nr, uint64_t len, uint64_t seed)
+{
+	m->s = calloc(nr, sizeof *m->s);
+	m->nr = nr;
+	for (unsigned i = 0; i < nr; i++) {
+		uint64_t at = i * (len + 4099) + 1;
+
+		assert_true(at + len <= BUF_LEN);
+		fake_buf_fill(p->local, at, len, seed + i);
+		fake_buf_fill(p->target, at, len, 0);
+		m->s[i] = fake_slice_new(p->a);
+		fake_slice_set(m->s[i], p->peer, MC_OP_WRITE, p->local, at, p->remote, at, len, 0);
+	}
+}
+
+static void writes_free(struct many *m)
+{
+	for (unsigned i = 0; i < m->nr; i++)
+		fake_slice_free(m->s[i]);
+	free(m->s);
+}
+
+/* With the end of a WRITE its memory is the user's again: what he does with it does not arrive. */
+static void test_lent(void **state)
+{
+	static const uint64_t lens[] = { MC_TCP_LEND, 700001, 2097152 + 5, MC_TCP_LEND_MIN, MC_TCP_LEND - 1 };
+	struct pair p = { 0 };
+
+	(void)state;
+	pair_open(&p, NULL, 0);
+	for (unsigned round = 0; round < 40; round++) {
+		uint64_t len = lens[round % MC_ARRAY_SIZE(lens)], before = fake_counter(p.a, "bytes_lent");
+		unsigned nr = round % 2 ? 1 : (unsigned)MC_MIN(UINT64_C(20), BUF_LEN / (len + 4100));
+		struct many m;
+
+		writes(&p, &m, nr, len, round + 1);
+		run_all(&p, &m);
+		fake_buf_fill(p.local, 0, BUF_LEN, 999);
+		for (int turns = 0; turns < 3; turns++)
+			fake_turn(p.b, 0);
+		for (unsigned i = 0; i < nr; i++) {
+			assert_int_equal(m.s[i]->status, 0);
+			assert_int_equal(fake_buf_check(p.target, m.s[i]->s.remote_offset - p.remote->base, len,
+							round + 1 + i), -1);
+		}
+		if (nr * len >= MC_TCP_LEND)
+			assert_true(fake_counter(p.a, "bytes_lent") > before);
+		else
+			assert_true(fake_counter(p.a, "bytes_lent") == before);
+		writes_free(&m);
+	}
+	assert_int_equal(fake_counter(p.b, "bytes_lent"), 0);
+	pair_close(&p);
+}
+
+/* A system that gives no pipe. */
+static void test_not_lent(void **state)
+{
+	struct pair p = { 0 };
+	struct many m;
+
+	(void)state;
+	pair_open(&p, NULL, 0);
+	tcp_of(p.a)->pipe.refused = true;
+	writes(&p, &m, 5, 700001, 1);
+	run_all(&p, &m);
+	for (unsigned i = 0; i < m.nr; i++)
+		assert_int_equal(m.s[i]->status, 0);
+	writes_free(&m);
+	mix(&p, 20, 400000, 3, 0);
+	assert_int_equal(fake_counter(p.a, "bytes_lent"), 0);
+	pair_close(&p);
+}
+
+/* The socket is full, and a part of a payload lies in the pipe. */
+static void lend_half(struct pair *p, struct many *m, uint64_t seed)
+{
+	p->b->paused = true;
+	writes(p, m, 3, 2000003, seed);
+	for (unsigned i = 0; i < m->nr; i++)
+		assert_int_equal(fake_submit(m->s[i]), 0);
+	fake_flush(p->a);
+	fake_turn(p->a, 0);
+	assert_true(tcp_of(p->a)->pipe.user && tcp_of(p->a)->pipe.user->tx.piped > 0);
+}
+
+/* What a broken stream has left in the pipe goes with it: the next stream's bytes are its own. */
+static void test_lent_fence(void **state)
+{
+	static const char *const words[] = { "sndbuf=64KiB", "rcvbuf=64KiB" };
+	struct pair p = { 0 };
+	struct many m;
+
+	(void)state;
+	pair_open(&p, words, 2);
+	for (unsigned round = 0; round < 4; round++) {
+		lend_half(&p, &m, round + 1);
+		p.b->paused = false;
+		assert_int_equal(fake_peer_fence(p.peer, BOUND), 0);
+		for (unsigned i = 0; i < m.nr; i++)
+			assert_int_equal(m.s[i]->status, -ECONNRESET);
+		writes_free(&m);
+		assert_null(tcp_of(p.a)->pipe.user);
+		assert_int_equal(fake_peer_reattach(p.peer), 0);
+		assert_int_equal(fake_peer_wait(p.peer, BOUND), 0);
+		mix(&p, 20, 400000, round + 5, 0);
+	}
+	pair_close(&p);
+}
+
+/* One stream has filled the pipe and stands; the others copy. */
+static void test_lent_streams(void **state)
+{
+	static const char *const words[] = { "streams=3", "sndbuf=64KiB", "rcvbuf=64KiB" };
+	struct pair p = { 0 };
+	struct many m;
+
+	(void)state;
+	pair_open(&p, words, 3);
+	lend_half(&p, &m, 1);
+	p.b->paused = false;
+	assert_int_equal(fake_run(p.w, all_over, &m, BOUND), 0);
+	for (unsigned i = 0; i < m.nr; i++) {
+		assert_int_equal(m.s[i]->status, 0);
+		assert_int_equal(fake_buf_check(p.target, m.s[i]->s.remote_offset - p.remote->base, 2000003, 1 + i), -1);
+	}
+	writes_free(&m);
+	pair_close(&p);
+}
+
+static volatile sig_atomic_t nr_sigpipe;
+
+static void on_sigpipe(int sig)
+{
+	(void)sig;
+	nr_sigpipe++;
+}
+
+/* The other end is gone: the thread that drives, the application's, gets no signal of it. */
+static void test_lent_gone(void **state)
+{
+	static const char *const words[] = { "sndbuf=64KiB", "rcvbuf=64KiB" };
+	struct sigaction action = { .sa_handler = on_sigpipe }, old;
+	struct pair p = { 0 };
+	struct many m;
+	sigset_t blocked;
+
+	(void)state;
+	sigaction(SIGPIPE, &action, &old);
+	pair_open(&p, words, 2);
+	lend_half(&p, &m, 1);
+	shutdown(stream_of(p.b)->watch.fd, SHUT_RD);
+	tcp_of(p.a)->pipe.user->tx.blocked = false;
+	assert_true(tcp_send(stream_of(p.a), MC_TCP_TURN) == 0);
+	assert_int_equal(fake_counter(p.a, "streams_broken"), 1);
+	assert_int_equal(nr_sigpipe, 0);
+	pthread_sigmask(SIG_BLOCK, NULL, &blocked);
+	assert_false(sigismember(&blocked, SIGPIPE));
+	p.b->paused = false;
+	assert_int_equal(fake_peer_fence(p.peer, BOUND), 0);
+	writes_free(&m);
+	pair_close(&p);
+	sigaction(SIGPIPE, &old, NULL);
+}
+
+/* ---- the test at one end ------------------------------------------------------------------- */
 
 static uint32_t tag_of(const struct fake_slice *s)
 {
@@ -575,6 +749,11 @@ int main(void)
 		cmocka_unit_test(test_streams),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_fence),
+		cmocka_unit_test(test_lent),
+		cmocka_unit_test(test_not_lent),
+		cmocka_unit_test(test_lent_fence),
+		cmocka_unit_test(test_lent_streams),
+		cmocka_unit_test(test_lent_gone),
 		cmocka_unit_test(test_early_answers),
 		cmocka_unit_test(test_acks_together),
 		cmocka_unit_test(test_frozen),

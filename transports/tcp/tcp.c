@@ -58,6 +58,7 @@ static void tcp_close(void *inst)
 {
 	struct tcp *tcp = inst;
 
+	tcp_pipe_close(tcp);
 	tcp_link_close(tcp);
 	if (tcp->scratch)
 		tcp->host->free(tcp->host, tcp->scratch, MC_TCP_CHUNK);
@@ -73,6 +74,7 @@ static void open_counters(struct tcp *tcp)
 	const struct mc_host *h = tcp->host;
 
 	tcp->c_sent = h->counter(h, "bytes_sent", "bytes to sockets, heads included");
+	tcp->c_lent = h->counter(h, "bytes_lent", "bytes of WRITEs among them that were not copied");
 	tcp->c_received = h->counter(h, "bytes_received", "bytes from sockets, heads included");
 	tcp->c_send_calls = h->counter(h, "send_calls", "system calls that sent something");
 	tcp->c_recv_calls = h->counter(h, "recv_calls", "system calls that received something");

@@ -28,6 +28,8 @@
 #define MC_TCP_ANSWERS 1024u               /* answers that a target owes a stream; a power of two */
 #define MC_TCP_ACK (UINT64_C(256) << 10)   /* bytes, and */
 #define MC_TCP_ACKS 16u                    /* WRITEs that are acknowledged together inside a frame */
+#define MC_TCP_LEND (UINT64_C(256) << 10)  /* bytes of WRITEs in a row that are lent, not copied, when */
+#define MC_TCP_LEND_MIN (UINT64_C(32) << 10) /* none of them is shorter than this */
 #define MC_TCP_CHUNK (UINT64_C(256) << 10) /* a bounce buffer */
 #define MC_TCP_HOT_NS UINT64_C(1000000)    /* after traffic, a stream is polled for this long */
 #define MC_TCP_TURN_NS UINT64_C(20000000)  /* a turn that has lasted this long reads no more */
@@ -116,6 +118,9 @@ struct tcp_tx {
 		struct tcp_bounce *bounce;
 	} foreign;
 	struct iovec iov[MC_TCP_IOV];
+	bool lends[MC_TCP_IOV]; /* by piece: a WRITE's payload, whose pages may be lent, see tcp_lend.c */
+	uint64_t piped;         /* bytes from iov[iov_idx] on that lie in tcp->pipe */
+	bool lent;              /* the kernel may refer to memory of requests that have not ended */
 	struct mc_range ranges[MC_TCP_FRAME_NR]; /* held until the packet is sent */
 	uint32_t range_len[MC_TCP_FRAME_NR];
 	struct tcp_wire_ack acks[MC_TCP_ANSWERS];
@@ -162,6 +167,14 @@ struct tcp_peer {
 	uint32_t nr_free;
 };
 
+/* By way of which pages are lent to sockets.  Opened when first used; empty but for what its user has piped. */
+struct tcp_pipe {
+	int in, out;
+	bool open;
+	bool refused; /* the system gives none: bytes are copied */
+	struct tcp_stream *user; /* or NULL */
+};
+
 /* The instance: one lane of one interface. */
 struct tcp {
 	const struct mc_host *host;
@@ -178,9 +191,10 @@ struct tcp {
 	bool stopped, news, bounce_wanted;
 	uint64_t warned_ns;
 	uint64_t turn_boot_ns; /* when the last turn began, boot clock */
+	struct tcp_pipe pipe;
 	struct mc_watch link; /* lane 0: netlink; fd -1: none */
 	int ifindex, link_event;
-	uint64_t *c_sent, *c_received, *c_send_calls, *c_recv_calls, *c_refused, *c_broken;
+	uint64_t *c_sent, *c_lent, *c_received, *c_send_calls, *c_recv_calls, *c_refused, *c_broken;
 };
 
 /* tcp_peer.c: peers, slots, fences, and what the host is told. */
@@ -221,6 +235,12 @@ int tcp_recv(struct tcp_stream *st, uint64_t turn);
 void tcp_send_drop(struct tcp_stream *st);
 void tcp_recv_drop(struct tcp_stream *st);
 bool tcp_answer_ack(struct tcp_stream *st, uint32_t tag, uint32_t status);
+
+/* tcp_lend.c: payloads without a copy. */
+uint64_t tcp_lend_bytes(const struct tcp_stream *st, uint32_t piece, uint64_t turn);
+int64_t tcp_lend(struct tcp_stream *st, uint64_t bytes);
+void tcp_lend_drop(struct tcp_stream *st);
+void tcp_pipe_close(struct tcp *tcp);
 
 /* tcp_link.c: the interface goes down, comes up, vanishes. */
 void tcp_link_open(struct tcp *tcp, const char *device);

@@ -12,12 +12,12 @@
 
 #include "tcp.h"
 
-static void piece_add(struct tcp_tx *tx, const void *ptr, uint64_t len)
+static void piece_add_as(struct tcp_tx *tx, const void *ptr, uint64_t len, bool lends)
 {
 	if (!len)
 		return;
 	tx->built += len;
-	if (tx->nr_iov) {
+	if (tx->nr_iov && tx->lends[tx->nr_iov - 1] == lends) {
 		struct iovec *last = &tx->iov[tx->nr_iov - 1];
 
 		if ((uint8_t *)last->iov_base + last->iov_len == (const uint8_t *)ptr) {
@@ -25,7 +25,13 @@ static void piece_add(struct tcp_tx *tx, const void *ptr, uint64_t len)
 			return;
 		}
 	}
+	tx->lends[tx->nr_iov] = lends;
 	tx->iov[tx->nr_iov++] = (struct iovec){ (void *)ptr, len };
+}
+
+static void piece_add(struct tcp_tx *tx, const void *ptr, uint64_t len)
+{
+	piece_add_as(tx, ptr, len, false);
 }
 
 /* Room in tx->buf, beside a frame's head. */
@@ -96,7 +102,7 @@ static uint64_t build_requests(struct tcp_stream *st, uint64_t limit)
 			piece_add(tx, tx->buf + tx->fill, op->slice->len);
 			tx->fill += (uint32_t)op->slice->len;
 		} else if (opcode == MC_OP_WRITE) {
-			piece_add(tx, op->slice->local, op->slice->len);
+			piece_add_as(tx, op->slice->local, op->slice->len, op->slice->len >= MC_TCP_LEND_MIN);
 		}
 		op->end = tx->built;
 	}
@@ -314,17 +320,24 @@ static void packet_build(struct tcp_stream *st, uint64_t limit)
 	} while (n && bytes < limit);
 }
 
-/* Hand about `turn` bytes of the packet to the socket.  Bytes, 0 when it is full, or -errno. */
-static int64_t packet_send(struct tcp_stream *st, uint64_t turn)
+/* Copy about `turn` bytes of the packet into the socket, up to what is better lent.  Bytes, 0 when it is full, or
+ * -errno. */
+static int64_t packet_copy(struct tcp_stream *st, uint64_t turn, uint64_t *ret_asked)
 {
 	struct tcp_tx *tx = &st->tx;
 	struct msghdr msg = { .msg_iov = tx->iov + tx->iov_idx };
 	uint32_t end = tx->iov_idx;
-	uint64_t asked = 0, cut = 0, left;
+	uint64_t asked = 0, cut = 0;
+	int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
 	ssize_t n;
 
-	while (end < tx->nr_iov && asked < turn)
+	while (end < tx->nr_iov && asked < turn) {
+		if (end > tx->iov_idx && tx->lends[end] && !tx->lends[end - 1] && tcp_lend_bytes(st, end, turn)) {
+			flags |= MSG_MORE; /* it follows at once */
+			break;
+		}
 		asked += tx->iov[end++].iov_len;
+	}
 	/* A short rest would cost a call, and a segment, of its own. */
 	if (asked > turn + turn / 4) {
 		cut = asked - turn;
@@ -332,15 +345,25 @@ static int64_t packet_send(struct tcp_stream *st, uint64_t turn)
 		asked = turn;
 	}
 	msg.msg_iovlen = end - tx->iov_idx;
-	n = sendmsg(st->watch.fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	n = sendmsg(st->watch.fd, &msg, flags);
 	if (cut)
 		tx->iov[end - 1].iov_len += cut;
+	*ret_asked = asked;
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	return n;
+}
+
+/* Hand about `turn` bytes of the packet to the socket.  Bytes, 0 when it is full, or -errno. */
+static int64_t packet_send(struct tcp_stream *st, uint64_t turn)
+{
+	struct tcp_tx *tx = &st->tx;
+	uint64_t asked = tcp_lend_bytes(st, tx->iov_idx, turn), left;
+	int64_t n = asked ? tcp_lend(st, asked) : -EOPNOTSUPP;
+
+	if (n == -EOPNOTSUPP)
+		n = packet_copy(st, turn, &asked);
 	if (n < 0) {
-		if (errno == EAGAIN || errno == EINTR) {
-			tx->blocked = true;
-			return 0;
-		}
-		n = -errno;
 		tcp_stream_break(st, (int)n, strerror((int)-n));
 		return n;
 	}
@@ -397,6 +420,7 @@ void tcp_send_drop(struct tcp_stream *st)
 {
 	struct tcp_tx *tx = &st->tx;
 
+	tcp_lend_drop(st);
 	packet_done(st);
 	tx->ack_head = tx->ack_tail;
 	tx->read_head = tx->read_tail;

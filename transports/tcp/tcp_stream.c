@@ -174,6 +174,13 @@ void tcp_stream_shut(struct tcp_stream *st)
 		return;
 	stream_cool(st);
 	st->tcp->host->unwatch(st->tcp->host, &st->watch);
+	/* Requests that have not been acknowledged end now, and with them the right to read their memory: what the kernel
+	 * has not sent of it is thrown away. */
+	if (st->tx.lent && st->load) {
+		struct linger none = { .l_onoff = 1 };
+
+		setsockopt(st->watch.fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+	}
 	close(st->watch.fd);
 	st->watch.fd = -1;
 	tcp_recv_drop(st);
