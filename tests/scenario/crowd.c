@@ -395,7 +395,7 @@ static unsigned churn_second(struct churn *c, uint64_t *ret_longest)
 /* A batch is on its way to the slow target; others, and we to others, go on as before. */
 static void slow_target(void)
 {
-	enum { NR = 256 };
+	enum { NR = 1024 };
 	struct mc_engine *e = engine_with("initiator", patient);
 	struct peer slow = {0}, quick = {0};
 	struct mc_segment *s;
