@@ -5,8 +5,7 @@
 # Per transport there is one master, one process that lends memory, and mooncake_store bench, which puts and gets
 # values of registered memory; Redis serves values without persistence, to a client that copies nothing it need
 # not.  All over the loopback; every run of ours is bracketed by runs of the peer.  Redis has the congestion control that the
-# host is set to: BBR paces it, and ours is not paced within a host.  Measured with cubic, on two processors of an AMD EPYC:
-# redis-set-1m 0.96, -get-1m 1.40, -set-64k 1.64, -get-64k 2.02.
+# host is set to: BBR paces it, and ours is not paced within a host; with cubic Redis is at its best.
 #
 # Prints per case "CASE ratio R reach L ok|short|unsure [LO..HI]".  R is
 #   alloc                 100 ns / a pair of release and alloc, at 95 % use and mixed sizes
@@ -16,8 +15,9 @@
 #   master-alone          2 x the bench's p50 of 64 B / the p50 of a lookup alone
 #   memory                300 / bytes of the master's memory per object with a 40-byte key
 #   tcp-{put,get}-1m-16   bytes per second of values of 1 MiB in batches of 16 / the bench's with as large batches
-#   tcp-put-1m, -get-1m   those of single values, one after the other / the same of the bench, whose batch of one would
-#                         move one block again and again, out of and into the processors' caches; values lie apart
+#   tcp-put-1m, -get-1m   those of single values, one after the other / the bench's of single blocks, one after the other,
+#                         of as much memory: its batch of one would move one block again and again, out of and into the
+#                         processors' caches
 #   tcp-{put,get}-1m-bare  the same / store_bare's: a third process is asked as often as a put or a get asks the master,
 #                         and 1 MiB moved, nothing else.  How much the questions cost, the text says
 #   redis-{set,get}-1m    values of 1 MiB in batches of 16 / Redis, the better of pipelines of 1 and 16
@@ -153,6 +153,14 @@ peer_block() {
 	run_ours target --nic_priority_matrix="$tcp" --operation="$1" --block_size="$2" --batch_size="$3" | awk '{ print $1, $5 }'
 }
 
+# One block of 1 MiB after the other, of as much memory as the store's values take.
+peer_walk() {
+	echo '{"blocks": "1M", "batch": 1, "depth": 1, "locality": "sequential", "footprint": "64M"}' >"$dir/walk.json"
+	run_ours target --nic_priority_matrix="$tcp" --job="$dir/walk.json" --operation="$1" | awk '{ print $1, $5 }'
+}
+
+peer_put_1m() { peer_walk write; }
+peer_get_1m() { peer_walk read; }
 peer_put_1m_16() { peer_block write 1M 16; }
 peer_get_1m_16() { peer_block read 1M 16; }
 peer_put_bare() { peer_bare put; }
@@ -229,10 +237,10 @@ fi
 master_case
 # Puts first: for a while after a get its value is leased, and not replaced.
 bytes_case tcp-put-1m-16 0.8 peer_put_1m_16 ours_put_1m_16
-bytes_case tcp-put-1m 0.8 peer_put_1m_16 ours_put_1m
+bytes_case tcp-put-1m 0.8 peer_put_1m ours_put_1m
 bare_case tcp-put-1m-bare 0.85 peer_put_bare ours_put_1m
 bytes_case tcp-get-1m-16 0.8 peer_get_1m_16 ours_get_1m_16
-bytes_case tcp-get-1m 0.8 peer_get_1m_16 ours_get_1m
+bytes_case tcp-get-1m 0.8 peer_get_1m ours_get_1m
 bare_case tcp-get-1m-bare 0.85 peer_get_bare ours_get_1m
 if wanted tcp-get-4k; then
 	start_store tcp "$tcp"
